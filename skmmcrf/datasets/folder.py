@@ -1,0 +1,96 @@
+"""Loading a folder of images and masks."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sklearn.utils import Bunch
+
+
+def load_image_folder(folder, split=None, *, foreground=1):
+    """Load images and masks from a folder with the subfolders ``images`` and ``masks``.
+
+    A mask has the name of its image, with the ending of any format. A file ``SPLIT.txt`` in the folder lists the names,
+    without ending, that belong to a split, one a line.
+
+    Parameters
+    ----------
+    folder : path
+    split : str, optional
+        "train" for the names in ``train.txt``; None for all images, sorted by name.
+    foreground : int, default=1
+        The value of foreground in the masks, 255 for many; every other value but 0 is an error.
+
+    Returns
+    -------
+    Bunch
+        images : list of ndarray of shape (H, W) or (H, W, channels)
+            As they are stored, uint8 or uint16; colours of a palette as RGB.
+        masks : list of ndarray of uint8 and shape (H, W)
+            Labels, 0 or 1.
+        names : list of str
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder, a subfolder, the split's file, an image or a mask is missing.
+    ValueError
+        If a file can't be read as an image, a name is not a plain name or stands for several files, the mask's size is not
+        its image's, or the mask holds other values than 0 and `foreground`.
+
+    Examples
+    --------
+    >>> data = load_image_folder("weizmann_horse", "train")  # doctest: +SKIP
+    >>> model.fit(data.images, data.masks)  # doctest: +SKIP
+    """
+    folder = Path(folder)
+    image_files, mask_files = (_files_by_name(folder / part) for part in ("images", "masks"))
+    names = sorted(image_files) if split is None else _read_split(folder / f"{split}.txt")
+    images, masks = [], []
+    for name in names:
+        image = _read(_file_of(name, image_files, folder / "images"))
+        mask = _read(_file_of(name, mask_files, folder / "masks"))
+        if mask.shape != image.shape[:2]:
+            raise ValueError(f"the mask of {name!r} has shape {mask.shape}, but its image has {image.shape[:2]}")
+        if not np.isin(mask, (0, foreground)).all():
+            found = np.unique(mask)[:5].tolist()
+            raise ValueError(f"the mask of {name!r} must hold 0 and foreground={foreground} only, found {found}")
+        images.append(image)
+        masks.append((mask == foreground).astype(np.uint8))
+    return Bunch(images=images, masks=masks, names=names)
+
+
+def _files_by_name(folder):
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
+    files = {}
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and not file.name.startswith("."):
+            files.setdefault(file.stem, []).append(file)
+    return files
+
+
+def _read_split(file):
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no file {file} for the split")
+    return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _file_of(name, files, folder):
+    found = files.get(name, [])
+    if not found:
+        raise FileNotFoundError(f"there is no file named {name!r} in {folder}")
+    if len(found) > 1:
+        raise ValueError(f"{name!r} stands for several files in {folder}: {', '.join(file.name for file in found)}")
+    return found[0]
+
+
+def _read(file):
+    try:
+        with Image.open(file) as image:
+            if image.mode == "P":
+                # masks keep the numbers of their palette
+                image = image if file.parent.name == "masks" else image.convert("RGB")
+            return np.asarray(image)
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{file} can't be read as an image: {error}") from error

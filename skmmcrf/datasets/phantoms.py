@@ -1,0 +1,99 @@
+"""Phantoms: generated images that look like ultrasound of a chamber of the heart."""
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+from sklearn.utils import check_random_state
+
+
+def make_phantoms(n_images=50, *, shape=(96, 96), random_state=None):
+    """Generate ultrasound-like images of a smooth, dark chamber and the labels of its pixels.
+
+    The chamber lies in brighter tissue behind a bright wall with gaps (drop-out). Bands of shadow run down the image, smaller
+    dark vessels lie around, and speckle, Rayleigh distributed and correlated over a pixel or two as in real ultrasound, covers
+    everything. Where the wall is missing or in shadow, only the smoothness of the chamber tells where it ends.
+
+    Parameters
+    ----------
+    n_images : int, default=50
+    shape : tuple of int, default=(96, 96)
+        Height and width.
+    random_state : int, RandomState or None, default=None
+
+    Returns
+    -------
+    X : ndarray of uint8 and shape (n_images, H, W)
+        Images.
+    y : ndarray of uint8 and shape (n_images, H, W)
+        Labels, 1 in the chamber.
+
+    Examples
+    --------
+    >>> X, y = make_phantoms(3, shape=(64, 80), random_state=0)
+    >>> X.shape, X.dtype, bool((y == 1).any())
+    ((3, 64, 80), dtype('uint8'), True)
+    """
+    rng = check_random_state(random_state)
+    images, labels = zip(*(_make_phantom(shape, rng) for _ in range(n_images)))
+    return np.stack(images), np.stack(labels)
+
+
+def _make_phantom(shape, rng):
+    # image coordinates from -1 to 1
+    rows, columns = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
+    chamber, angle = _blob(rows, columns, rng.uniform(-0.25, 0.25, 2), rng.uniform(0.4, 0.6), rng)
+    tissue = 0.45 + 0.1 * _smooth_noise(shape, rng)
+    echo = tissue + 0.35 * np.exp(-((chamber / 0.06) ** 2)) * _wall_strength(angle, rng)
+    for _ in range(rng.randint(2, 5)):
+        direction, distance = rng.uniform(-np.pi, np.pi), rng.uniform(0.75, 1.05)
+        centre = distance * np.array([np.sin(direction), np.cos(direction)])
+        vessel, _ = _blob(rows, columns, centre, rng.uniform(0.08, 0.2), rng)
+        echo = np.where((vessel < 0) & (chamber > 0.1), 0.2, echo)
+    echo = np.where(chamber < 0, 0.2 + 0.05 * _smooth_noise(shape, rng), echo)
+    echo *= _shadow(columns, rng)
+    image = np.clip(echo, 0.02, None) * _speckle(shape, rng)
+    compressed = np.log1p(8 * image) / np.log1p(8 * 1.6)
+    return (255 * np.clip(compressed, 0, 1)).astype(np.uint8), (chamber < 0).astype(np.uint8)
+
+
+def _blob(rows, columns, centre, radius, rng):
+    """Signed distance, roughly, to a smooth closed contour, negative inside; and the angle at its centre."""
+    tilt, aspect = rng.uniform(-np.pi, np.pi), rng.uniform(0.65, 1.0)
+    down, right = rows - centre[0], columns - centre[1]
+    along = np.cos(tilt) * right + np.sin(tilt) * down
+    across = (np.cos(tilt) * down - np.sin(tilt) * right) / aspect
+    angle = np.arctan2(across, along)
+    wave = sum(
+        rng.uniform(-0.12, 0.12) / (k - 1) * np.cos(k * angle + rng.uniform(-np.pi, np.pi)) for k in range(2, 6)
+    )
+    return np.hypot(along, across) - radius * (1 + wave), angle
+
+
+def _wall_strength(angle, rng):
+    """1 where the wall is bright, near 0 in its gaps."""
+    strength = np.ones_like(angle)
+    for _ in range(rng.randint(2, 4)):
+        distance = np.angle(np.exp(1j * (angle - rng.uniform(-np.pi, np.pi))))
+        strength *= 1 - np.exp(-((distance / rng.uniform(0.3, 0.6)) ** 4))
+    return strength
+
+
+def _shadow(columns, rng):
+    """Factor of the bands behind what lets no sound through."""
+    factor = np.ones_like(columns)
+    for _ in range(rng.randint(1, 3)):
+        distance = columns - rng.uniform(-1, 1)
+        factor *= 1 - rng.uniform(0.5, 0.8) * np.exp(-((distance / rng.uniform(0.08, 0.2)) ** 4))
+    return factor
+
+
+def _smooth_noise(shape, rng):
+    """Noise of deviation 1 that varies over an eighth of the image."""
+    noise = gaussian_filter(rng.normal(size=shape), max(shape) / 8, mode="wrap")
+    return noise / (noise.std() or 1.0)
+
+
+def _speckle(shape, rng):
+    """Rayleigh noise of mean 1: the amplitude of a sum of many random echoes."""
+    echoes = [gaussian_filter(rng.normal(size=shape), 0.8, mode="wrap") for _ in range(2)]
+    amplitude = np.hypot(*echoes)
+    return amplitude / amplitude.mean()

@@ -1,0 +1,222 @@
+"""The energy of a labeling, E(y, x; w) = w . psi(y): the pixel grid, its contrast, and psi. Equations (2)-(4).
+
+Pixels are counted in C order, so images may have any number of dimensions. The pairs of neighbours are a plain list of
+edges, and every pairwise term is one number an edge: other neighbourhoods or terms need no other code than their own.
+"""
+
+from functools import lru_cache
+from itertools import product
+
+import numpy as np
+
+
+@lru_cache(maxsize=32)
+def grid_edges(shape, connectivity=8):
+    """Pairs of neighbouring pixels, each counted once.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Height and width of the image; any number of dimensions.
+    connectivity : int, default=8
+        Neighbours of an inner pixel: 4 or 8 in two dimensions, 6 or 26 in three.
+
+    Returns
+    -------
+    edges : ndarray of int32 and shape (2, n_edges)
+        The numbers of both pixels.
+    distance_weights : ndarray of float and shape (n_edges,)
+        d_ij, one over their distance: 1, or 1/sqrt(2) on a diagonal.
+
+    Raises
+    ------
+    ValueError
+        If there is no such neighbourhood.
+
+    Examples
+    --------
+    >>> grid_edges((2, 2), connectivity=4)[0]
+    array([[0, 2, 0, 1],
+           [1, 3, 2, 3]], dtype=int32)
+    """
+    ndim = len(shape)
+    # one of each pair of opposite offsets: those after the origin
+    offsets = [offset for offset in product((-1, 0, 1), repeat=ndim) if offset > (0,) * ndim]
+    if connectivity == 2 * ndim:
+        offsets = [offset for offset in offsets if np.abs(offset).sum() == 1]
+    elif connectivity != 3**ndim - 1:
+        raise ValueError(f"connectivity must be {2 * ndim} or {3**ndim - 1}, got {connectivity!r}")
+    pixels = np.arange(np.prod(shape, dtype=int), dtype=np.int32).reshape(shape)
+    pairs = [np.stack(_shifted(pixels, offset)).reshape(2, -1) for offset in offsets]
+    weights = [np.full(pair.shape[1], 1 / np.linalg.norm(offset)) for pair, offset in zip(pairs, offsets)]
+    edges, distance_weights = np.hstack(pairs), np.hstack(weights)
+    # shared by every caller through the cache
+    edges.flags.writeable = distance_weights.flags.writeable = False
+    return edges, distance_weights
+
+
+def _shifted(pixels, offset):
+    """The pixels that have a neighbour at an offset, and those neighbours."""
+    first = tuple(slice(max(0, -o), n - max(0, o)) for o, n in zip(offset, pixels.shape))
+    second = tuple(slice(max(0, o), n - max(0, -o)) for o, n in zip(offset, pixels.shape))
+    return pixels[first], pixels[second]
+
+
+def squared_contrast(image, edges):
+    """Squared difference of both pixels of each edge, summed over channels: |x_i - x_j|^2.
+
+    Parameters
+    ----------
+    image : ndarray of float and shape (H, W, channels)
+        Pixels scaled to [0, 1].
+    edges : ndarray of int and shape (2, n_edges)
+
+    Returns
+    -------
+    ndarray of float64 and shape (n_edges,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> squared_contrast(np.array([[[0.0], [0.5]]]), grid_edges((1, 2))[0])
+    array([0.25])
+    """
+    pixels = np.asarray(image, dtype=float).reshape(-1, image.shape[-1])
+    return np.square(pixels[edges[0]] - pixels[edges[1]]).sum(axis=1)
+
+
+def estimate_sigma(images, connectivity=8):
+    """Root mean square of |x_i - x_j| over the neighbouring pixels of all images.
+
+    Parameters
+    ----------
+    images : sequence of ndarray of float and shape (H, W, channels)
+    connectivity : int, default=8
+
+    Returns
+    -------
+    float
+        1.0 if no two neighbours differ, where no sigma makes a difference.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> estimate_sigma([np.array([[[0.0], [0.5]]])])
+    0.5
+    """
+    total = count = 0
+    for image in images:
+        contrast = squared_contrast(image, grid_edges(image.shape[:-1], connectivity)[0])
+        total += contrast.sum()
+        count += contrast.size
+    return float(np.sqrt(total / count)) if total > 0 else 1.0
+
+
+def pairwise_features(image, *, connectivity, sigma):
+    """Edges of an image and what the pairwise weights w2 and w3 multiply on them, (4).
+
+    Parameters
+    ----------
+    image : ndarray of float and shape (H, W, channels)
+        Pixels scaled to [0, 1].
+    connectivity : int
+    sigma : float
+        Deviation of the contrast term, in units of the pixels.
+
+    Returns
+    -------
+    edges : ndarray of int and shape (2, n_edges)
+    features : ndarray of float64 and shape (2, n_edges)
+        d_ij and d_ij exp(-|x_i - x_j|^2 / (2 sigma^2)).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> pairwise_features(np.array([[[0.0], [0.5]]]), connectivity=4, sigma=0.5)[1].round(2)
+    array([[1.  ],
+           [0.61]])
+    """
+    edges, distance_weights = grid_edges(image.shape[:-1], connectivity)
+    contrast = np.exp(squared_contrast(image, edges) / (-2 * sigma**2))
+    return edges, np.stack([distance_weights, distance_weights * contrast])
+
+
+def joint_feature(labels, log_odds, edges, features):
+    """The vector psi(y) of which the energy is w . psi(y), (2).
+
+    Parameters
+    ----------
+    labels : ndarray of bool and shape (H, W)
+    log_odds : ndarray of float and shape (H, W)
+    edges : ndarray of int and shape (2, n_edges)
+    features : ndarray of float and shape (n_features, n_edges)
+
+    Returns
+    -------
+    ndarray of float64 and shape (1 + n_features,)
+        The sum of -log Phi_i(y_i), (3), and the sum of each feature over the edges whose labels differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> edges, features = pairwise_features(np.zeros((1, 2, 1)), connectivity=4, sigma=1.0)
+    >>> joint_feature(np.array([[False, True]]), np.zeros((1, 2)), edges, features).round(3)
+    array([1.386, 1.   , 1.   ])
+    """
+    # -log sigmoid(l) = log(1 + exp(-l)) without passing through the probability
+    unary = np.logaddexp(0, np.where(labels, -1.0, 1.0) * log_odds).sum()
+    return np.concatenate([[unary], _pairwise_sums(labels, edges, features)])
+
+
+def joint_feature_difference(labels, truth, log_odds, edges, features):
+    """The vector psi(y) - psi(y_n), without cancellation in the unary sum.
+
+    Parameters
+    ----------
+    labels, truth : ndarray of bool and shape (H, W)
+        y and y_n.
+    log_odds : ndarray of float and shape (H, W)
+    edges : ndarray of int and shape (2, n_edges)
+    features : ndarray of float and shape (n_features, n_edges)
+
+    Returns
+    -------
+    ndarray of float64 and shape (1 + n_features,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> edges, features = pairwise_features(np.zeros((1, 2, 1)), connectivity=4, sigma=1.0)
+    >>> labels, truth = np.array([[False, True]]), np.array([[True, True]])
+    >>> joint_feature_difference(labels, truth, np.array([[3.0, 9.0]]), edges, features)
+    array([3., 1., 1.])
+    """
+    pairwise = _pairwise_sums(labels, edges, features) - _pairwise_sums(truth, edges, features)
+    return np.concatenate([[unary_difference(labels, truth, log_odds)], pairwise])
+
+
+def unary_difference(labels, truth, log_odds):
+    """The first entry of psi(y) - psi(y_n), all of it that depends on the network: sum_i l_i (y_n,i - y_i).
+
+    Parameters
+    ----------
+    labels, truth : ndarray of bool and shape (H, W)
+        y and y_n.
+    log_odds : ndarray of float and shape (H, W)
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> float(unary_difference(np.array([True, False]), np.array([False, False]), np.array([2.0, 5.0])))
+    -2.0
+    """
+    return log_odds[truth & ~labels].sum(dtype=float) - log_odds[labels & ~truth].sum(dtype=float)
+
+
+def _pairwise_sums(labels, edges, features):
+    flat = np.ravel(labels)
+    return features @ (flat[edges[0]] != flat[edges[1]])

@@ -1,0 +1,156 @@
+"""The labeling of least energy by one minimum cut, exact because the pairwise weights are not negative; (5)."""
+
+import maxflow
+import numpy as np
+from joblib import Parallel, delayed
+
+from skmmcrf.energy import pairwise_features
+
+
+def minimum_cut(unary, edges, capacities):
+    """Minimise sum_i unary_i y_i + sum_(i,j) capacity_ij [y_i != y_j] over the labelings y.
+
+    Parameters
+    ----------
+    unary : ndarray of float and shape (H, W), or any other
+        Cost of label 1 less the cost of label 0.
+    edges : ndarray of int and shape (2, n_edges)
+        Pairs of pixels, counted in C order.
+    capacities : ndarray of float and shape (n_edges,)
+        Cost of different labels at an edge.
+
+    Returns
+    -------
+    ndarray of bool, of the shape of `unary`
+        A labeling of least cost.
+
+    Raises
+    ------
+    ValueError
+        If a capacity is negative, or anything is not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> minimum_cut(np.array([-3.0, 1.0, -1.0]), np.array([[0, 1], [1, 2]]), np.array([0.6, 0.6]))
+    array([ True,  True,  True])
+    """
+    unary = np.asarray(unary, dtype=float)
+    if not (np.isfinite(unary).all() and np.isfinite(capacities).all()):
+        raise ValueError("unary and capacities must be finite")
+    if np.any(capacities < 0):  # PyMaxflow would take them, and cut wrongly
+        raise ValueError(f"capacities must not be negative, got {np.min(capacities):g}")
+    graph = maxflow.GraphFloat(unary.size, edges.shape[1])
+    pixels = graph.add_grid_nodes(unary.shape)
+    graph.add_edges(*edges, capacities, capacities)
+    # a pixel on the sink's side has label 1 and cuts its edge from the source
+    graph.add_grid_tedges(pixels, np.maximum(unary, 0), np.maximum(-unary, 0))
+    graph.maxflow()
+    return graph.get_grid_segments(pixels)
+
+
+def minimum_energy_labeling(w, log_odds, edges, features):
+    """Labeling of least energy, (5).
+
+    Parameters
+    ----------
+    w : ndarray of float and shape (1 + n_features,)
+        Weights; the pairwise ones, all but the first, must not be negative.
+    log_odds : ndarray of float and shape (H, W)
+    edges : ndarray of int and shape (2, n_edges)
+    features : ndarray of float and shape (n_features, n_edges)
+
+    Returns
+    -------
+    ndarray of bool and shape (H, W)
+
+    Raises
+    ------
+    ValueError
+        If a pairwise weight is negative.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skmmcrf.energy import pairwise_features
+    >>> edges, features = pairwise_features(np.zeros((1, 3, 1)), connectivity=4, sigma=1.0)
+    >>> minimum_energy_labeling(np.array([1.0, 0.3, 0.3]), np.array([[3.0, -1.0, 1.0]]), edges, features)
+    array([[ True,  True,  True]])
+    """
+    _check_pairwise_weights(w)
+    # -log Phi(1) + log Phi(0) = -l
+    return minimum_cut(-w[0] * np.asarray(log_odds, dtype=float), edges, w[1:] @ features)
+
+
+def segment(w, log_odds, images, *, connectivity, sigma, n_jobs=None):
+    """Labelings of least energy of many images.
+
+    Parameters
+    ----------
+    w : ndarray of shape (3,)
+        Weights; w2 and w3 must not be negative.
+    log_odds : list of ndarray of float and shape (H, W)
+    images : list of ndarray of float and shape (H, W, channels)
+        Scaled to [0, 1].
+    connectivity : int
+    sigma : float
+    n_jobs : int, optional
+        Processes that cut, as in joblib.
+
+    Returns
+    -------
+    list of ndarray of bool and shape (H, W)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> segment(np.array([1.0, 0.3, 0.3]), [np.array([[3.0, -1.0, 1.0]])], [np.zeros((1, 3, 1))], connectivity=4, sigma=1.0)
+    [array([[ True,  True,  True]])]
+    """
+    one = delayed(_segment_one)
+    return Parallel(n_jobs)(one(w, l, image, connectivity, sigma) for l, image in zip(log_odds, images))
+
+
+def _segment_one(w, log_odds, image, connectivity, sigma):
+    return minimum_energy_labeling(w, log_odds, *pairwise_features(image, connectivity=connectivity, sigma=sigma))
+
+
+def loss_augmented_labeling(w, log_odds, truth, edges, features):
+    """Labeling of least energy less its Hamming distance to the truth: the most violated constraint of (8).
+
+    Parameters
+    ----------
+    w : ndarray of float and shape (1 + n_features,)
+        Weights; the pairwise ones, all but the first, must not be negative.
+    log_odds : ndarray of float and shape (H, W)
+    truth : ndarray of bool and shape (H, W)
+    edges : ndarray of int and shape (2, n_edges)
+    features : ndarray of float and shape (n_features, n_edges)
+
+    Returns
+    -------
+    ndarray of bool and shape (H, W)
+
+    Raises
+    ------
+    ValueError
+        If a pairwise weight is negative.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skmmcrf.energy import pairwise_features
+    >>> edges, features = pairwise_features(np.zeros((1, 3, 1)), connectivity=4, sigma=1.0)
+    >>> truth = np.array([[True, False, False]])
+    >>> loss_augmented_labeling(np.array([1.0, 0.0, 0.0]), np.array([[3.0, -3.0, -0.5]]), truth, edges, features)
+    array([[ True, False,  True]])
+    """
+    _check_pairwise_weights(w)
+    loss_difference = np.where(truth, -1.0, 1.0)  # of the Hamming distance, label 1 less label 0
+    unary = -w[0] * np.asarray(log_odds, dtype=float) - loss_difference
+    return minimum_cut(unary, edges, w[1:] @ features)
+
+
+def _check_pairwise_weights(w):
+    if np.any(w[1:] < 0):
+        raise ValueError(f"pairwise weights must not be negative, got {w[1:]}")

@@ -1,0 +1,126 @@
+"""The max-margin objective as a loss for anyone's training loop in torch."""
+
+from numbers import Real
+
+import torch
+from sklearn.utils._param_validation import Interval, validate_parameter_constraints
+from torch import nn
+
+from skmmcrf.derivative import envelope_gradient
+from skmmcrf.max_margin import INITIAL_WEIGHTS, Labelings, learn_weights
+from skmmcrf.validation import CRF_CONSTRAINTS, check_images, check_labels
+
+
+class MaxMarginLoss(nn.Module):
+    """The optimum gamma of (8) for a batch, as a function of the network's log-odds.
+
+    Each call solves (8) for the batch by Algorithm 1; backward gives the exact gradient by the envelope theorem, see
+    `skmmcrf.derivative.envelope_gradient`.
+
+    Parameters
+    ----------
+    C : float, default=1.0
+        Weight of the slacks against the norm of w.
+    connectivity : {4, 8}, default=8
+        Neighbours of a pixel.
+    sigma : float, default=0.1
+        Deviation of the contrast term, in units of the pixels.
+    tol : float, default=1e-3
+        Relative gap between the bounds of gamma at which Algorithm 1 stops.
+    max_iter : int, default=100
+        Passes of Algorithm 1 over the batch at most.
+    n_jobs : int, optional
+        Processes that cut, as in joblib.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (3,)
+        w of the last batch; the next one starts there.
+
+    Examples
+    --------
+    >>> import torch
+    >>> log_odds = torch.tensor([[[2.0, -1.0]]], requires_grad=True)
+    >>> loss = MaxMarginLoss()(log_odds, torch.tensor([[[1, 0]]]), torch.zeros(1, 1, 2))
+    >>> loss.backward()
+    >>> loss, log_odds.grad
+    (tensor(0.5000, grad_fn=<AddBackward0>), tensor([[[-0.0000, 1.0000]]]))
+    """
+
+    def __init__(self, C=1.0, *, connectivity=8, sigma=0.1, tol=1e-3, max_iter=100, n_jobs=None):
+        super().__init__()
+        parameters = dict(C=C, connectivity=connectivity, sigma=sigma, tol=tol, max_iter=max_iter, n_jobs=n_jobs)
+        # a sigma of each batch's own would change the problem from batch to batch
+        constraints = {**CRF_CONSTRAINTS, "sigma": [Interval(Real, 0, None, closed="neither")]}
+        validate_parameter_constraints(constraints, parameters, caller_name="MaxMarginLoss")
+        self.C = C
+        self.tol = tol
+        self.max_iter = max_iter
+        self.parameters_of_cuts = dict(connectivity=connectivity, sigma=sigma, n_jobs=n_jobs)
+        self.coef_ = INITIAL_WEIGHTS
+
+    def forward(self, log_odds, labels, images):
+        """Compute gamma of a batch.
+
+        Parameters
+        ----------
+        log_odds : Tensor of float and shape (n, H, W), or list of n Tensors of shape (H, W)
+        labels : Tensor of shape (n, H, W), or list of n Tensors of shape (H, W)
+            Labels 0 and 1, bool, integer or float.
+        images : Tensor of shape (n, H, W) or (n, channels, H, W), or list of n Tensors without n
+            Scaled to [0, 1].
+
+        Returns
+        -------
+        Tensor of float and shape ()
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit, labels are neither 0 nor 1, or anything is not finite.
+        """
+        images = check_images([_channels_last(image) for image in images])
+        labels = check_labels([label.detach().cpu().numpy() for label in labels], images)
+        return self.of_labelings(log_odds, [Labelings(truth) for truth in labels], images)
+
+    def of_labelings(self, log_odds, labelings, images):
+        """Compute gamma of a batch whose stored labelings are kept from call to call.
+
+        Parameters
+        ----------
+        log_odds : list of Tensor of float and shape (H, W)
+        labelings : list of Labelings
+            With the truth of each image; added to.
+        images : list of ndarray of float and shape (H, W, channels)
+            Scaled to [0, 1].
+
+        Returns
+        -------
+        Tensor of float and shape ()
+        """
+        values = [l.detach().cpu().numpy() for l in log_odds]
+        for n, (l, stored) in enumerate(zip(values, labelings, strict=True)):
+            if l.shape != stored.truth.shape:
+                raise ValueError(f"log_odds[{n}] has shape {l.shape}, but its labels have {stored.truth.shape}")
+        solution = learn_weights(
+            values,
+            images,
+            labelings,
+            self.C,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            w=self.coef_,
+            **self.parameters_of_cuts,
+        )
+        self.coef_ = solution.w
+        # gamma by value, (*) by gradient
+        gamma = log_odds[0].new_tensor(solution.value)
+        for l, stored, multipliers in zip(log_odds, labelings, solution.multipliers):
+            gradient = torch.from_numpy(envelope_gradient(solution.w, stored, multipliers)).to(l)
+            gamma = gamma + (gradient * (l - l.detach())).sum()
+        return gamma
+
+
+def _channels_last(image):
+    image = image.detach().cpu()
+    return (image if image.ndim < 3 else image.movedim(0, -1)).numpy()

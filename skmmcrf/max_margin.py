@@ -1,0 +1,342 @@
+"""Max-margin learning: stored labelings, the quadratic program (8), and cutting planes, Algorithm 1.
+
+    gamma = min_w 1/2 |w|^2 + C/N sum_n xi_n   subject to   w . (psi(y) - psi(y_n)) >= Delta(y_n, y) - xi_n,  xi >= 0,
+
+for every image n and every labeling y. The first weight is free, the others, of the pairwise terms, are not negative.
+"""
+
+import warnings
+from dataclasses import dataclass, replace
+
+import numpy as np
+import quadprog
+from joblib import Parallel, delayed
+from sklearn.exceptions import ConvergenceWarning
+
+from skmmcrf.energy import joint_feature_difference, pairwise_features, unary_difference
+from skmmcrf.graph_cut import loss_augmented_labeling
+
+INITIAL_WEIGHTS = (1.0, 1.0, 1.0)
+_MAX_PROXIMAL_STEPS = 50
+
+
+class Labelings:
+    """The labelings S_n stored for one image, packed to one bit a pixel, each with its constraint.
+
+    Parameters
+    ----------
+    truth : ndarray of bool and shape (H, W)
+        y_n.
+
+    Attributes
+    ----------
+    truth : ndarray of bool and shape (H, W)
+    differences : list of ndarray of float and shape (n_weights,)
+        psi(y) - psi(y_n) of each labeling.
+    losses : list of float
+        Delta(y_n, y) of each labeling, in pixels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> stored = Labelings(np.array([[True, False]]))
+    >>> stored.add(np.array([[True, True]]), np.array([0.5, 1.0, 1.0]), 1.0)
+    True
+    >>> stored.unpack([0])
+    array([[[ True,  True]]])
+    """
+
+    def __init__(self, truth):
+        self.truth = truth
+        self.differences = []
+        self.losses = []
+        self._packed = {}  # keeps the order, and finds a labeling that is there already
+
+    def __len__(self):
+        return len(self._packed)
+
+    def add(self, labels, difference, loss):
+        """Store a labeling with its constraint unless it is there already; tell whether it was new."""
+        packed = np.packbits(labels).tobytes()
+        if packed in self._packed:
+            return False
+        self._packed[packed] = None
+        self.differences.append(difference)
+        self.losses.append(loss)
+        return True
+
+    def unpack(self, indices):
+        """Give the labelings at some indices, as an array of bool and shape (len(indices), H, W)."""
+        packed = list(self._packed)
+        chosen = np.frombuffer(b"".join(packed[k] for k in indices), dtype=np.uint8)
+        rows = chosen.reshape(len(indices), -(-self.truth.size // 8))
+        flat = np.unpackbits(rows, axis=1, count=self.truth.size)
+        return flat.reshape(-1, *self.truth.shape).astype(bool)
+
+    def reprice(self, log_odds):
+        """Make the constraints those of changed log-odds, (H, W): only the unary differences depend on them."""
+        for k in range(len(self)):
+            self.differences[k][0] = unary_difference(self.unpack([k])[0], self.truth, log_odds)
+
+
+@dataclass
+class Solution:
+    """An optimum of (8).
+
+    Attributes
+    ----------
+    w : ndarray of shape (n_weights,)
+    slack : ndarray of shape (n_images,)
+        xi, how much each image's worst labeling violates its margin, in pixels.
+    multipliers : list of n_images ndarrays
+        lambda of each stored labeling. They sum up to at most C/N an image; what is missing belongs to xi_n >= 0.
+    value : float
+        gamma: 1/2 |w|^2 + C/N times the sum of the slacks.
+    dual_gap : float
+        How far `value` may lie above the minimum, by the best lower bound.
+    n_iter : int
+        Passes over the images.
+    """
+
+    w: np.ndarray
+    slack: np.ndarray
+    multipliers: list
+    value: float
+    dual_gap: float = 0.0
+    n_iter: int = 0
+
+
+def solve_program(labelings, C, w=INITIAL_WEIGHTS):
+    """Solve (8) over the stored labelings.
+
+    The slacks are the hinge losses of w alone, so this is a problem of few variables however many images there are. It is
+    solved by cutting planes on the mean slack, each the sum of the worst stored constraint of every image (the one-slack
+    form of Joachims, Finley, Yu, "Cutting-plane training of structural SVMs", 2009). As there are finitely many sums, the
+    last one proves the optimum to rounding.
+
+    Parameters
+    ----------
+    labelings : list of Labelings
+    C : float
+    w : ndarray of shape (n_weights,), default=(1, 1, 1)
+        Where to begin; the optimum does not depend on it.
+
+    Returns
+    -------
+    Solution
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> stored = Labelings(np.array([[True]]))
+    >>> stored.add(np.array([[False]]), np.array([2.0, 0.0, 0.0]), 1.0)
+    True
+    >>> solve_program([stored], C=10.0).w
+    array([0.5, 0. , 0. ])
+    """
+    n_images = len(labelings)
+    counts = [len(stored) for stored in labelings]
+    owners = np.repeat(np.arange(n_images), counts)
+    differences = np.array([d for stored in labelings for d in stored.differences]).reshape(-1, len(w))
+    losses = np.array([loss for stored in labelings for loss in stored.losses], dtype=float)
+
+    planes, slopes, heights = {}, [], []
+
+    def add_plane(constraints):
+        name = constraints.tobytes()
+        if name in planes:
+            return False
+        planes[name] = constraints
+        slopes.append(differences[constraints].sum(axis=0) / n_images)
+        heights.append(losses[constraints].sum() / n_images)
+        return True
+
+    add_plane(np.empty(0, dtype=int))  # no slack is negative
+    for start in (np.zeros(len(w)), np.asarray(w, dtype=float)):
+        add_plane(_worst_constraints(losses - differences @ start, owners))
+    while True:
+        w, bound, plane_multipliers = _solve_mean_slack_program(np.array(slopes), np.array(heights), C)
+        margins = differences @ w
+        worst = _worst_constraints(losses - margins, owners)
+        violations = losses[worst] - margins[worst]
+        rounding = 1e-13 * (losses[worst] + np.abs(margins[worst])).sum()
+        if violations.sum() - n_images * bound <= rounding or not add_plane(worst):
+            break
+
+    slack, multipliers = np.zeros(n_images), np.zeros(len(owners))
+    slack[owners[worst]] = violations
+    for constraints, multiplier in zip(planes.values(), plane_multipliers):
+        multipliers[constraints] += multiplier / n_images
+    return Solution(
+        w=w,
+        slack=slack,
+        multipliers=np.split(multipliers, np.cumsum(counts)[:-1]),
+        value=_objective(w, slack, C),
+    )
+
+
+def _objective(w, slack, C):
+    return float(0.5 * w @ w + C * slack.mean())
+
+
+def _worst_constraints(violations, owners):
+    """Of each image that has one: the constraint violated most."""
+    # last of each image after sorting by image and violation
+    order = np.lexsort((violations, owners))
+    last = np.flatnonzero(np.diff(owners, append=-1))
+    worst = order[last]
+    return worst[violations[worst] > 0]
+
+
+def _solve_mean_slack_program(slopes, heights, C):
+    """Solve min_w 1/2 |w|^2 + C xi, xi >= heights - slopes @ w, w_2, w_3, ... >= 0; return w, xi and the multipliers.
+
+    quadprog wants a Hessian of full rank, which xi lacks. So the term in xi - xi' is added, xi' being the last solution,
+    until it does not move: proximal point steps, which end at the optimum without the term.
+    """
+    n_weights = slopes.shape[1]
+    if not heights.any():
+        return np.zeros(n_weights), 0.0, np.zeros(len(heights))
+    scale = np.linalg.norm(slopes, axis=1).max() or 1.0
+    slopes, heights, C = slopes / scale, heights / scale, C * scale
+    # weak enough for one step to take xi where it wants to go, strong enough not to lose digits
+    ridge = C / (1000 * heights.max())
+    hessian = np.diag([1 / ridge] * n_weights + [1.0])
+    signs = np.eye(n_weights + 1)[1:n_weights]
+    constraints = np.vstack([np.column_stack([slopes, np.ones(len(slopes))]), signs]).T
+    bounds = np.append(heights, np.zeros(len(signs)))
+    xi = heights.max()
+    for _ in range(_MAX_PROXIMAL_STEPS):
+        linear = np.append(np.zeros(n_weights), xi - C / ridge)
+        solution, _, _, _, multipliers, _ = quadprog.solve_qp(hessian, linear, constraints, bounds)
+        moved, xi = abs(solution[-1] - xi), solution[-1]
+        if moved <= 1e-10 * heights.max():
+            break
+    multipliers = ridge * multipliers[: len(slopes)]
+
+    def mean_slack(w):
+        return (heights - slopes @ w).max()
+
+    # quadprog's own w loses what is tiny beside xi, and the multipliers' w cancels where C is large: take the better one
+    candidates = [np.append(w[0], np.maximum(w[1:], 0)) for w in (multipliers @ slopes, solution[:-1])]
+    w = min(candidates, key=lambda w: 0.5 * w @ w + C * mean_slack(w))
+    return w, scale * mean_slack(w), multipliers / scale
+
+
+def most_violated(w, log_odds, image, truth, *, connectivity, sigma):
+    """Find the labeling that violates its constraint of (8) most, and the constraint.
+
+    Parameters
+    ----------
+    w : ndarray of shape (3,)
+    log_odds : ndarray of float and shape (H, W)
+    image : ndarray of float and shape (H, W, channels)
+        Scaled to [0, 1].
+    truth : ndarray of bool and shape (H, W)
+    connectivity : int
+    sigma : float
+
+    Returns
+    -------
+    labels : ndarray of bool and shape (H, W)
+    difference : ndarray of shape (3,)
+        psi(y) - psi(y_n).
+    loss : float
+        Delta(y_n, y), the Hamming distance in pixels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> w, truth = np.array([1.0, 0.0, 0.0]), np.array([[True, False]])
+    >>> most_violated(w, np.array([[5.0, -0.5]]), np.zeros((1, 2, 1)), truth, connectivity=4, sigma=1.0)
+    (array([[ True,  True]]), array([ 0.5, -1. , -1. ]), 1.0)
+    """
+    edges, features = pairwise_features(image, connectivity=connectivity, sigma=sigma)
+    labels = loss_augmented_labeling(w, log_odds, truth, edges, features)
+    difference = joint_feature_difference(labels, truth, log_odds, edges, features)
+    return labels, difference, float(np.count_nonzero(labels != truth))
+
+
+def learn_weights(
+    log_odds, images, labelings, C, *, connectivity, sigma, tol, max_iter, w=INITIAL_WEIGHTS, n_jobs=None, report=None
+):
+    """Solve (8) by Algorithm 1: find each image's most violated labeling, store it, solve (8) over all stored; repeat.
+
+    Ends when the upper bound, gamma with the slacks of the labelings just found, exceeds the lower bound, (8) over the
+    stored ones, by at most `tol` of itself.
+
+    Parameters
+    ----------
+    log_odds : list of ndarray of float and shape (H, W)
+    images : list of ndarray of float and shape (H, W, channels)
+        Scaled to [0, 1].
+    labelings : list of Labelings
+        What is stored is used at the present log-odds, and added to.
+    C : float
+    connectivity : int
+    sigma : float
+    tol : float
+    max_iter : int
+        Passes over the images at most.
+    w : ndarray of shape (3,), default=(1, 1, 1)
+        Weights of the first pass if nothing is stored.
+    n_jobs : int, optional
+        Processes that cut, as in joblib.
+    report : callable, optional
+        Called after each pass with its number, the lower and the upper bound.
+
+    Returns
+    -------
+    Solution
+        w and multipliers solve (8) over the stored labelings; slacks, value and gap are those of all labelings.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the gap is not closed after `max_iter` passes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> log_odds, truth = [np.array([[2.0, -1.0]])], np.array([[True, False]])
+    >>> solution = learn_weights(log_odds, [np.zeros((1, 2, 1))], [Labelings(truth)], C=1.0, connectivity=4, sigma=1.0,
+    ...                          tol=1e-6, max_iter=20)
+    >>> solution.w.round(3), round(solution.value, 3)
+    (array([1., 0., 0.]), 0.5)
+    """
+    find = delayed(most_violated)
+    with Parallel(n_jobs) as parallel:
+
+        def cut_at(w):
+            return parallel(
+                find(w, l, image, stored.truth, connectivity=connectivity, sigma=sigma)
+                for l, image, stored in zip(log_odds, images, labelings)
+            )
+
+        def store(found):
+            return sum(stored.add(*constraint) for stored, constraint in zip(labelings, found)) > 0
+
+        for stored, l in zip(labelings, log_odds):
+            stored.reprice(l)
+        if not any(len(stored) for stored in labelings):
+            store(cut_at(np.asarray(w, dtype=float)))
+        for n_iter in range(1, max_iter + 1):
+            solution = solve_program(labelings, C, w)
+            w, lower = solution.w, solution.value
+            found = cut_at(w)
+            # the truth itself violates nothing
+            slack = np.array([max(loss - difference @ w, 0.0) for _, difference, loss in found])
+            upper = _objective(w, slack, C)
+            if report:
+                report(n_iter, lower, upper)
+            # where all labelings are known, only rounding is left of the gap
+            if not store(found) or upper - lower <= tol * upper:
+                break
+        else:
+            warnings.warn(
+                f"Algorithm 1 did not converge in max_iter={max_iter} passes: gamma is between {lower:.6g} and "
+                f"{upper:.6g}. Increase max_iter or tol.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+    return replace(solution, slack=slack, value=upper, dual_gap=max(upper - lower, 0.0), n_iter=n_iter)

@@ -1,0 +1,58 @@
+"""Networks that give every pixel's log-odds, and what runs them."""
+
+import copy
+
+from torch import nn
+
+from skmmcrf.networks.any_size import AnySize
+from skmmcrf.networks.fcn import FCN8s, backbone_names
+from skmmcrf.networks.unet import UNet
+
+__all__ = ["AnySize", "FCN8s", "UNet", "backbone_names", "build_network"]
+
+
+def build_network(network, n_channels, weights=None):
+    """Make the network that an estimator's parameters name.
+
+    Parameters
+    ----------
+    network : str, torch.nn.Module or callable
+        "unet"; "fcn8s_" with the name of a torchvision backbone, as in "fcn8s_vgg16"; a module, which is copied; or a
+        function of the number of channels that gives a module.
+    n_channels : int
+        Channels of the images.
+    weights : None, "imagenet" or path, default=None
+        Weights of the backbone, see `FCN8s`.
+
+    Returns
+    -------
+    torch.nn.Module
+
+    Raises
+    ------
+    ValueError
+        If there is no network of that name, or the weights don't belong to it.
+    TypeError
+        If `network` is none of the above.
+
+    Examples
+    --------
+    >>> build_network("unet", n_channels=3).stride
+    8
+    """
+    if isinstance(network, str) and network.startswith("fcn8s_"):
+        return FCN8s(network.removeprefix("fcn8s_"), n_channels, weights=weights)
+    if weights is not None:
+        raise ValueError(f"weights: only the FCN-8s networks have a backbone to load weights for, not {network!r}")
+    if isinstance(network, nn.Module):
+        return copy.deepcopy(network)
+    if network == "unet":
+        return UNet(n_channels)
+    if callable(network):
+        made = network(n_channels)
+        if not isinstance(made, nn.Module):
+            raise TypeError(f"network: the function given must return a torch.nn.Module, got {type(made).__name__}")
+        return made
+    if isinstance(network, str):
+        raise ValueError(f"network must be 'unet' or 'fcn8s_' with a torchvision backbone, got {network!r}")
+    raise TypeError(f"network must be a name, a torch.nn.Module or a function, got {type(network).__name__}")

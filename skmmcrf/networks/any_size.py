@@ -1,0 +1,84 @@
+"""Running a network on images of any, also unequal, size."""
+
+from collections import defaultdict
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class AnySize(nn.Module):
+    """Give a network's log-odds for lists of images whose sizes may differ.
+
+    Images of one size go through the network together. They are padded, by repeating their border, to multiples of the
+    network's attribute ``stride`` (1 if it has none), and its output is cropped back. So no image's result depends on the
+    images beside it, unless the network normalises over the batch.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Takes (n, channels, H, W) and gives log-odds (n, 1, H, W) or (n, H, W).
+    freeze_batch_norm : bool, default=False
+        Whether batch-norm layers keep their statistics while training.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skmmcrf.networks import UNet
+    >>> [m.shape for m in AnySize(UNet(1))([torch.zeros(1, 5, 9), torch.zeros(1, 33, 1)])]
+    [torch.Size([5, 9]), torch.Size([33, 1])]
+    """
+
+    def __init__(self, network, *, freeze_batch_norm=False):
+        super().__init__()
+        self.network = network
+        self.freeze_batch_norm = freeze_batch_norm
+
+    def train(self, mode=True):
+        """Switch between training and evaluation mode."""
+        super().train(mode)
+        if self.freeze_batch_norm:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+    def forward(self, images):
+        """Compute the log-odds of each image.
+
+        Parameters
+        ----------
+        images : list of Tensor of shape (channels, H, W)
+
+        Returns
+        -------
+        list of Tensor of shape (H, W)
+
+        Raises
+        ------
+        ValueError
+            If the network does not give one map of the size of its input.
+        """
+        of_size = defaultdict(list)
+        for n, image in enumerate(images):
+            of_size[image.shape].append(n)
+        log_odds = {}
+        for group in of_size.values():
+            maps = self._equal_sizes(torch.stack([images[n] for n in group]))
+            log_odds.update(zip(group, maps))
+        return [log_odds[n] for n in range(len(images))]
+
+    def _equal_sizes(self, images):
+        height, width = images.shape[2:]
+        stride = getattr(self.network, "stride", 1)
+        down, right = -height % stride, -width % stride
+        top, left = down // 2, right // 2
+        padded = F.pad(images, (left, right - left, top, down - top), mode="replicate")
+        log_odds = self.network(padded)
+        n, size = len(padded), padded.shape[2:]
+        if log_odds.shape not in ((n, 1, *size), (n, *size)):
+            raise ValueError(
+                f"network: it must give one log-odds map of its input's size, (n, 1, H, W); for images of shape "
+                f"{tuple(padded.shape)} it gave {tuple(log_odds.shape)}"
+            )
+        return log_odds.view(n, *size)[:, top : top + height, left : left + width]
