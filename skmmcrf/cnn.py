@@ -5,8 +5,8 @@ from os import PathLike
 
 import numpy as np
 import torch
-from skorch.callbacks import LRScheduler
 from sklearn.utils._param_validation import Interval
+from skorch.callbacks import LRScheduler
 from torch import nn
 from torch.nn import functional as F
 
@@ -29,19 +29,19 @@ from skmmcrf.validation import as_given, check_images, check_labels, check_valid
 class CNNSegmenter(NetworkSegmenter):
     """Segmentation by a network alone, trained by the pixelwise log-likelihood.
 
-    Training minimises the mean negative log-likelihood of the pixels with AdamW and a one-cycle schedule of the learning
-    rate. A pixel is foreground where its log-odds are positive.
+    Training minimises the mean negative log-likelihood of the pixels with AdamW and a one-cycle schedule of the
+    learning rate. A pixel is foreground where its log-odds are positive.
 
     Parameters
     ----------
     network : str, torch.nn.Module or callable, default="unet"
-        "unet", small and for training from scratch; "fcn8s_" with the name of a torchvision backbone, as in "fcn8s_vgg16"
-        (the paper's) or "fcn8s_squeezenet1_1"; a module, or a function of the number of channels that gives one. Modules
-        take images (n, channels, H, W) scaled to [0, 1] and give log-odds (n, 1, H, W); if sizes must be multiples of some
-        number, that is their attribute `stride`.
+        "unet", small and for training from scratch; "fcn8s_" with the name of a torchvision backbone, as in
+        "fcn8s_vgg16" (the paper's) or "fcn8s_squeezenet1_1"; a module, or a function of the number of channels that
+        gives one. Modules take images (n, channels, H, W) scaled to [0, 1] and give log-odds (n, 1, H, W); if sizes
+        must be multiples of some number, that is their attribute `size_divisor`.
     weights : None, "imagenet" or path, default=None
-        Weights of a torchvision backbone: random, those for ImageNet (torchvision downloads them), or the file of a state
-        dict. Batch-norm statistics that were loaded are kept.
+        Weights of a torchvision backbone: random, those for ImageNet (torchvision downloads them), or the file of a
+        state dict. Batch-norm statistics that were loaded are kept.
     n_epochs : int, default=20
         Passes over the images.
     learning_rate : float, default=1e-3
@@ -66,8 +66,8 @@ class CNNSegmenter(NetworkSegmenter):
     n_iter_ : int
         Epochs trained.
     history_ : list of dict
-        Of each epoch: stage "cnn", epoch, loss, jaccard (of the training images, while training), valid_jaccard if there
-        are validation images, seconds.
+        Of each epoch: stage "cnn", epoch, loss, jaccard (of the training images, while training), valid_jaccard if
+        there are validation images, seconds.
 
     Examples
     --------
@@ -130,8 +130,8 @@ class CNNSegmenter(NetworkSegmenter):
         Raises
         ------
         ValueError, TypeError
-            If a parameter is out of its range, images and labels do not fit or are not finite, or the network does not give
-            one log-odds map.
+            If a parameter is out of its range, images and labels do not fit or are not finite, or the network does not
+            give one log-odds map.
         """
         self._validate_params()
         images = check_images(X)
@@ -141,7 +141,10 @@ class CNNSegmenter(NetworkSegmenter):
         device = resolve_device(self.device)
         with seeded(self.random_state) as seed:
             network = build_network(self.network, n_channels, self.weights)
-            compute_log_odds(network, images[:1], batch_size=1, device=device)  # raises if it gives no such map
+            try:
+                compute_log_odds(network, images[:1], batch_size=1, device=device)
+            except RuntimeError as error:
+                raise ValueError(f"network: it can't take an image of shape {images[0].shape}: {error}") from error
             net = segmentation_net(
                 SegmentationNet,
                 network,

@@ -13,8 +13,9 @@ from skmmcrf.validation import CRF_CONSTRAINTS, as_given, check_images, check_la
 class MaxMarginCRF(BaseSegmenter):
     """Conditional random field on the pixel grid, learned by Algorithm 1 on given log-odds, predicting by graph cuts.
 
-    The weights w of the energy (2)-(4) minimise the max-margin objective (8); the labeling of an image is the one of least
-    energy (5), found exactly by a minimum cut. After `CNNSegmenter` in a pipeline this is the paper's piecewise training.
+    The weights w of the energy (2)-(4) minimise the max-margin objective (8); the labeling of an image is the one of
+    least energy (5), found exactly by a minimum cut. After `CNNSegmenter` in a pipeline this is the paper's piecewise
+    training.
 
     Parameters
     ----------
@@ -23,8 +24,8 @@ class MaxMarginCRF(BaseSegmenter):
     connectivity : {4, 8}, default=8
         Neighbours of a pixel.
     sigma : float or "auto", default="auto"
-        Deviation of the contrast term, in units of pixels scaled to [0, 1]; "auto" takes the root mean square difference of
-        neighbouring pixels in the training images.
+        Deviation of the contrast term, in units of pixels scaled to [0, 1]; "auto" takes the root mean square
+        difference of neighbouring pixels in the training images.
     tol : float, default=1e-3
         Relative gap between the bounds of the objective at which learning stops.
     max_iter : int, default=100
@@ -111,7 +112,6 @@ class MaxMarginCRF(BaseSegmenter):
         self._validate_params()
         log_odds, images = _split(Z)
         labels = check_labels(y, images)
-        self.n_channels_in_ = 1 + images[0].shape[-1]
         return self.learn(log_odds, images, [Labelings(truth) for truth in labels])
 
     def learn(self, log_odds, images, labelings):
@@ -152,6 +152,7 @@ class MaxMarginCRF(BaseSegmenter):
         self.dual_coef_ = solution.multipliers
         self.n_iter_ = solution.n_iter
         self.classes_ = np.array([0, 1])
+        self.n_channels_in_ = 1 + images[0].shape[-1]
         return self
 
     def predict(self, Z):

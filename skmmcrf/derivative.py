@@ -6,12 +6,13 @@ import numpy as np
 def envelope_gradient(w, labelings, multipliers):
     """Gradient of gamma in the log-odds of one image.
 
-    gamma is the optimal value of a program whose constraints depend on the log-odds l, so by the envelope theorem only that
-    explicit dependence counts:
+    gamma is the optimal value of a program whose constraints depend on the log-odds l, so by the envelope theorem only
+    that explicit dependence counts:
 
         dgamma/dl_i = w1 * sum_k lambda_k (y_k,i - y_n,i)
 
-    over the stored labelings y_k of image n. Neither the probability nor its inverse enters, and no linear system is solved.
+    over the stored labelings y_k of image n. Neither the probability nor its inverse enters, and no linear system is
+    solved.
 
     Parameters
     ----------

@@ -38,8 +38,15 @@ def plot_segmentations(images, labels, predictions):
     """
     plt = _pyplot()
     columns = {"image": None, "truth": labels} | predictions
-    size = (2.2 * len(columns), 2.2 * len(images))
-    figure, axes = plt.subplots(len(images), len(columns), figsize=size, squeeze=False, layout="constrained")
+    heights = [2.2 * np.shape(labeling)[0] / np.shape(labeling)[1] for labeling in labels]
+    figure, axes = plt.subplots(
+        len(images),
+        len(columns),
+        figsize=(2.2 * len(columns), sum(heights) + 0.3 * len(images)),
+        height_ratios=heights,
+        squeeze=False,
+        layout="constrained",
+    )
     for column, (name, labelings) in enumerate(columns.items()):
         axes[0, column].set_title(name)
         indices = jaccard_indices(labels, labelings) if name in predictions else None
@@ -49,7 +56,8 @@ def plot_segmentations(images, labels, predictions):
             if labelings is not None:
                 _outline(ax, labelings[row], "yellow" if name == "truth" else "deepskyblue")
             if indices is not None:
-                ax.set_xlabel(f"Jaccard {100 * indices[row]:.1f} %")
+                index = indices[row]
+                ax.set_xlabel("Jaccard: both empty" if np.isnan(index) else f"Jaccard {100 * index:.1f} %")
             ax.set(xticks=[], yticks=[])
     return figure
 
@@ -110,6 +118,8 @@ def _shown(image):
 
 
 def _outline(ax, labels, color):
+    if not np.any(labels):
+        return
     # a border of background closes the outlines of what touches the edge of the image
     height, width = np.shape(labels)
     rows, columns = np.arange(-1, height + 1), np.arange(-1, width + 1)

@@ -104,7 +104,8 @@ def segment(w, log_odds, images, *, connectivity, sigma, n_jobs=None):
     Examples
     --------
     >>> import numpy as np
-    >>> segment(np.array([1.0, 0.3, 0.3]), [np.array([[3.0, -1.0, 1.0]])], [np.zeros((1, 3, 1))], connectivity=4, sigma=1.0)
+    >>> log_odds, image = np.array([[3.0, -1.0, 1.0]]), np.zeros((1, 3, 1))
+    >>> segment(np.array([1.0, 0.3, 0.3]), [log_odds], [image], connectivity=4, sigma=1.0)
     [array([[ True,  True,  True]])]
     """
     one = delayed(_segment_one)

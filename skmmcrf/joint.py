@@ -4,7 +4,6 @@ import torch
 from skorch.callbacks import Callback
 
 from skmmcrf.graph_cut import segment
-from skmmcrf.loss import MaxMarginLoss
 from skmmcrf.max_margin import solve_program
 from skmmcrf.metrics import mean_jaccard
 from skmmcrf.training import (
@@ -92,9 +91,9 @@ def train_jointly(
 ):
     """Train a network on the max-margin objective by Algorithm 2, in batches.
 
-    For each batch Algorithm 1 solves (8) over its images, starting from what is stored for them, and the network takes a
-    step of Adam down the gradient of gamma; after each epoch (8) is solved over all stored labelings. Batch-norm statistics
-    are kept.
+    For each batch Algorithm 1 solves (8) over its images, starting from what is stored for them, and the network takes
+    a step of Adam down the gradient of gamma; after each epoch (8) is solved over all stored labelings. Batch-norm
+    statistics are kept.
 
     Parameters
     ----------

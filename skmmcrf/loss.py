@@ -2,6 +2,7 @@
 
 from numbers import Real
 
+import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 from torch import nn
@@ -44,7 +45,7 @@ class MaxMarginLoss(nn.Module):
     >>> loss = MaxMarginLoss()(log_odds, torch.tensor([[[1, 0]]]), torch.zeros(1, 1, 2))
     >>> loss.backward()
     >>> loss, log_odds.grad
-    (tensor(0.5000, grad_fn=<AddBackward0>), tensor([[[-0.0000, 1.0000]]]))
+    (tensor(0.5000, grad_fn=<AddBackward0>), tensor([[[0., 1.]]]))
     """
 
     def __init__(self, C=1.0, *, connectivity=8, sigma=0.1, tol=1e-3, max_iter=100, n_jobs=None):
@@ -98,10 +99,14 @@ class MaxMarginLoss(nn.Module):
         -------
         Tensor of float and shape ()
         """
+        if len(log_odds) != len(labelings):
+            raise ValueError(f"there are {len(log_odds)} log-odds, but {len(labelings)} labels")
         values = [l.detach().cpu().numpy() for l in log_odds]
-        for n, (l, stored) in enumerate(zip(values, labelings, strict=True)):
+        for n, (l, stored) in enumerate(zip(values, labelings)):
             if l.shape != stored.truth.shape:
                 raise ValueError(f"log_odds[{n}] has shape {l.shape}, but its labels have {stored.truth.shape}")
+            if not np.isfinite(l).all():
+                raise ValueError(f"log_odds[{n}] contains NaN or infinite values")
         solution = learn_weights(
             values,
             images,

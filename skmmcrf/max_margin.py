@@ -109,10 +109,10 @@ class Solution:
 def solve_program(labelings, C, w=INITIAL_WEIGHTS):
     """Solve (8) over the stored labelings.
 
-    The slacks are the hinge losses of w alone, so this is a problem of few variables however many images there are. It is
-    solved by cutting planes on the mean slack, each the sum of the worst stored constraint of every image (the one-slack
-    form of Joachims, Finley, Yu, "Cutting-plane training of structural SVMs", 2009). As there are finitely many sums, the
-    last one proves the optimum to rounding.
+    The slacks are the hinge losses of w alone, so this is a problem of few variables however many images there are. It
+    is solved by cutting planes on the mean slack, each the sum of the worst stored constraint of every image (the
+    one-slack form of Joachims, Finley, Yu, "Cutting-plane training of structural SVMs", 2009). As there are finitely
+    many sums, the last one proves the optimum to rounding.
 
     Parameters
     ----------
@@ -191,16 +191,16 @@ def _worst_constraints(violations, owners):
 def _solve_mean_slack_program(slopes, heights, C):
     """Solve min_w 1/2 |w|^2 + C xi, xi >= heights - slopes @ w, w_2, w_3, ... >= 0; return w, xi and the multipliers.
 
-    quadprog wants a Hessian of full rank, which xi lacks. So the term in xi - xi' is added, xi' being the last solution,
-    until it does not move: proximal point steps, which end at the optimum without the term.
+    quadprog wants a Hessian of full rank, which xi lacks. So the term in xi - xi' is added, xi' being the last
+    solution, until it does not move: proximal point steps, which end at the optimum without the term.
     """
     n_weights = slopes.shape[1]
     if not heights.any():
         return np.zeros(n_weights), 0.0, np.zeros(len(heights))
     scale = np.linalg.norm(slopes, axis=1).max() or 1.0
     slopes, heights, C = slopes / scale, heights / scale, C * scale
-    # weak enough for one step to take xi where it wants to go, strong enough not to lose digits
-    ridge = C / (1000 * heights.max())
+    # weak enough for xi to get where it wants in few steps, strong enough not to lose digits on the way
+    ridge = max(C / (1000 * heights.max()), 0.01)
     hessian = np.diag([1 / ridge] * n_weights + [1.0])
     signs = np.eye(n_weights + 1)[1:n_weights]
     constraints = np.vstack([np.column_stack([slopes, np.ones(len(slopes))]), signs]).T
@@ -210,15 +210,17 @@ def _solve_mean_slack_program(slopes, heights, C):
         linear = np.append(np.zeros(n_weights), xi - C / ridge)
         solution, _, _, _, multipliers, _ = quadprog.solve_qp(hessian, linear, constraints, bounds)
         moved, xi = abs(solution[-1] - xi), solution[-1]
-        if moved <= 1e-10 * heights.max():
+        if ridge * moved <= 1e-13 * C:
             break
-    multipliers = ridge * multipliers[: len(slopes)]
+    multipliers, of_signs = np.split(ridge * multipliers, [len(slopes)])
+    multipliers *= C / multipliers.sum()
 
     def mean_slack(w):
         return (heights - slopes @ w).max()
 
-    # quadprog's own w loses what is tiny beside xi, and the multipliers' w cancels where C is large: take the better one
-    candidates = [np.append(w[0], np.maximum(w[1:], 0)) for w in (multipliers @ slopes, solution[:-1])]
+    # quadprog's own w loses what is tiny beside xi, the multipliers' w cancels where C is large: take the better one
+    candidates = np.array([multipliers @ slopes, solution[:-1]])
+    candidates[:, 1:] = np.where(of_signs > 0, 0, np.maximum(candidates[:, 1:], 0))
     w = min(candidates, key=lambda w: 0.5 * w @ w + C * mean_slack(w))
     return w, scale * mean_slack(w), multipliers / scale
 

@@ -28,9 +28,9 @@ from skmmcrf.validation import (
 class DeepStructuredSegmenter(NetworkSegmenter):
     """Binary segmentation by a network and a conditional random field, trained jointly on a max-margin objective.
 
-    A network gives every pixel's log-odds, a conditional random field on the pixel grid smooths them along the contrast of
-    the image, and a minimum cut finds the best labeling exactly. `training` says how much of that is learned how, the three
-    rows of the paper's tables:
+    A network gives every pixel's log-odds, a conditional random field on the pixel grid smooths them along the contrast
+    of the image, and a minimum cut finds the best labeling exactly. `training` says how much of that is learned how,
+    the three rows of the paper's tables:
 
     - "cnn": the network alone, by the pixelwise log-likelihood;
     - "piecewise": after it the weights of the field, by the max-margin objective (8), on the fixed network;
@@ -39,21 +39,21 @@ class DeepStructuredSegmenter(NetworkSegmenter):
     Parameters
     ----------
     network : str, torch.nn.Module or callable, default="unet"
-        "unet", small and for training from scratch; "fcn8s_" with the name of a torchvision backbone, as in "fcn8s_vgg16"
-        (the paper's) or "fcn8s_squeezenet1_1"; a module, or a function of the number of channels that gives one. Modules
-        take images (n, channels, H, W) scaled to [0, 1] and give log-odds (n, 1, H, W); if sizes must be multiples of some
-        number, that is their attribute `stride`.
+        "unet", small and for training from scratch; "fcn8s_" with the name of a torchvision backbone, as in
+        "fcn8s_vgg16" (the paper's) or "fcn8s_squeezenet1_1"; a module, or a function of the number of channels that
+        gives one. Modules take images (n, channels, H, W) scaled to [0, 1] and give log-odds (n, 1, H, W); if sizes
+        must be multiples of some number, that is their attribute `size_divisor`.
     weights : None, "imagenet" or path, default=None
-        Weights of a torchvision backbone: random, those for ImageNet (torchvision downloads them), or the file of a state
-        dict.
+        Weights of a torchvision backbone: random, those for ImageNet (torchvision downloads them), or the file of a
+        state dict.
     training : {"cnn", "piecewise", "joint"}, default="joint"
     C : float, default=1.0
         Weight of the slacks against the norm of w in (8).
     connectivity : {4, 8}, default=8
         Neighbours of a pixel.
     sigma : float or "auto", default="auto"
-        Deviation of the contrast term, in units of pixels scaled to [0, 1]; "auto" takes the root mean square difference of
-        neighbouring pixels in the training images.
+        Deviation of the contrast term, in units of pixels scaled to [0, 1]; "auto" takes the root mean square
+        difference of neighbouring pixels in the training images.
     pretrain_epochs : int, default=20
         Passes over the images by the log-likelihood.
     pretrain_learning_rate : float, default=1e-3
@@ -73,8 +73,8 @@ class DeepStructuredSegmenter(NetworkSegmenter):
     device : str, default="auto"
         "auto", "cpu", "cuda", ...; "auto" is a graphics processor if there is one.
     memory : str or joblib.Memory, optional
-        Where pretrained networks are kept, so that a search over `training`, `C` or `learning_rate` pretrains once a fold.
-        It needs an int as `random_state` to find them again.
+        Where pretrained networks are kept, so that a search over `training`, `C` or `learning_rate` pretrains once a
+        fold. It needs an int as `random_state` to find them again.
     warm_start : bool, default=False
         Whether fit goes on from the last fit's network and weights instead of pretraining.
     random_state : int, RandomState or None, default=None
@@ -195,8 +195,8 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         Raises
         ------
         ValueError, TypeError
-            If a parameter is out of its range, images and labels do not fit or are not finite, or the network does not give
-            one log-odds map.
+            If a parameter is out of its range, images and labels do not fit or are not finite, or the network does not
+            give one log-odds map.
 
         Warns
         -----

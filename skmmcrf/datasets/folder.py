@@ -35,8 +35,8 @@ def load_image_folder(folder, split=None, *, foreground=1):
     FileNotFoundError
         If the folder, a subfolder, the split's file, an image or a mask is missing.
     ValueError
-        If a file can't be read as an image, a name is not a plain name or stands for several files, the mask's size is not
-        its image's, or the mask holds other values than 0 and `foreground`.
+        If a file can't be read as an image, a name is not a plain name or stands for several files, the mask's size is
+        not its image's, or the mask holds other values than 0 and `foreground`.
 
     Examples
     --------

@@ -8,9 +8,10 @@ from sklearn.utils import check_random_state
 def make_phantoms(n_images=50, *, shape=(96, 96), random_state=None):
     """Generate ultrasound-like images of a smooth, dark chamber and the labels of its pixels.
 
-    The chamber lies in brighter tissue behind a bright wall with gaps (drop-out). Bands of shadow run down the image, smaller
-    dark vessels lie around, and speckle, Rayleigh distributed and correlated over a pixel or two as in real ultrasound, covers
-    everything. Where the wall is missing or in shadow, only the smoothness of the chamber tells where it ends.
+    The chamber lies in brighter tissue behind a bright wall with gaps (drop-out). Bands of shadow run down the image,
+    smaller dark vessels lie around, and speckle, Rayleigh distributed and correlated over a pixel or two as in real
+    ultrasound, covers everything. Where the wall is missing or in shadow, only the smoothness of the chamber tells
+    where it ends.
 
     Parameters
     ----------
@@ -62,9 +63,7 @@ def _blob(rows, columns, centre, radius, rng):
     along = np.cos(tilt) * right + np.sin(tilt) * down
     across = (np.cos(tilt) * down - np.sin(tilt) * right) / aspect
     angle = np.arctan2(across, along)
-    wave = sum(
-        rng.uniform(-0.12, 0.12) / (k - 1) * np.cos(k * angle + rng.uniform(-np.pi, np.pi)) for k in range(2, 6)
-    )
+    wave = sum(rng.uniform(-0.12, 0.12) / (k - 1) * np.cos(k * angle + rng.uniform(-np.pi, np.pi)) for k in range(2, 6))
     return np.hypot(along, across) - radius * (1 + wave), angle
 
 

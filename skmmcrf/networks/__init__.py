@@ -37,7 +37,7 @@ def build_network(network, n_channels, weights=None):
 
     Examples
     --------
-    >>> build_network("unet", n_channels=3).stride
+    >>> build_network("unet", n_channels=3).size_divisor
     8
     """
     if isinstance(network, str) and network.startswith("fcn8s_"):

@@ -11,8 +11,8 @@ class AnySize(nn.Module):
     """Give a network's log-odds for lists of images whose sizes may differ.
 
     Images of one size go through the network together. They are padded, by repeating their border, to multiples of the
-    network's attribute ``stride`` (1 if it has none), and its output is cropped back. So no image's result depends on the
-    images beside it, unless the network normalises over the batch.
+    network's attribute ``size_divisor`` (1 if it has none), and its output is cropped back. So no image's result
+    depends on the images beside it, unless the network normalises over the batch.
 
     Parameters
     ----------
@@ -70,8 +70,8 @@ class AnySize(nn.Module):
 
     def _equal_sizes(self, images):
         height, width = images.shape[2:]
-        stride = getattr(self.network, "stride", 1)
-        down, right = -height % stride, -width % stride
+        divisor = getattr(self.network, "size_divisor", 1)
+        down, right = -height % divisor, -width % divisor
         top, left = down // 2, right // 2
         padded = F.pad(images, (left, right - left, top, down - top), mode="replicate")
         log_odds = self.network(padded)

@@ -7,7 +7,17 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
-_FAMILIES = ("vgg", "squeezenet", "resnet", "resnext", "wide_resnet", "mobilenet", "efficientnet", "densenet", "convnext")
+_FAMILIES = (
+    "vgg",
+    "squeezenet",
+    "resnet",
+    "resnext",
+    "wide_resnet",
+    "mobilenet",
+    "efficientnet",
+    "densenet",
+    "convnext",
+)
 
 
 def backbone_names():
@@ -29,12 +39,12 @@ def backbone_names():
 class FCN8s(nn.Module):
     """Fully convolutional network with two skips.
 
-    Long, Shelhamer, Darrell, "Fully Convolutional Networks for Semantic Segmentation" (2015): 1 x 1 convolutions score the
-    features of the three coarsest resolutions of a classification network; each score map is upsampled by two and added to
-    the next finer one, and the sum is upsampled to the image. On VGG-16 these are pool3, pool4 and fc7 (strides 8, 16, 32),
-    with fc6 and fc7 turned into convolutions. Networks that stop at another stride keep their own three (SqueezeNet: 4, 8,
-    16). Scoring layers start at zero and upsampling at bilinear interpolation, as in the paper; unlike there the images need
-    no border of 100 pixels, since fc6 pads its input.
+    Long, Shelhamer, Darrell, "Fully Convolutional Networks for Semantic Segmentation" (2015): 1 x 1 convolutions score
+    the features of the three coarsest resolutions of a classification network; each score map is upsampled by two and
+    added to the next finer one, and the sum is upsampled to the image. On VGG-16 these are pool3, pool4 and fc7
+    (strides 8, 16, 32), with fc6 and fc7 turned into convolutions. Networks that stop at another stride keep their own
+    three (SqueezeNet: 4, 8, 16). Scoring layers start at zero and upsampling at bilinear interpolation, as in the
+    paper; unlike there the images need no border of 100 pixels, since fc6 pads its input.
 
     Parameters
     ----------
@@ -43,11 +53,12 @@ class FCN8s(nn.Module):
     n_channels : int, default=3
         Channels of the images. One channel is repeated three times; other numbers than 1 and 3 get a learned mixture.
     weights : None, "imagenet" or path, default=None
-        Weights of the backbone: random, torchvision's for ImageNet (downloaded at first use), or a file with its state dict.
+        Weights of the backbone: random, torchvision's for ImageNet (downloaded at first use), or a file with its state
+        dict.
 
     Attributes
     ----------
-    stride : int
+    size_divisor : int
         Heights and widths must be multiples of it; estimators pad the images so.
 
     Raises
@@ -68,7 +79,7 @@ class FCN8s(nn.Module):
         self.stages = _three_stages(_load_backbone(backbone, weights))
         sizes = self._feature_sizes(n_channels)
         widths = [channels for channels, _ in sizes]
-        self.stride = 64 // sizes[-1][1]
+        self.size_divisor = 64 // sizes[-1][1]
         self.scores = nn.ModuleList(_zero_conv(width) for width in widths)
         self.upsample = nn.ModuleList(_bilinear_upsampling() for _ in widths[1:])
 

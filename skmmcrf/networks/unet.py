@@ -9,8 +9,8 @@ class UNet(nn.Module):
     """U-Net that gives one log-odds map.
 
     The architecture of Ronneberger, Fischer, Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation"
-    (2015), with three changes for small data sets and any batch size: fewer channels, group instead of no normalisation,
-    and convolutions that keep the size.
+    (2015), with three changes for small data sets and any batch size: fewer channels, group instead of no
+    normalisation, and convolutions that keep the size.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ class UNet(nn.Module):
 
     Attributes
     ----------
-    stride : int
+    size_divisor : int
         Heights and widths must be multiples of it; estimators pad the images so.
 
     Examples
@@ -35,7 +35,7 @@ class UNet(nn.Module):
 
     def __init__(self, n_channels=1, *, width=16, depth=3):
         super().__init__()
-        self.stride = 2**depth
+        self.size_divisor = 2**depth
         widths = [width * 2**level for level in range(depth + 1)]
         self.down = nn.ModuleList(_block(i, o) for i, o in zip([n_channels, *widths], widths))
         self.up = nn.ModuleList(_block(i + o, o) for i, o in zip(widths[:0:-1], widths[-2::-1]))

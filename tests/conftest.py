@@ -1,0 +1,37 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from skmmcrf.datasets import make_phantoms
+from skmmcrf.energy import pairwise_features
+
+
+@pytest.fixture(scope="session")
+def phantoms():
+    """Six small images and their labels."""
+    return make_phantoms(6, shape=(32, 40), random_state=0)
+
+
+@pytest.fixture
+def random_grid():
+    """A function that draws a small problem: log-odds, image, truth, edges and features."""
+
+    def draw(seed, shape=(3, 4), connectivity=8, n_channels=2, scale=2.0):
+        rng = np.random.default_rng(seed)
+        image = rng.uniform(size=(*shape, n_channels))
+        log_odds = scale * rng.normal(size=shape)
+        truth = rng.uniform(size=shape) < 0.5
+        return log_odds, image, truth, *pairwise_features(image, connectivity=connectivity, sigma=0.3)
+
+    return draw
+
+
+@pytest.fixture
+def all_labelings():
+    """A function that lists every labeling of a small grid."""
+
+    def enumerate_all(shape):
+        return [np.array(y).reshape(shape) for y in itertools.product([False, True], repeat=int(np.prod(shape)))]
+
+    return enumerate_all

@@ -1,0 +1,30 @@
+import numpy as np
+import pytest
+from scipy.ndimage import label
+
+from skmmcrf.datasets import make_phantoms
+
+
+@pytest.mark.parametrize("shape", [(96, 96), (40, 64)])
+def test_phantoms_hold_one_chamber_each(shape):
+    X, y = make_phantoms(20, shape=shape, random_state=0)
+    assert X.shape == y.shape == (20, *shape)
+    assert X.dtype == y.dtype == np.uint8
+    assert all(label(labels)[1] == 1 for labels in y)
+    share = y.mean(axis=(1, 2))
+    assert 0.03 < share.min() < share.max() < 0.6
+
+
+def test_random_state_decides_the_phantoms():
+    (X, y), (same, _), (other, _) = (make_phantoms(2, random_state=seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(X, same)
+    assert not np.array_equal(X, other)
+    assert not np.array_equal(y[0], y[1])
+    np.testing.assert_array_equal(make_phantoms(2, random_state=np.random.RandomState(0))[0], X)
+
+
+def test_chambers_are_darker_but_no_threshold_finds_them():
+    X, y = make_phantoms(20, random_state=0)
+    assert X[y == 1].mean() < 0.75 * X[y == 0].mean()
+    best = max(((t > X) & (y == 1)).sum() / ((t > X) | (y == 1)).sum() for t in range(20, 200, 10))
+    assert best < 0.6

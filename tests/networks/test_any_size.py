@@ -1,0 +1,54 @@
+import pytest
+import torch
+from torch import nn
+
+from skmmcrf.networks import AnySize, UNet
+
+
+class Downsampling(nn.Module):
+    """Fails unless sizes are multiples of its size_divisor."""
+
+    size_divisor = 8
+
+    def forward(self, images):
+        coarse = nn.functional.avg_pool2d(images, self.size_divisor)
+        return nn.functional.interpolate(coarse, scale_factor=self.size_divisor)
+
+
+@pytest.mark.parametrize("shape", [(16, 24), (1, 1), (1, 9), (17, 5), (8, 8)])
+def test_maps_are_of_the_images_size(shape):
+    (log_odds,) = AnySize(Downsampling())([torch.full((1, *shape), 2.0)])
+    assert log_odds.shape == shape
+    assert torch.equal(log_odds, torch.full(shape, 2.0))
+
+
+def test_padding_is_cropped_where_it_was_put():
+    image = torch.arange(35.0).view(1, 5, 7)
+    identity = nn.Identity()
+    identity.size_divisor = 4
+    assert torch.equal(AnySize(identity)([image])[0], image[0])
+
+
+def test_unequal_images_keep_their_order():
+    images = [torch.full((1, *shape), float(n)) for n, shape in enumerate([(4, 4), (2, 3), (4, 4), (2, 3)])]
+    log_odds = AnySize(nn.Identity())(images)
+    assert [l.unique().tolist() for l in log_odds] == [[0], [1], [2], [3]]
+
+
+def test_maps_without_channel_are_taken():
+    network = nn.Flatten(1, 2)
+    assert AnySize(network)([torch.zeros(1, 3, 4)])[0].shape == (3, 4)
+
+
+@pytest.mark.parametrize(
+    "network", [nn.Conv2d(1, 2, 1), nn.Conv2d(1, 1, 3), nn.AvgPool2d(2), nn.Flatten()], ids=lambda n: repr(n)[:9]
+)
+def test_other_outputs_are_told(network):
+    with pytest.raises(ValueError, match=r"network: it must give one log-odds map of its input's size"):
+        AnySize(network)([torch.zeros(1, 4, 4)])
+
+
+def test_gradients_reach_the_network():
+    network = UNet(1, width=8, depth=1)
+    sum(l.sum() for l in AnySize(network)([torch.rand(1, 5, 5), torch.rand(1, 6, 3)])).backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())

@@ -1,0 +1,38 @@
+import pytest
+import torch
+from torch import nn
+
+from skmmcrf.networks import FCN8s, UNet, build_network
+
+
+def test_names():
+    assert isinstance(build_network("unet", 2), UNet)
+    assert isinstance(build_network("fcn8s_squeezenet1_1", 1), FCN8s)
+
+
+def test_a_module_is_copied():
+    module = nn.Conv2d(1, 1, 3, padding=1)
+    built = build_network(module, 1)
+    assert built is not module
+    assert torch.equal(built.weight, module.weight)
+
+
+def test_a_function_is_told_the_number_of_channels():
+    assert build_network(UNet, 4).down[0][0].in_channels == 4
+    assert build_network(lambda n_channels: nn.Conv2d(n_channels, 1, 1), 2).in_channels == 2
+
+
+@pytest.mark.parametrize(
+    ("network", "weights", "error", "message"),
+    [
+        ("resnet", None, ValueError, "network must be 'unet' or 'fcn8s_' with a torchvision backbone, got 'resnet'"),
+        ("fcn8s_", None, ValueError, "there is no backbone ''"),
+        ("unet", "imagenet", ValueError, "weights: only the FCN-8s networks have a backbone"),
+        (nn.Identity(), "weights.pth", ValueError, "weights: only the FCN-8s networks have a backbone"),
+        (lambda n_channels: None, None, TypeError, "must return a torch.nn.Module, got NoneType"),
+        (3, None, TypeError, "network must be a name, a torch.nn.Module or a function, got int"),
+    ],
+)
+def test_other_networks_are_told(network, weights, error, message):
+    with pytest.raises(error, match=message):
+        build_network(network, 1, weights)

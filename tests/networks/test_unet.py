@@ -1,0 +1,19 @@
+import pytest
+import torch
+
+from skmmcrf.networks import UNet
+
+
+@pytest.mark.parametrize(("n_channels", "depth"), [(1, 3), (3, 2), (5, 1)])
+def test_one_map_of_the_images_size(n_channels, depth):
+    network = UNet(n_channels, width=8, depth=depth)
+    size = 3 * network.size_divisor
+    assert network.size_divisor == 2**depth
+    assert network(torch.zeros(2, n_channels, size, 2 * size)).shape == (2, 1, size, 2 * size)
+
+
+def test_far_pixels_matter():
+    network = UNet(1, width=8, depth=3).eval()
+    image = torch.rand(1, 1, 32, 32, requires_grad=True)
+    network(image)[0, 0, 16, 16].backward()
+    assert image.grad[0, 0, 2, 2].abs() > 0

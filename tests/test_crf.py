@@ -1,0 +1,126 @@
+import re
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+
+from skmmcrf import MaxMarginCRF
+from skmmcrf.energy import estimate_sigma
+
+
+def noisy_squares(seed=0, n=4, shape=(14, 16), n_channels=1):
+    rng = np.random.default_rng(seed)
+    y = np.zeros((n, *shape), dtype=int)
+    y[:, 4:10, 5:12] = 1
+    log_odds = 2.0 * y - 1 + 1.2 * rng.normal(size=y.shape)
+    images = y[..., np.newaxis] + 0.2 * rng.normal(size=(*y.shape, n_channels))
+    return np.concatenate([log_odds[..., np.newaxis], images], axis=-1), y
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return MaxMarginCRF().fit(*noisy_squares())
+
+
+def test_field_mends_the_log_odds(fitted):
+    Z, y = noisy_squares(1)
+    alone = MaxMarginCRF().fit(*noisy_squares())
+    alone.coef_ = np.array([1.0, 0.0, 0.0])
+    assert fitted.score(Z, y) > 0.97 > 0.8 > alone.score(Z, y)
+
+
+def test_attributes_are_those_of_the_optimum(fitted):
+    w, slack = fitted.coef_, fitted.slack_
+    assert w.shape == (3,)
+    assert (w[1:] >= 0).all()
+    assert fitted.objective_ == pytest.approx(0.5 * w @ w + slack.mean())
+    assert 0 <= fitted.dual_gap_ <= 1e-3 * fitted.objective_
+    assert len(fitted.dual_coef_) == len(slack) == 4
+    assert all(0 <= multipliers.sum() <= 0.25 * (1 + 1e-9) for multipliers in fitted.dual_coef_)
+    assert fitted.n_iter_ >= 1
+    np.testing.assert_array_equal(fitted.classes_, [0, 1])
+
+
+def test_tighter_tolerance_comes_within_the_gap():
+    Z, y = noisy_squares()
+    rough, exact = (MaxMarginCRF(tol=tol).fit(Z, y) for tol in (1e-1, 0.0))
+    assert exact.objective_ <= rough.objective_ <= exact.objective_ + rough.dual_gap_ * (1 + 1e-9)
+
+
+def test_sigma_auto_is_estimated_from_the_image_channels(fitted):
+    Z, y = noisy_squares()
+    assert fitted.sigma_ == pytest.approx(estimate_sigma(list(Z[..., 1:])))
+    assert MaxMarginCRF(sigma=0.3).fit(Z, y).sigma_ == 0.3
+
+
+def test_neighbourhoods_differ():
+    Z, y = noisy_squares()
+    four, eight = (MaxMarginCRF(connectivity=connectivity).fit(Z, y) for connectivity in (4, 8))
+    assert not np.allclose(four.coef_, eight.coef_)
+
+
+def test_lists_of_unequal_images_and_colour():
+    Z, y = noisy_squares(n_channels=3)
+    Z, y = [Z[0], Z[1, 1:], Z[2, :, :13]], [y[0], y[1, 1:], y[2, :, :13]]
+    crf = MaxMarginCRF().fit(Z, y)
+    labels = crf.predict(Z)
+    assert [l.shape for l in labels] == [l.shape for l in y]
+    assert labels[0].dtype == np.uint8
+    assert crf.score(Z, y) > 0.95
+
+
+def test_warm_start_begins_at_the_last_weights():
+    Z, y = noisy_squares(n=8)
+    cold, warm = MaxMarginCRF(tol=1e-2), MaxMarginCRF(tol=1e-2, warm_start=True)
+    warm.fit(Z, y).coef_[:] = np.nan
+    with pytest.raises(ValueError, match="must be finite"):
+        warm.fit(Z, y)
+    cold.fit(Z, y).coef_[:] = np.nan
+    assert np.isfinite(cold.fit(Z, y).coef_).all()
+
+
+def test_jobs_do_not_change_the_result(fitted):
+    together = clone(fitted).set_params(n_jobs=2).fit(*noisy_squares())
+    np.testing.assert_array_equal(together.coef_, fitted.coef_)
+
+
+def test_progress_is_printed_only_when_asked(capsys):
+    MaxMarginCRF().fit(*noisy_squares())
+    assert capsys.readouterr().out == ""
+    crf = MaxMarginCRF(verbose=1).fit(*noisy_squares())
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == crf.n_iter_
+    assert all(re.match(r"Algorithm 1, pass \d+: gamma between .* and .*, gap .*%", line) for line in lines)
+
+
+def test_too_few_passes_warn():
+    with pytest.warns(ConvergenceWarning, match="max_iter=1"):
+        MaxMarginCRF(max_iter=1).fit(*noisy_squares())
+
+
+@pytest.mark.parametrize(
+    ("Z", "message"),
+    [
+        (np.zeros((2, 4, 5)), "Z must be of float and hold log-odds in channel 0"),
+        (np.zeros((2, 4, 5, 1)), "Z must be of float and hold log-odds in channel 0"),
+        (np.zeros((2, 4, 5, 2), np.uint8), "Z must be of float .*, got 2 channels of uint8"),
+        (np.full((2, 4, 5, 2), np.nan), r"Z\[0\] contains NaN"),
+        (np.zeros((3, 4, 5, 2)), "same length"),
+        ([], "Z is empty"),
+    ],
+)
+def test_bad_input_is_told(Z, message):
+    with pytest.raises(ValueError, match=message):
+        MaxMarginCRF().fit(Z, np.zeros((2, 4, 5), int))
+
+
+@pytest.mark.parametrize("parameters", [{"C": 0}, {"connectivity": 5}, {"sigma": "none"}, {"sigma": -1.0}, {"tol": -1}])
+def test_bad_parameters_are_told(parameters):
+    with pytest.raises(ValueError, match=f"'{next(iter(parameters))}' parameter of MaxMarginCRF must be"):
+        MaxMarginCRF(**parameters).fit(*noisy_squares())
+
+
+def test_unfitted_is_told():
+    with pytest.raises(NotFittedError):
+        MaxMarginCRF().predict(noisy_squares()[0])

@@ -1,0 +1,49 @@
+"""The examples run as they stand, on small data."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+import pytest
+import torch
+import torchvision
+from PIL import Image
+
+from skmmcrf import datasets
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    mpl.use("Agg")
+    monkeypatch.chdir(tmp_path)
+
+
+def rows(out):
+    return {words[0]: float(words[1]) for line in out.splitlines() if len(words := line.replace(":", "").split()) == 3}
+
+
+@pytest.mark.slow
+def test_three_ways_come_in_the_papers_order(capsys, tmp_path):
+    runpy.run_path(str(EXAMPLES / "plot_three_ways.py"))
+    scores = rows(capsys.readouterr().out)
+    assert scores["joint"] > scores["piecewise"] > scores["CNN"] > 50
+    assert Image.open(tmp_path / "three_ways.png").size[0] > 500
+
+
+def test_horses_trains_on_a_folder(capsys, tmp_path, monkeypatch):
+    X, y = datasets.make_phantoms(5, shape=(32, 48), random_state=0)
+    for part, arrays in {"images": X, "masks": y}.items():
+        (tmp_path / part).mkdir()
+        for n, array in enumerate(arrays):
+            Image.fromarray(array).save(tmp_path / part / f"{n}.png")
+    (tmp_path / "train.txt").write_text("0\n1\n2\n")
+    (tmp_path / "val.txt").write_text("3\n4\n")
+    torch.save(torchvision.models.squeezenet1_1().state_dict(), tmp_path / "weights.pth")
+    arguments = f"{tmp_path} --weights weights.pth --pretrain-epochs 2 --epochs 1 --jobs 1 --out pictures"
+    monkeypatch.setattr(sys, "argv", ["horses.py", *arguments.split()])
+    runpy.run_path(str(EXAMPLES / "horses.py"))
+    assert list(rows(capsys.readouterr().out)) == ["CNN", "piecewise", "joint"]
+    assert {file.name for file in (tmp_path / "pictures").iterdir()} == {"segmentations.png", "history.png"}

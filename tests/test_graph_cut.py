@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+
+from skmmcrf.energy import joint_feature, pairwise_features
+from skmmcrf.graph_cut import loss_augmented_labeling, minimum_cut, minimum_energy_labeling, segment
+
+WEIGHTS = [np.array(w) for w in ([1.0, 0.3, 0.5], [0.2, 2.0, 0.0], [1.0, 0.0, 0.0], [-0.7, 0.4, 0.4], [0.0, 1.0, 1.0])]
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (1, 6), (5, 1), (1, 1)])
+@pytest.mark.parametrize("connectivity", [4, 8])
+@pytest.mark.parametrize("w", WEIGHTS, ids=str)
+@pytest.mark.parametrize("seed", range(3))
+def test_inference_equals_enumeration(random_grid, all_labelings, shape, connectivity, w, seed):
+    log_odds, _, truth, edges, features = random_grid(seed, shape, connectivity)
+
+    def energy(labels):
+        return w @ joint_feature(labels, log_odds, edges, features)
+
+    def augmented(labels):
+        return energy(labels) - np.count_nonzero(labels != truth)
+
+    found = minimum_energy_labeling(w, log_odds, edges, features)
+    assert energy(found) == pytest.approx(min(map(energy, all_labelings(shape))), abs=1e-9)
+    found = loss_augmented_labeling(w, log_odds, truth, edges, features)
+    assert augmented(found) == pytest.approx(min(map(augmented, all_labelings(shape))), abs=1e-9)
+
+
+def test_no_pairwise_weight_is_the_sign_of_the_log_odds(random_grid):
+    log_odds, image, *_ = random_grid(0, (9, 7))
+    (labels,) = segment(np.array([1.0, 0, 0]), [log_odds], [image], connectivity=8, sigma=0.1)
+    np.testing.assert_array_equal(labels, log_odds > 0)
+
+
+def test_segment_is_the_same_in_processes(random_grid):
+    problems = [random_grid(seed, (8, 9)) for seed in range(3)]
+    log_odds, images = [p[0] for p in problems], [p[1] for p in problems]
+    w = np.array([1.0, 0.5, 0.5])
+    alone = segment(w, log_odds, images, connectivity=8, sigma=0.2)
+    together = segment(w, log_odds, images, connectivity=8, sigma=0.2, n_jobs=2)
+    assert all(np.array_equal(a, b) for a, b in zip(alone, together))
+
+
+@pytest.mark.parametrize("function", [minimum_energy_labeling, loss_augmented_labeling])
+@pytest.mark.parametrize("w", [[1, -0.1, 1], [1, 1, -1e-9]])
+def test_negative_pairwise_weights_are_refused(random_grid, function, w):
+    log_odds, _, truth, edges, features = random_grid(0)
+    arguments = [truth] if function is loss_augmented_labeling else []
+    with pytest.raises(ValueError, match="pairwise weights must not be negative"):
+        function(np.array(w), log_odds, *arguments, edges, features)
+
+
+def test_negative_capacities_are_refused():
+    with pytest.raises(ValueError, match="capacities must not be negative, got -0.5"):
+        minimum_cut(np.zeros(2), np.array([[0], [1]]), np.array([-0.5]))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_is_refused(value):
+    edges, features = pairwise_features(np.zeros((1, 2, 1)), connectivity=4, sigma=1.0)
+    with pytest.raises(ValueError, match="must be finite"):
+        minimum_energy_labeling(np.ones(3), np.array([[0.0, value]]), edges, features)
+    with pytest.raises(ValueError, match="must be finite"):
+        minimum_cut(np.zeros(2), edges, np.array([value]))

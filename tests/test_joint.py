@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+import torch
+
+from skmmcrf import MaxMarginLoss
+from skmmcrf.joint import train_jointly
+from skmmcrf.max_margin import Labelings, learn_weights, solve_program
+from skmmcrf.networks import UNet
+from skmmcrf.training import compute_log_odds, seeded
+from skmmcrf.validation import check_images, check_labels, scale_image
+
+
+@pytest.fixture
+def problem(phantoms):
+    images = check_images(phantoms[0])
+    labelings = [Labelings(truth) for truth in check_labels(phantoms[1], images)]
+    with seeded(0):
+        network = UNet(1, width=8, depth=2)
+    return network, images, labelings, MaxMarginLoss(0.01, sigma=0.2)
+
+
+def train(network, images, labelings, loss, n_epochs=4, seed=0, **kwargs):
+    return train_jointly(
+        network,
+        images,
+        labelings,
+        loss,
+        n_epochs=n_epochs,
+        learning_rate=3e-3,
+        batch_size=2,
+        device="cpu",
+        seed=seed,
+        **kwargs,
+    )
+
+
+def gamma(network, images, labelings):
+    """The optimum of (8) over all labelings, by Algorithm 1 from nothing."""
+    log_odds = compute_log_odds(network, images, batch_size=6, device="cpu")
+    fresh = [Labelings(stored.truth) for stored in labelings]
+    scaled = [scale_image(image) for image in images]
+    return learn_weights(log_odds, scaled, fresh, 0.01, connectivity=8, sigma=0.2, tol=1e-6, max_iter=100).value
+
+
+def test_training_lowers_gamma(problem):
+    network, images, labelings, _ = problem
+    before = gamma(network, images, labelings)
+    history = train(*problem)
+    after = gamma(network, images, labelings)
+    assert after < 0.8 * before
+    assert history[-1]["gamma"] < history[0]["gamma"]
+    # over stored labelings alone it is a lower bound
+    assert history[-1]["gamma"] <= after * (1 + 1e-6)
+
+
+def test_gamma_of_an_epoch_is_that_of_the_stored_labelings_under_the_present_network(problem):
+    network, images, labelings, loss = problem
+    history = train(*problem, n_epochs=2)
+    for stored, log_odds in zip(labelings, compute_log_odds(network, images, batch_size=2, device="cpu")):
+        stored.reprice(log_odds)
+    solution = solve_program(labelings, 0.01)
+    assert history[-1]["gamma"] == pytest.approx(solution.value, rel=1e-6)
+    np.testing.assert_allclose(loss.coef_, solution.w, rtol=1e-4)
+
+
+def test_history_and_progress(problem, phantoms, capsys):
+    images = problem[1]
+    history = train(*problem, n_epochs=2, validation_data=(images, [s.truth for s in problem[2]]), verbose=1)
+    assert [(row["stage"], row["epoch"]) for row in history] == [("joint", 1), ("joint", 2)]
+    for row in history:
+        assert set(row) == {"stage", "epoch", "loss", "gamma", "jaccard", "valid_jaccard", "seconds"}
+        assert row["jaccard"] == row["valid_jaccard"]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["joint training 1/2", "joint training 2/2"]
+    assert all(word in lines[0] for word in ("gamma", "Jaccard", "validation", "s left"))
+
+
+def test_batch_norm_statistics_are_kept(problem):
+    _, images, labelings, loss = problem
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 2, 3, padding=1), torch.nn.BatchNorm2d(2), torch.nn.Conv2d(2, 1, 1)
+    )
+    train(network, images, labelings, loss, n_epochs=1)
+    assert torch.equal(network[1].running_var, torch.ones(2))

@@ -1,0 +1,213 @@
+import cvxpy as cp
+import numpy as np
+import pytest
+from sklearn.exceptions import ConvergenceWarning
+
+from skmmcrf.energy import joint_feature_difference, pairwise_features
+from skmmcrf.max_margin import Labelings, learn_weights, most_violated, solve_program
+
+
+def random_program(seed, n_images=6, n_labelings=5, scale=(1.0, 1.0, 1.0)):
+    """Constraints that no graph cut need have made; losses in pixels, differences of their size."""
+    rng = np.random.default_rng(seed)
+    program = []
+    for _ in range(n_images):
+        stored = Labelings(np.zeros((4, 5), dtype=bool))
+        for k in range(n_labelings):
+            labels = np.zeros(20, dtype=bool)
+            labels[k] = True
+            loss = float(rng.integers(1, 1000))
+            stored.add(labels.reshape(4, 5), loss * rng.normal(0.4, 1, size=3) * scale, loss)
+        program.append(stored)
+    return program
+
+
+def constraints_of(program):
+    owners = np.repeat(np.arange(len(program)), [len(stored) for stored in program])
+    differences = np.array([d for stored in program for d in stored.differences])
+    losses = np.array([loss for stored in program for loss in stored.losses])
+    return owners, differences, losses
+
+
+def random_learner(seed, n_images=3, shape=(6, 7)):
+    """Log-odds, images and empty constraint sets of noisy squares."""
+    rng = np.random.default_rng(seed)
+    truths = np.zeros((n_images, *shape), dtype=bool)
+    truths[:, 1:4, 2:5] = True
+    log_odds = list(2 * truths - 1 + 1.5 * rng.normal(size=truths.shape))
+    images = list((truths + 0.3 * rng.normal(size=truths.shape))[..., np.newaxis])
+    return log_odds, images, [Labelings(truth) for truth in truths]
+
+
+def learn(log_odds, images, labelings, C=1.0, tol=1e-9, max_iter=100, **kwargs):
+    return learn_weights(
+        log_odds, images, labelings, C, connectivity=8, sigma=0.3, tol=tol, max_iter=max_iter, **kwargs
+    )
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (1, 1), (4, 8)])
+def test_labelings_come_back_as_they_were_stored(shape):
+    rng = np.random.default_rng(0)
+    stored = Labelings(np.zeros(shape, dtype=bool))
+    labelings = np.unique(rng.uniform(size=(5, *shape)) < 0.5, axis=0)
+    for labels in labelings:
+        assert stored.add(labels, np.ones(3), 1.0)
+        assert not stored.add(labels.copy(), np.ones(3), 1.0)
+    assert len(stored) == len(stored.losses) == len(labelings)
+    np.testing.assert_array_equal(stored.unpack(range(len(labelings))), labelings)
+    assert stored.unpack([]).shape == (0, *shape)
+
+
+def test_repricing_gives_the_constraint_of_the_new_log_odds(random_grid):
+    log_odds, _, truth, edges, features = random_grid(0)
+    stored = Labelings(truth)
+    rng = np.random.default_rng(1)
+    labelings = [rng.uniform(size=truth.shape) < 0.5 for _ in range(4)]
+    for labels in labelings:
+        stored.add(labels, joint_feature_difference(labels, truth, log_odds, edges, features), 1.0)
+    changed = log_odds + rng.normal(size=truth.shape)
+    stored.reprice(changed)
+    expected = [joint_feature_difference(labels, truth, changed, edges, features) for labels in labelings]
+    np.testing.assert_allclose(stored.differences, expected)
+
+
+@pytest.mark.parametrize("C", [1e-6, 1e-2, 1.0, 1e3])
+@pytest.mark.parametrize("seed", range(4))
+def test_program_equals_an_independent_solver(seed, C):
+    program = random_program(seed)
+    owners, differences, losses = constraints_of(program)
+    n_images = len(program)
+
+    w, slack = cp.Variable(3), cp.Variable(n_images, nonneg=True)
+    objective = 0.5 / C * cp.sum_squares(w) + cp.sum(slack) / n_images  # gamma / C, for its absolute tolerance
+    margins = [differences @ w >= losses - slack[owners], w[1:] >= 0]
+    expected = C * cp.Problem(cp.Minimize(objective), margins).solve(solver=cp.CLARABEL)
+    assert solve_program(program, C).value == pytest.approx(expected, rel=1e-7)
+
+
+@pytest.mark.parametrize("C", [1e-8, 1e-4, 1.0, 1e4, 1e8])
+@pytest.mark.parametrize("scale", [(1, 1, 1), (1e4, 1, 1), (1e-3, 1, 1)], ids=str)
+@pytest.mark.parametrize("n_images", [1, 2, 30])
+def test_solution_meets_the_optimality_conditions(n_images, scale, C):
+    program = random_program(n_images, n_images=n_images, n_labelings=8, scale=np.array(scale))
+    owners, differences, losses = constraints_of(program)
+    solution = solve_program(program, C)
+    w, slack, multipliers = solution.w, solution.slack, np.concatenate(solution.multipliers)
+    # feasible
+    assert (w[1:] >= 0).all()
+    assert (slack >= 0).all()
+    assert (multipliers >= 0).all()
+    size = np.abs(losses) + np.abs(differences) @ np.abs(w)
+    residual = losses - differences @ w - slack[owners]
+    assert (residual <= 1e-9 * size).all()
+    # stationary in w: what is missing are the multipliers of w2 >= 0 and w3 >= 0
+    missing = w - multipliers @ differences
+    size_of_sum = multipliers @ np.abs(differences)
+    assert abs(missing[0]) <= 1e-9 * size_of_sum[0]
+    assert (missing[1:] >= -1e-9 * size_of_sum[1:]).all()
+    assert (np.abs(missing * w)[1:] <= 1e-9 * np.maximum(size_of_sum * np.abs(w), 1e-300)[1:]).all()
+    # stationary in xi, and complementary
+    sums = np.bincount(owners, multipliers)
+    assert (sums <= C / n_images * (1 + 1e-9)).all()
+    assert (np.abs(multipliers * residual) <= 1e-9 * C / n_images * size).all()
+    assert (np.abs((C / n_images - sums) * slack) <= 1e-9 * C / n_images * losses.max()).all()
+
+
+def test_program_does_not_depend_on_where_it_begins():
+    program = random_program(3)
+    values = [
+        solve_program(program, 1.0, w).value for w in (np.zeros(3), np.array([9.0, 9, 9]), np.array([-5.0, 0, 2]))
+    ]
+    np.testing.assert_allclose(values, values[0], rtol=1e-10)
+
+
+def test_program_without_constraints_is_solved_by_no_weights():
+    for program in ([Labelings(np.zeros((2, 2), dtype=bool))], random_program(0, n_labelings=1)[:1]):
+        stored = program[0]
+        if len(stored):  # only the truth itself is stored
+            stored = Labelings(stored.truth)
+            stored.add(stored.truth, np.zeros(3), 0.0)
+        solution = solve_program([stored], 1.0)
+        np.testing.assert_array_equal(solution.w, np.zeros(3))
+        assert solution.value == 0
+
+
+def test_a_further_constraint_never_lowers_gamma():
+    values = [solve_program(random_program(5, n_labelings=n), 0.5).value for n in (2, 4)]
+    program = random_program(5, n_labelings=2)
+    before = solve_program(program, 0.5).value
+    program[0].add(np.ones((4, 5), dtype=bool), np.array([-1.0, 5.0, 2.0]), 20.0)
+    assert solve_program(program, 0.5).value >= before - 1e-12
+    assert np.isfinite(values).all()
+
+
+def test_most_violated_is_the_worst_of_all_labelings(random_grid, all_labelings):
+    log_odds, image, truth, edges, features = random_grid(4)
+    w = np.array([0.4, 0.2, 0.3])
+
+    def violation(labels):
+        difference = joint_feature_difference(labels, truth, log_odds, edges, features)
+        return np.count_nonzero(labels != truth) - difference @ w
+
+    labels, difference, loss = most_violated(w, log_odds, image, truth, connectivity=8, sigma=0.3)
+    assert loss - difference @ w == pytest.approx(max(map(violation, all_labelings(truth.shape))))
+    assert loss == np.count_nonzero(labels != truth)
+
+
+def test_learning_equals_the_program_over_every_labeling(random_grid, all_labelings):
+    problems = [random_grid(seed, (3, 3), scale=1.0) for seed in range(3)]
+    complete = []
+    for log_odds, image, truth, *_ in problems:
+        edges, features = pairwise_features(image, connectivity=8, sigma=0.3)
+        stored = Labelings(truth)
+        for labels in all_labelings(truth.shape):
+            difference = joint_feature_difference(labels, truth, log_odds, edges, features)
+            stored.add(labels, difference, float(np.count_nonzero(labels != truth)))
+        complete.append(stored)
+    expected = solve_program(complete, 2.0)
+    found = learn([p[0] for p in problems], [p[1] for p in problems], [Labelings(p[2]) for p in problems], C=2.0)
+    assert found.value == pytest.approx(expected.value, rel=1e-8)
+    np.testing.assert_allclose(found.w, expected.w, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(found.slack, expected.slack, rtol=1e-6, atol=1e-9)
+
+
+def test_bounds_close_and_the_lower_one_rises():
+    bounds = []
+    solution = learn(*random_learner(0, n_images=5), report=lambda n, lower, upper: bounds.append((lower, upper)))
+    lower, upper = np.array(bounds).T
+    assert len(bounds) == solution.n_iter > 2
+    assert (np.diff(lower) >= -1e-12).all()
+    assert (lower <= upper * (1 + 1e-12)).all()
+    assert solution.dual_gap <= 1e-9 * solution.value
+    assert solution.value == upper[-1]
+
+
+@pytest.mark.parametrize("tol", [0.5, 1e-2, 1e-5])
+def test_learning_stops_at_the_relative_gap(tol):
+    exact = learn(*random_learner(1, n_images=5), tol=0.0)
+    rough = learn(*random_learner(1, n_images=5), tol=tol)
+    assert rough.dual_gap <= tol * rough.value
+    assert exact.value * (1 - 1e-9) <= rough.value <= exact.value / (1 - tol) * (1 + 1e-9)
+
+
+def test_learning_goes_on_from_stored_labelings_at_changed_log_odds():
+    log_odds, images, labelings = random_learner(2)
+    learn(log_odds, images, labelings)
+    changed = [1.2 * l + 0.1 for l in log_odds]
+    anew = learn(*[changed, images], [Labelings(stored.truth) for stored in labelings])
+    again = learn(changed, images, labelings)
+    assert again.value == pytest.approx(anew.value, rel=1e-8)
+    assert again.n_iter < anew.n_iter
+
+
+def test_learning_is_the_same_in_processes():
+    alone, together = (learn(*random_learner(3), n_jobs=n_jobs) for n_jobs in (1, 2))
+    np.testing.assert_array_equal(alone.w, together.w)
+    assert alone.value == together.value
+
+
+def test_too_few_passes_are_told():
+    with pytest.warns(ConvergenceWarning, match="max_iter=1 passes: gamma is between"):
+        solution = learn(*random_learner(0), max_iter=1)
+    assert solution.n_iter == 1
+    assert solution.dual_gap > 0

@@ -1,0 +1,258 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from torch import nn
+
+from skmmcrf import CNNSegmenter, DeepStructuredSegmenter, MaxMarginCRF
+from skmmcrf.networks import UNet
+
+QUICK = {"pretrain_epochs": 6, "pretrain_learning_rate": 1e-2, "n_epochs": 2, "batch_size": 3, "random_state": 0}
+
+
+def small_unet(n_channels):
+    return UNet(n_channels, width=8, depth=2)
+
+
+def quick(**parameters):
+    return DeepStructuredSegmenter(small_unet, **(QUICK | parameters))
+
+
+@pytest.fixture(scope="module")
+def unequal(phantoms):
+    X, y = phantoms
+    crops = [np.s_[:], np.s_[2:], np.s_[:, 3:], np.s_[1:, :-5], np.s_[:], np.s_[:-4]]
+    return [x[c] for x, c in zip(X, crops)], [t[c] for t, c in zip(y, crops)]
+
+
+@pytest.fixture(scope="module")
+def joint(phantoms):
+    return quick().fit(*phantoms, validation_data=phantoms)
+
+
+def same_weights(one, other):
+    one, other = one.network_.state_dict(), other.network_.state_dict()
+    return all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_joint_training_keeps_the_contract(joint, phantoms):
+    X, y = phantoms
+    assert joint.predict(X).shape == X.shape
+    assert joint.predict_proba(X).shape == (*X.shape, 2)
+    assert joint.decision_function(X).shape == X.shape
+    assert joint.score(X, y) > 0.6
+    assert joint.coef_.shape == (3,)
+    assert (joint.coef_[1:] >= 0).all()
+    assert 0 <= joint.dual_gap_ <= 1e-3 * joint.objective_
+    assert isinstance(joint.network_, UNet)
+    assert joint.sigma_ > 0
+    assert joint.n_iter_ >= 1
+    assert joint.n_channels_in_ == 1
+    np.testing.assert_array_equal(joint.classes_, [0, 1])
+
+
+def test_history_tells_both_stages(joint, phantoms):
+    stages = [(row["stage"], row["epoch"]) for row in joint.history_]
+    assert stages == [("cnn", n) for n in range(1, 7)] + [("joint", n) for n in range(3)]
+    assert all({"jaccard", "valid_jaccard", "seconds"} <= set(row) for row in joint.history_)
+    gammas = [row["gamma"] for row in joint.history_ if row["stage"] == "joint"]
+    assert gammas[-1] < gammas[0]
+    assert joint.objective_ < gammas[0]
+
+
+def test_objective_is_the_optimum_for_the_network_that_predicts(joint, phantoms):
+    X, y = phantoms
+    Z = np.stack([joint.decision_function(X), X / np.float32(255)], axis=-1)
+    crf = MaxMarginCRF(sigma=joint.sigma_, tol=1e-6).fit(Z, y)
+    assert joint.objective_ == pytest.approx(crf.objective_, rel=2e-3)
+    np.testing.assert_array_equal(joint.predict(X), joint.crf_.predict(Z))
+
+
+def test_cnn_is_the_network_alone(phantoms):
+    X, y = phantoms
+    model = quick(training="cnn").fit(X, y)
+    alone = CNNSegmenter(small_unet, n_epochs=6, learning_rate=1e-2, batch_size=3, random_state=0).fit(X, y)
+    assert same_weights(model, alone)
+    np.testing.assert_array_equal(model.predict(X), alone.predict(X))
+    np.testing.assert_array_equal(model.coef_, [1, 0, 0])
+    assert model.crf_ is model.objective_ is None
+
+
+def test_piecewise_is_the_pipeline(phantoms):
+    X, y = phantoms
+    model = quick(training="piecewise").fit(X, y)
+    cnn = CNNSegmenter(small_unet, n_epochs=6, learning_rate=1e-2, batch_size=3, random_state=0)
+    pipeline = make_pipeline(cnn, MaxMarginCRF()).fit(X, y)
+    np.testing.assert_array_equal(pipeline[-1].coef_, model.coef_)
+    np.testing.assert_array_equal(pipeline.predict(X), model.predict(X))
+    assert pipeline.score(X, y) == model.score(X, y)
+
+
+def test_joint_training_begins_at_the_piecewise_model(joint, phantoms):
+    piecewise = quick(training="piecewise").fit(*phantoms)
+    first = next(row for row in joint.history_ if row["stage"] == "joint")
+    assert first["gamma"] == piecewise.objective_
+    assert first["jaccard"] == piecewise.score(*phantoms)
+
+
+@pytest.mark.parametrize("training", ["cnn", "piecewise", "joint"])
+def test_lists_of_unequal_images(unequal, training):
+    X, y = unequal
+    model = quick(training=training, pretrain_epochs=2, n_epochs=1).fit(X, y)
+    labels = model.predict(X)
+    assert isinstance(labels, list)
+    assert [l.shape for l in labels] == [l.shape for l in y]
+    assert 0 <= model.score(X, y) <= 1
+
+
+def test_a_list_of_equal_images_is_the_array(joint, phantoms):
+    X, y = phantoms
+    model = quick().fit(list(X), list(y))
+    np.testing.assert_array_equal(model.coef_, joint.coef_)
+    np.testing.assert_array_equal(np.stack(model.predict(list(X))), joint.predict(X))
+
+
+def test_the_same_random_state_gives_the_same_model(joint, phantoms):
+    again = quick().fit(*phantoms)
+    other = quick(random_state=1).fit(*phantoms)
+    assert same_weights(joint, again)
+    np.testing.assert_array_equal(joint.coef_, again.coef_)
+    assert not same_weights(joint, other)
+
+
+def test_jobs_do_not_change_the_model(joint, phantoms):
+    together = quick(n_jobs=2).fit(*phantoms)
+    assert same_weights(joint, together)
+    np.testing.assert_array_equal(joint.coef_, together.coef_)
+
+
+def test_memory_pretrains_once_and_changes_nothing(joint, phantoms, tmp_path, monkeypatch):
+    fits = []
+    fit = CNNSegmenter.fit
+    monkeypatch.setattr(CNNSegmenter, "fit", lambda self, *args: fits.append(1) or fit(self, *args))
+    for training in ("cnn", "piecewise", "joint"):
+        model = quick(training=training, memory=str(tmp_path)).fit(*phantoms, validation_data=phantoms)
+    assert len(fits) == 1
+    assert same_weights(model, joint)
+    assert [row["stage"] for row in model.history_] == [row["stage"] for row in joint.history_]
+
+
+def test_warm_start_goes_on_with_network_and_weights(phantoms):
+    X, y = phantoms
+    model = quick(warm_start=True, learning_rate=1e-3).fit(X, y)
+    before, objective = len(model.history_), model.objective_
+    model.fit(X, y)
+    assert [row["stage"] for row in model.history_[before:]] == ["joint"] * 3
+    assert model.objective_ < objective
+    with pytest.raises(ValueError, match="X has 2 channels, but warm_start goes on with 1"):
+        model.fit(np.stack([X, X], axis=-1), y)
+
+
+@pytest.mark.parametrize("as_list", [False, True], ids=["array", "list"])
+def test_grid_search_over_training_c_and_learning_rate(phantoms, unequal, as_list):
+    X, y = unequal if as_list else phantoms
+    grid = [{"training": ["cnn", "piecewise"]}, {"C": [0.1, 10.0], "learning_rate": [1e-3], "training": ["joint"]}]
+    model = quick(pretrain_epochs=1, n_epochs=1)
+    search = GridSearchCV(model, grid, cv=2, error_score="raise").fit(X, y)
+    assert len(search.cv_results_["params"]) == 4
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert len(search.predict(X)) == len(X)
+
+
+def test_pipeline_in_cross_validation_on_unequal_images(unequal):
+    cnn = CNNSegmenter(small_unet, n_epochs=1, random_state=0)
+    scores = cross_val_score(make_pipeline(cnn, MaxMarginCRF()), *unequal, cv=3, error_score="raise")
+    assert np.isfinite(scores).all()
+    assert scores.shape == (3,)
+
+
+def test_parameters_are_kept(joint):
+    parameters = clone(joint).get_params()
+    assert parameters["network"] is small_unet
+    assert parameters["pretrain_epochs"] == 6
+    assert set(parameters) >= {"C", "sigma", "tol", "max_iter", "connectivity", "weights", "memory", "device"}
+    assert "DeepStructuredSegmenter" in repr(joint)
+
+
+def test_fit_changes_neither_input_nor_module(phantoms):
+    X, y = phantoms[0].copy(), phantoms[1].copy()
+    module = nn.Conv2d(1, 1, 3, padding=1)
+    before = module.weight.clone()
+    DeepStructuredSegmenter(module, **QUICK).fit(X, y)
+    np.testing.assert_array_equal(X, phantoms[0])
+    np.testing.assert_array_equal(y, phantoms[1])
+    assert torch.equal(module.weight, before)
+
+
+def test_pickle_predicts_the_same(joint, phantoms):
+    copy = pickle.loads(pickle.dumps(joint))
+    np.testing.assert_array_equal(copy.predict(phantoms[0]), joint.predict(phantoms[0]))
+
+
+def test_progress_is_printed_only_when_asked(phantoms, capsys):
+    quick(pretrain_epochs=1, n_epochs=1).fit(*phantoms)
+    assert capsys.readouterr().out == ""
+    quick(pretrain_epochs=1, n_epochs=1, verbose=1).fit(*phantoms)
+    out = capsys.readouterr().out
+    assert all(stage in out for stage in ("pretraining 1/1:", "Algorithm 1, pass 1:", "joint training 1/1:"))
+
+
+def test_a_truth_without_foreground_is_learned(phantoms):
+    X, y = phantoms
+    model = quick().fit(X, np.zeros_like(y))
+    assert not model.predict(X).any()
+    assert np.isnan(model.score(X, np.zeros_like(y)))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda X, y: (X * np.nan, y), ValueError, r"X\[0\] contains NaN or infinite pixels"),
+        (lambda X, y: (X / 0.0, y), ValueError, r"X\[0\] contains NaN or infinite pixels"),
+        (lambda X, y: (X, y[:, 1:]), ValueError, r"y\[0\] has shape \(31, 40\), but its image has \(32, 40\)"),
+        (lambda X, y: (X, y * 255), ValueError, r"labels 0 and 1 only, found \[255\]"),
+        (lambda X, y: (X[1:], y), ValueError, "X and y must have the same length, got 5 images and 6 labels"),
+        (lambda X, y: (X[:0], y[:0]), ValueError, "X is empty"),
+        (lambda X, y: (X[0], y[0]), ValueError, r"X must be of shape \(n, H, W\)"),
+        (lambda X, y: (X, None), TypeError, "y must be an array or a list of arrays, got NoneType"),
+    ],
+)
+@pytest.mark.parametrize("estimator", [quick, CNNSegmenter])
+def test_bad_input_is_told_before_training(phantoms, monkeypatch, estimator, change, error, message):
+    monkeypatch.setattr("skmmcrf.training.SegmentationNet.fit", lambda *_: pytest.fail("training began"))
+    with np.errstate(all="ignore"):
+        X, y = change(*phantoms)
+    model = estimator()
+    with pytest.raises(error, match=message):
+        model.fit(X, y)
+    with pytest.raises(NotFittedError):
+        model.predict(phantoms[0])
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"training": "both"}, "'training' parameter of DeepStructuredSegmenter must be"),
+        ({"C": -1}, "'C' parameter"),
+        ({"connectivity": 6}, "'connectivity' parameter"),
+        ({"sigma": 0}, "'sigma' parameter"),
+        ({"n_epochs": 1.5}, "'n_epochs' parameter"),
+        ({"learning_rate": -1e-4}, "'learning_rate' parameter"),
+        ({"memory": 3}, "'memory' parameter"),
+        ({"weights": "missing.pth"}, "weights: only the FCN-8s networks"),
+    ],
+)
+def test_bad_parameters_are_told(phantoms, parameters, message):
+    with pytest.raises(ValueError, match=message):
+        quick(**parameters).fit(*phantoms)
+
+
+def test_validation_data_is_checked_before_training(phantoms, monkeypatch):
+    monkeypatch.setattr("skmmcrf.training.SegmentationNet.fit", lambda *_: pytest.fail("training began"))
+    with pytest.raises(ValueError, match="same length"):
+        quick().fit(*phantoms, validation_data=(phantoms[0], phantoms[1][1:]))

@@ -1,0 +1,117 @@
+import re
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from skmmcrf.cnn import PixelwiseLogLikelihood
+from skmmcrf.networks import UNet
+from skmmcrf.training import (
+    ImageDataset,
+    JaccardOfNetwork,
+    Progress,
+    SegmentationNet,
+    compute_log_odds,
+    history_rows,
+    resolve_device,
+    seeded,
+    segmentation_net,
+)
+from skmmcrf.validation import check_images, check_labels
+
+
+def train(images, labels, seed=0, callbacks=(), max_epochs=2, batch_size=4):
+    with seeded(0):
+        network = UNet(images[0].shape[-1], width=8, depth=2)
+        net = segmentation_net(
+            SegmentationNet,
+            network,
+            PixelwiseLogLikelihood(),
+            freeze_batch_norm=False,
+            seed=seed,
+            max_epochs=max_epochs,
+            batch_size=batch_size,
+            callbacks=list(callbacks),
+        )
+        return net.fit(ImageDataset(images, labels))
+
+
+@pytest.fixture
+def unequal():
+    rng = np.random.default_rng(0)
+    shapes = [(9, 12, 2), (9, 12, 2), (5, 7, 2), (16, 3, 2), (9, 12, 2), (5, 7, 2)]
+    images = check_images([rng.uniform(size=shape) for shape in shapes])
+    return images, check_labels([rng.integers(0, 2, shape[:2]) for shape in shapes], images)
+
+
+def test_batches_of_unequal_images_count_as_many_as_they_are(unequal):
+    net = train(*unequal)
+    assert net.history[0, "batches", :, "train_batch_size"] == [4, 2]
+
+
+def test_seed_decides_the_order_of_images(unequal):
+    weights = [next(train(*unequal, seed=seed).module.parameters()) for seed in (1, 1, 2)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_log_odds_do_not_depend_on_the_batch(unequal):
+    images, _ = unequal
+    with seeded(0):
+        network = UNet(2)
+    alone = compute_log_odds(network, images, batch_size=1, device="cpu")
+    together = compute_log_odds(network, images, batch_size=6, device="cpu")
+    for a, b, image in zip(alone, together, images):
+        assert a.dtype == np.float32
+        assert a.shape == image.shape[:2]
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_history_holds_what_was_recorded(unequal):
+    images, labels = unequal
+    net = train(images, labels, callbacks=[("jaccard", JaccardOfNetwork((images, labels)))])
+    rows = history_rows(net, "cnn")
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert set(rows[0]) == {"stage", "epoch", "loss", "jaccard", "valid_jaccard", "seconds"}
+    assert all(type(value) in (str, int, float) for row in rows for value in row.values())
+    assert 0 <= rows[0]["valid_jaccard"] <= 1
+
+
+def test_progress_prints_a_line_an_epoch(unequal, capsys):
+    train(*unequal, callbacks=[("progress", Progress("training"))], max_epochs=3)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert re.fullmatch(r"training 2/3: loss \d\.\d{4}, \d+\.\d s, \d+ s left", lines[1])
+    assert lines[2].endswith(", 0 s left")
+
+
+def test_seeded_leaves_torch_as_it_was():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    draws = []
+    for random_state in (0, 0, np.random.RandomState(0)):
+        with seeded(random_state):
+            draws.append(torch.rand(2))
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(draws[0], draws[1])
+    assert torch.equal(draws[0], draws[2])
+
+
+def test_devices():
+    assert resolve_device("cpu") == "cpu"
+    assert resolve_device(torch.device("cpu")) == "cpu"
+    assert resolve_device("auto") in ("cpu", "cuda", "mps")
+    with pytest.raises(ValueError, match="device: 'nonsense' is not to be had"):
+        resolve_device("nonsense")
+
+
+def test_frozen_batch_norm_keeps_its_statistics(unequal):
+    network = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3), nn.Conv2d(3, 1, 1))
+    net = segmentation_net(
+        SegmentationNet, network, PixelwiseLogLikelihood(), freeze_batch_norm=True, seed=0, max_epochs=1, batch_size=2
+    )
+    net.fit(ImageDataset(*unequal))
+    assert torch.equal(network[1].running_mean, torch.zeros(3))
+    assert network[0].training
