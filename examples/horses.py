@@ -20,15 +20,17 @@ from skmmcrf.metrics import jaccard_indices, mean_jaccard
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("data", help="folder with images/, masks/, train.txt and val.txt")
 parser.add_argument("--weights", default="imagenet", help="file of a state dict (default: torchvision downloads it)")
-parser.add_argument("--pretrain-epochs", type=int, default=25)
+parser.add_argument("--pretrain-epochs", type=int, default=8)
 parser.add_argument("--epochs", type=int, default=8, help="of joint training")
-parser.add_argument("--learning-rate", type=float, default=5e-5, help="of joint training")
+parser.add_argument("--learning-rate", type=float, default=2e-4, help="of joint training")
 parser.add_argument("--jobs", type=int, default=-1, help="processes for the graph cuts (default: all cores)")
 parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--out", type=Path, default=Path(), help="folder for the pictures")
 arguments = parser.parse_args()
 
 train = load_image_folder(arguments.data, "train")
+X = train.images + [image[:, ::-1] for image in train.images]  # each with its mirror image
+y = train.masks + [mask[:, ::-1] for mask in train.masks]
 val = load_image_folder(arguments.data, "val")
 predictions = {}
 with tempfile.TemporaryDirectory() as memory:  # so that the three share one pretrained network
@@ -46,7 +48,7 @@ with tempfile.TemporaryDirectory() as memory:  # so that the three share one pre
             random_state=arguments.seed,
             verbose=1,
         )
-        model.fit(train.images, train.masks, validation_data=(val.images, val.masks))
+        model.fit(X, y, validation_data=(val.images, val.masks))
         predictions[name] = model.predict(val.images)
         print(f"{name} took {time.perf_counter() - start:.0f} s", flush=True)
 

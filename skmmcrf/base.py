@@ -1,10 +1,15 @@
 """What all estimators of the package share."""
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn.base import BaseEstimator
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
+from skmmcrf._typing import ImagesLike, LabelsLike
 from skmmcrf.metrics import mean_jaccard
 from skmmcrf.training import compute_log_odds, resolve_device
 from skmmcrf.validation import as_given, check_images, check_labels, scale_image
@@ -13,7 +18,7 @@ from skmmcrf.validation import as_given, check_images, check_labels, scale_image
 class BaseSegmenter(BaseEstimator):
     """Base of estimators that give every pixel of an image a label."""
 
-    def score(self, X, y):
+    def score(self, X: ImagesLike, y: LabelsLike) -> float:
         """Mean Jaccard index of the predictions.
 
         Parameters
@@ -31,7 +36,7 @@ class BaseSegmenter(BaseEstimator):
         labels = check_labels(y, check_images(X))
         return mean_jaccard(labels, self.predict(X))
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array = False
         tags.input_tags.three_d_array = True
@@ -42,7 +47,7 @@ class BaseSegmenter(BaseEstimator):
 class NetworkSegmenter(BaseSegmenter):
     """Base of segmenters with a fitted `network_` and the parameters `batch_size` and `device`."""
 
-    def decision_function(self, X):
+    def decision_function(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:
         """Compute the log-odds of foreground.
 
         Parameters
@@ -56,7 +61,7 @@ class NetworkSegmenter(BaseSegmenter):
         log_odds, _ = self._run_network(X)
         return as_given(log_odds, X)
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:
         """Compute the probabilities of background and foreground.
 
         Parameters
@@ -70,12 +75,12 @@ class NetworkSegmenter(BaseSegmenter):
         log_odds, _ = self._run_network(X)
         return as_given([expit(np.stack([-l, l], axis=-1)) for l in log_odds], X)
 
-    def _run_network(self, X):
+    def _run_network(self, X: ImagesLike) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
         """Log-odds (H, W) of all images, and the images (H, W, channels) scaled to [0, 1]."""
         check_is_fitted(self)
         images = check_images(X, n_channels=self.n_channels_in_)
         return self._log_odds(images), [scale_image(image) for image in images]
 
-    def _log_odds(self, images):
+    def _log_odds(self, images: Sequence[np.ndarray]) -> list[NDArray[np.float32]]:
         device = resolve_device(self.device)
         return compute_log_odds(self.network_, images, batch_size=self.batch_size, device=device)

@@ -1,15 +1,24 @@
 """The network alone as an estimator: the pretraining of the deep structured model, and the paper's "CNN only"."""
 
+from collections.abc import Sequence
 from numbers import Integral, Real
 from os import PathLike
 
 import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval
-from skorch.callbacks import LRScheduler
+from skorch.callbacks import Callback, LRScheduler
 from torch import nn
 from torch.nn import functional as F
 
+from skmmcrf._typing import (
+    ImagesLike,
+    LabelledImages,
+    LabelledImagesLike,
+    LabelsLike,
+    NetworkLike,
+    RandomStateLike,
+)
 from skmmcrf.base import NetworkSegmenter
 from skmmcrf.networks import build_network
 from skmmcrf.training import (
@@ -92,16 +101,16 @@ class CNNSegmenter(NetworkSegmenter):
 
     def __init__(
         self,
-        network="unet",
+        network: NetworkLike = "unet",
         *,
-        weights=None,
-        n_epochs=20,
-        learning_rate=1e-3,
-        batch_size=10,
-        device="auto",
-        random_state=None,
-        verbose=0,
-    ):
+        weights: str | PathLike[str] | None = None,
+        n_epochs: int = 20,
+        learning_rate: float = 1e-3,
+        batch_size: int = 10,
+        device: str | torch.device = "auto",
+        random_state: RandomStateLike = None,
+        verbose: int = 0,
+    ) -> None:
         self.network = network
         self.weights = weights
         self.n_epochs = n_epochs
@@ -111,7 +120,7 @@ class CNNSegmenter(NetworkSegmenter):
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X, y, validation_data=None):
+    def fit(self, X: ImagesLike, y: LabelsLike, validation_data: LabelledImagesLike | None = None) -> "CNNSegmenter":
         """Train the network.
 
         Parameters
@@ -166,7 +175,7 @@ class CNNSegmenter(NetworkSegmenter):
         self.classes_ = np.array([0, 1])
         return self
 
-    def _callbacks(self, n_images, validation_data):
+    def _callbacks(self, n_images: int, validation_data: LabelledImages | None) -> list[tuple[str, Callback]]:
         n_steps = self.n_epochs * -(-n_images // self.batch_size)
         schedule = LRScheduler(
             torch.optim.lr_scheduler.OneCycleLR,
@@ -177,7 +186,7 @@ class CNNSegmenter(NetworkSegmenter):
         callbacks = [("schedule", schedule), ("jaccard", JaccardOfNetwork(validation_data))]
         return callbacks + ([("progress", Progress("pretraining"))] if self.verbose else [])
 
-    def predict(self, X):
+    def predict(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:
         """Label the pixels.
 
         Parameters
@@ -192,7 +201,7 @@ class CNNSegmenter(NetworkSegmenter):
         log_odds, _ = self._run_network(X)
         return as_given([(l > 0).astype(np.uint8) for l in log_odds], X)
 
-    def transform(self, X):
+    def transform(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:
         """Stack log-odds and images, as `MaxMarginCRF` takes them.
 
         Parameters
@@ -211,7 +220,7 @@ class CNNSegmenter(NetworkSegmenter):
 class PixelwiseLogLikelihood(nn.Module):
     """Mean negative log-likelihood of the pixels of an image, averaged over the images."""
 
-    def forward(self, log_odds, labels):
+    def forward(self, log_odds: Sequence[torch.Tensor], labels: Sequence[torch.Tensor]) -> torch.Tensor:
         """Compute it from lists of log-odds and of labels (H, W)."""
         losses = [F.binary_cross_entropy_with_logits(l, label.to(l)) for l, label in zip(log_odds, labels)]
         return torch.stack(losses).mean()

@@ -1,8 +1,12 @@
 """The conditional random field as an estimator on given log-odds."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, LabelsLike, WeightsLike
 from skmmcrf.base import BaseSegmenter
 from skmmcrf.energy import estimate_sigma
 from skmmcrf.graph_cut import segment
@@ -79,8 +83,17 @@ class MaxMarginCRF(BaseSegmenter):
     _parameter_constraints = {**CRF_CONSTRAINTS, "warm_start": ["boolean"], "verbose": ["verbose"]}
 
     def __init__(
-        self, C=1.0, *, connectivity=8, sigma="auto", tol=1e-3, max_iter=100, n_jobs=None, warm_start=False, verbose=0
-    ):
+        self,
+        C: float = 1.0,
+        *,
+        connectivity: int = 8,
+        sigma: float | Literal["auto"] = "auto",
+        tol: float = 1e-3,
+        max_iter: int = 100,
+        n_jobs: int | None = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+    ) -> None:
         self.C = C
         self.connectivity = connectivity
         self.sigma = sigma
@@ -90,7 +103,7 @@ class MaxMarginCRF(BaseSegmenter):
         self.warm_start = warm_start
         self.verbose = verbose
 
-    def fit(self, Z, y):
+    def fit(self, Z: ImagesLike, y: LabelsLike) -> "MaxMarginCRF":
         """Learn the weights.
 
         Parameters
@@ -112,9 +125,16 @@ class MaxMarginCRF(BaseSegmenter):
         self._validate_params()
         log_odds, images = _split(Z)
         labels = check_labels(y, images)
-        return self.learn(log_odds, images, [Labelings(truth) for truth in labels])
+        start = self.coef_ if self.warm_start and hasattr(self, "coef_") else INITIAL_WEIGHTS
+        return self.learn(log_odds, images, [Labelings(truth) for truth in labels], start)
 
-    def learn(self, log_odds, images, labelings):
+    def learn(
+        self,
+        log_odds: Sequence[FloatArray],
+        images: Sequence[FloatArray],
+        labelings: Sequence[Labelings],
+        start: WeightsLike = INITIAL_WEIGHTS,
+    ) -> "MaxMarginCRF":
         """Learn the weights from checked arrays, keeping the labelings that are found.
 
         Parameters
@@ -124,12 +144,13 @@ class MaxMarginCRF(BaseSegmenter):
             Scaled to [0, 1].
         labelings : list of Labelings
             With the truth of each image; added to.
+        start : ndarray of shape (3,), default=(1, 1, 1)
+            Weights of the first pass if no labelings are stored.
 
         Returns
         -------
         self
         """
-        start = self.coef_ if self.warm_start and hasattr(self, "coef_") else INITIAL_WEIGHTS
         auto = self.sigma == "auto"
         self.sigma_ = estimate_sigma(images, self.connectivity) if auto else float(self.sigma)
         solution = learn_weights(
@@ -145,7 +166,7 @@ class MaxMarginCRF(BaseSegmenter):
             n_jobs=self.n_jobs,
             report=_print_pass if self.verbose else None,
         )
-        self.coef_ = solution.w
+        self.coef_: FloatArray = solution.w
         self.objective_ = solution.value
         self.dual_gap_ = solution.dual_gap
         self.slack_ = solution.slack
@@ -155,7 +176,7 @@ class MaxMarginCRF(BaseSegmenter):
         self.n_channels_in_ = 1 + images[0].shape[-1]
         return self
 
-    def predict(self, Z):
+    def predict(self, Z: ImagesLike) -> np.ndarray | list[np.ndarray]:
         """Find the labelings of least energy.
 
         Parameters
@@ -172,7 +193,7 @@ class MaxMarginCRF(BaseSegmenter):
         log_odds, images = _split(Z, n_channels=self.n_channels_in_)
         return as_given([labels.astype(np.uint8) for labels in self.segment(log_odds, images)], Z)
 
-    def segment(self, log_odds, images):
+    def segment(self, log_odds: Sequence[FloatArray], images: Sequence[FloatArray]) -> list[BoolArray]:
         """Find the labelings of least energy of checked arrays.
 
         Parameters
@@ -190,7 +211,7 @@ class MaxMarginCRF(BaseSegmenter):
         )
 
 
-def _split(Z, n_channels=None):
+def _split(Z: ImagesLike, n_channels: int | None = None) -> tuple[list[FloatArray], list[FloatArray]]:
     """Log-odds and images of Z."""
     stacked = check_images(Z, n_channels=n_channels, name="Z")
     if stacked[0].shape[-1] < 2 or stacked[0].dtype.kind != "f":
@@ -201,6 +222,6 @@ def _split(Z, n_channels=None):
     return [z[..., 0] for z in stacked], [z[..., 1:] for z in stacked]
 
 
-def _print_pass(n_iter, lower, upper):
+def _print_pass(n_iter: int, lower: float, upper: float) -> None:
     gap = (upper - lower) / upper if upper else 0.0
     print(f"Algorithm 1, pass {n_iter}: gamma between {lower:.6g} and {upper:.6g}, gap {gap:.2%}", flush=True)

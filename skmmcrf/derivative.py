@@ -2,8 +2,11 @@
 
 import numpy as np
 
+from skmmcrf._typing import FloatArray
+from skmmcrf.max_margin import Labelings
 
-def envelope_gradient(w, labelings, multipliers):
+
+def envelope_gradient(w: FloatArray, labelings: Labelings, multipliers: FloatArray) -> FloatArray:
     """Gradient of gamma in the log-odds of one image.
 
     gamma is the optimal value of a program whose constraints depend on the log-odds l, so by the envelope theorem only

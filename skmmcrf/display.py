@@ -1,12 +1,22 @@
 """Pictures of images, labelings and training curves. They need matplotlib."""
 
-import numpy as np
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import ArrayLike
+
+from skmmcrf._typing import FloatArray, ImagesLike, LabelsLike
 from skmmcrf.metrics import jaccard_indices
 from skmmcrf.validation import scale_image
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-def plot_segmentations(images, labels, predictions):
+
+def plot_segmentations(images: ImagesLike, labels: LabelsLike, predictions: Mapping[str, LabelsLike]) -> "Figure":
     """Draw images, the truth, and one or more results with their Jaccard index, as in the paper's Fig. 1.
 
     Parameters
@@ -37,7 +47,7 @@ def plot_segmentations(images, labels, predictions):
     6
     """
     plt = _pyplot()
-    columns = {"image": None, "truth": labels} | predictions
+    columns: dict[str, Any] = {"image": None, "truth": labels, **predictions}
     heights = [2.2 * np.shape(labeling)[0] / np.shape(labeling)[1] for labeling in labels]
     figure, axes = plt.subplots(
         len(images),
@@ -62,7 +72,7 @@ def plot_segmentations(images, labels, predictions):
     return figure
 
 
-def plot_history(history):
+def plot_history(history: Sequence[Mapping[str, Any]]) -> "Figure":
     """Draw gamma and the Jaccard indices of joint training by epoch, as in the paper's Fig. 3.
 
     Parameters
@@ -104,7 +114,7 @@ def plot_history(history):
     return figure
 
 
-def _pyplot():
+def _pyplot() -> ModuleType:
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
@@ -112,12 +122,12 @@ def _pyplot():
     return plt
 
 
-def _shown(image):
+def _shown(image: ArrayLike) -> FloatArray:
     image = scale_image(np.asarray(image))
     return np.clip(image if image.ndim == 2 or image.shape[2] == 3 else image[..., 0], 0, 1)
 
 
-def _outline(ax, labels, color):
+def _outline(ax: "Axes", labels: ArrayLike, color: str) -> None:
     if not np.any(labels):
         return
     # a border of background closes the outlines of what touches the edge of the image

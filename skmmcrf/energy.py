@@ -4,14 +4,18 @@ Pixels are counted in C order, so images may have any number of dimensions. The 
 edges, and every pairwise term is one number an edge: other neighbourhoods or terms need no other code than their own.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import product
 
 import numpy as np
+from numpy.typing import NDArray
+
+from skmmcrf._typing import BoolArray, FloatArray, IntArray
 
 
 @lru_cache(maxsize=32)
-def grid_edges(shape, connectivity=8):
+def grid_edges(shape: tuple[int, ...], connectivity: int = 8) -> tuple[NDArray[np.int32], FloatArray]:
     """Pairs of neighbouring pixels, each counted once.
 
     Parameters
@@ -55,14 +59,14 @@ def grid_edges(shape, connectivity=8):
     return edges, distance_weights
 
 
-def _shifted(pixels, offset):
+def _shifted(pixels: NDArray[np.int32], offset: tuple[int, ...]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """The pixels that have a neighbour at an offset, and those neighbours."""
     first = tuple(slice(max(0, -o), n - max(0, o)) for o, n in zip(offset, pixels.shape))
     second = tuple(slice(max(0, o), n - max(0, -o)) for o, n in zip(offset, pixels.shape))
     return pixels[first], pixels[second]
 
 
-def squared_contrast(image, edges):
+def squared_contrast(image: FloatArray, edges: IntArray) -> NDArray[np.float64]:
     """Squared difference of both pixels of each edge, summed over channels: |x_i - x_j|^2.
 
     Parameters
@@ -85,7 +89,7 @@ def squared_contrast(image, edges):
     return np.square(pixels[edges[0]] - pixels[edges[1]]).sum(axis=1)
 
 
-def estimate_sigma(images, connectivity=8):
+def estimate_sigma(images: Sequence[FloatArray], connectivity: int = 8) -> float:
     """Root mean square of |x_i - x_j| over the neighbouring pixels of all images.
 
     Parameters
@@ -112,7 +116,7 @@ def estimate_sigma(images, connectivity=8):
     return float(np.sqrt(total / count)) if total > 0 else 1.0
 
 
-def pairwise_features(image, *, connectivity, sigma):
+def pairwise_features(image: FloatArray, *, connectivity: int, sigma: float) -> tuple[IntArray, FloatArray]:
     """Edges of an image and what the pairwise weights w2 and w3 multiply on them, (4).
 
     Parameters
@@ -141,7 +145,7 @@ def pairwise_features(image, *, connectivity, sigma):
     return edges, np.stack([distance_weights, distance_weights * contrast])
 
 
-def joint_feature(labels, log_odds, edges, features):
+def joint_feature(labels: BoolArray, log_odds: FloatArray, edges: IntArray, features: FloatArray) -> FloatArray:
     """The vector psi(y) of which the energy is w . psi(y), (2).
 
     Parameters
@@ -168,7 +172,9 @@ def joint_feature(labels, log_odds, edges, features):
     return np.concatenate([[unary], _pairwise_sums(labels, edges, features)])
 
 
-def joint_feature_difference(labels, truth, log_odds, edges, features):
+def joint_feature_difference(
+    labels: BoolArray, truth: BoolArray, log_odds: FloatArray, edges: IntArray, features: FloatArray
+) -> FloatArray:
     """The vector psi(y) - psi(y_n), without cancellation in the unary sum.
 
     Parameters
@@ -195,7 +201,7 @@ def joint_feature_difference(labels, truth, log_odds, edges, features):
     return np.concatenate([[unary_difference(labels, truth, log_odds)], pairwise])
 
 
-def unary_difference(labels, truth, log_odds):
+def unary_difference(labels: BoolArray, truth: BoolArray, log_odds: FloatArray) -> float:
     """The first entry of psi(y) - psi(y_n), all of it that depends on the network: sum_i l_i (y_n,i - y_i).
 
     Parameters
@@ -217,6 +223,6 @@ def unary_difference(labels, truth, log_odds):
     return log_odds[truth & ~labels].sum(dtype=float) - log_odds[labels & ~truth].sum(dtype=float)
 
 
-def _pairwise_sums(labels, edges, features):
+def _pairwise_sums(labels: BoolArray, edges: IntArray, features: FloatArray) -> FloatArray:
     flat = np.ravel(labels)
     return features @ (flat[edges[0]] != flat[edges[1]])

@@ -1,13 +1,16 @@
 """The labeling of least energy by one minimum cut, exact because the pairwise weights are not negative; (5)."""
 
+from collections.abc import Sequence
+
 import maxflow
 import numpy as np
 from joblib import Parallel, delayed
 
+from skmmcrf._typing import BoolArray, FloatArray, IntArray
 from skmmcrf.energy import pairwise_features
 
 
-def minimum_cut(unary, edges, capacities):
+def minimum_cut(unary: FloatArray, edges: IntArray, capacities: FloatArray) -> BoolArray:
     """Minimise sum_i unary_i y_i + sum_(i,j) capacity_ij [y_i != y_j] over the labelings y.
 
     Parameters
@@ -49,7 +52,7 @@ def minimum_cut(unary, edges, capacities):
     return graph.get_grid_segments(pixels)
 
 
-def minimum_energy_labeling(w, log_odds, edges, features):
+def minimum_energy_labeling(w: FloatArray, log_odds: FloatArray, edges: IntArray, features: FloatArray) -> BoolArray:
     """Labeling of least energy, (5).
 
     Parameters
@@ -82,7 +85,15 @@ def minimum_energy_labeling(w, log_odds, edges, features):
     return minimum_cut(-w[0] * np.asarray(log_odds, dtype=float), edges, w[1:] @ features)
 
 
-def segment(w, log_odds, images, *, connectivity, sigma, n_jobs=None):
+def segment(
+    w: FloatArray,
+    log_odds: Sequence[FloatArray],
+    images: Sequence[FloatArray],
+    *,
+    connectivity: int,
+    sigma: float,
+    n_jobs: int | None = None,
+) -> list[BoolArray]:
     """Labelings of least energy of many images.
 
     Parameters
@@ -112,11 +123,13 @@ def segment(w, log_odds, images, *, connectivity, sigma, n_jobs=None):
     return Parallel(n_jobs)(one(w, l, image, connectivity, sigma) for l, image in zip(log_odds, images))
 
 
-def _segment_one(w, log_odds, image, connectivity, sigma):
+def _segment_one(w: FloatArray, log_odds: FloatArray, image: FloatArray, connectivity: int, sigma: float) -> BoolArray:
     return minimum_energy_labeling(w, log_odds, *pairwise_features(image, connectivity=connectivity, sigma=sigma))
 
 
-def loss_augmented_labeling(w, log_odds, truth, edges, features):
+def loss_augmented_labeling(
+    w: FloatArray, log_odds: FloatArray, truth: BoolArray, edges: IntArray, features: FloatArray
+) -> BoolArray:
     """Labeling of least energy less its Hamming distance to the truth: the most violated constraint of (8).
 
     Parameters
@@ -152,6 +165,6 @@ def loss_augmented_labeling(w, log_odds, truth, edges, features):
     return minimum_cut(unary, edges, w[1:] @ features)
 
 
-def _check_pairwise_weights(w):
+def _check_pairwise_weights(w: FloatArray) -> None:
     if np.any(w[1:] < 0):
         raise ValueError(f"pairwise weights must not be negative, got {w[1:]}")

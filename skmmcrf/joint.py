@@ -1,10 +1,19 @@
 """Joint training of network and conditional random field, Algorithm 2."""
 
-import torch
-from skorch.callbacks import Callback
+from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from skorch import NeuralNet
+from skorch.callbacks import Callback, LRScheduler
+from torch import nn
+
+from skmmcrf._typing import BoolArray, FloatArray, LabelledImages
 from skmmcrf.graph_cut import segment
-from skmmcrf.max_margin import solve_program
+from skmmcrf.loss import MaxMarginLoss
+from skmmcrf.max_margin import Labelings, solve_program
 from skmmcrf.metrics import mean_jaccard
 from skmmcrf.training import (
     ImageDataset,
@@ -20,7 +29,9 @@ from skmmcrf.validation import scale_image
 class JointNet(SegmentationNet):
     """A skorch net whose labels are `Labelings` and whose criterion is `MaxMarginLoss`."""
 
-    def get_loss(self, y_pred, y_true, X=None, training=False):
+    def get_loss(
+        self, y_pred: Sequence[torch.Tensor], y_true: Sequence[Labelings], X: Any = None, training: bool = False
+    ) -> torch.Tensor:
         """Give gamma of the batch, by Algorithm 1 on its images."""
         images = [image.permute(1, 2, 0).cpu().numpy() for image in X]
         return self.criterion_.of_labelings(y_pred, y_true, images)
@@ -37,58 +48,61 @@ class WeightUpdate(Callback):
     labelings : list of Labelings
     validation_data : None or tuple of list of ndarray
         Images (H, W, channels) and labels (H, W).
-
-    Attributes
-    ----------
-    w_ : ndarray of shape (3,)
-        The weights after the last epoch.
-    log_odds_ : list of ndarray of float32 and shape (H, W)
-        Of the training images, after the last epoch.
     """
 
-    def __init__(self, images, labelings, validation_data):
+    def __init__(
+        self, images: Sequence[np.ndarray], labelings: Sequence[Labelings], validation_data: LabelledImages | None
+    ) -> None:
         self.images = images
         self.labelings = labelings
         self.validation_data = validation_data
 
-    def on_epoch_end(self, net, **kwargs):
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Update the weights and record the measures."""
         criterion = net.criterion_
-        self.log_odds_ = self._run_network(net, self.images)
-        for stored, log_odds in zip(self.labelings, self.log_odds_):
-            stored.reprice(log_odds)
+        log_odds = self._run_network(net, self.images)
+        for stored, l in zip(self.labelings, log_odds):
+            stored.reprice(l)
         solution = solve_program(self.labelings, criterion.C, criterion.coef_)
-        self.w_ = criterion.coef_ = solution.w
+        criterion.coef_ = solution.w
         net.history.record("gamma", solution.value)
         truths = [stored.truth for stored in self.labelings]
-        net.history.record("jaccard", self._jaccard(net, truths, self.log_odds_, self.images))
+        net.history.record("jaccard", self._jaccard(net, truths, log_odds, self.images))
         if self.validation_data is not None:
             images, labels = self.validation_data
-            log_odds = self._run_network(net, images)
-            net.history.record("valid_jaccard", self._jaccard(net, labels, log_odds, images))
+            valid_jaccard = self._jaccard(net, labels, self._run_network(net, images), images)
+            net.history.record("valid_jaccard", valid_jaccard)
 
-    def _run_network(self, net, images):
+    def _run_network(self, net: NeuralNet, images: Sequence[np.ndarray]) -> list[NDArray[np.float32]]:
         return compute_log_odds(net.module.network, images, batch_size=net.batch_size, device=net.device)
 
-    def _jaccard(self, net, truths, log_odds, images):
+    def _jaccard(
+        self,
+        net: NeuralNet,
+        truths: Sequence[BoolArray],
+        log_odds: Sequence[FloatArray],
+        images: Sequence[np.ndarray],
+    ) -> float:
         scaled = [scale_image(image) for image in images]
-        return mean_jaccard(truths, segment(self.w_, log_odds, scaled, **net.criterion_.parameters_of_cuts))
+        return mean_jaccard(
+            truths, segment(net.criterion_.coef_, log_odds, scaled, **net.criterion_.parameters_of_cuts)
+        )
 
 
 def train_jointly(
-    network,
-    images,
-    labelings,
-    loss,
+    network: nn.Module,
+    images: Sequence[np.ndarray],
+    labelings: Sequence[Labelings],
+    loss: MaxMarginLoss,
     *,
-    n_epochs,
-    learning_rate,
-    batch_size,
-    device,
-    seed,
-    validation_data=None,
-    verbose=0,
-):
+    n_epochs: int,
+    learning_rate: float,
+    batch_size: int,
+    device: str,
+    seed: int,
+    validation_data: LabelledImages | None = None,
+    verbose: int = 0,
+) -> list[dict[str, Any]]:
     """Train a network on the max-margin objective by Algorithm 2, in batches.
 
     For each batch Algorithm 1 solves (8) over its images, starting from what is stored for them, and the network takes
@@ -121,6 +135,13 @@ def train_jointly(
         The history, see `skmmcrf.training.history_rows`; gamma is that of (8) over the stored labelings.
     """
     update = WeightUpdate(images, labelings, validation_data)
+    schedule = LRScheduler(
+        torch.optim.lr_scheduler.LinearLR,
+        start_factor=1.0,
+        end_factor=0.0,
+        total_iters=n_epochs * -(-len(images) // batch_size),
+        step_every="batch",
+    )
     net = segmentation_net(
         JointNet,
         network,
@@ -132,7 +153,8 @@ def train_jointly(
         lr=learning_rate,
         max_epochs=n_epochs,
         batch_size=batch_size,
-        callbacks=[("weights", update)] + ([("progress", Progress("joint training"))] if verbose else []),
+        callbacks=[("schedule", schedule), ("weights", update)]
+        + ([("progress", Progress("joint training"))] if verbose else []),
     )
     net.fit(ImageDataset(images, labelings))
     return history_rows(net, stage="joint")

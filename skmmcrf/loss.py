@@ -1,12 +1,15 @@
 """The max-margin objective as a loss for anyone's training loop in torch."""
 
+from collections.abc import Sequence
 from numbers import Real
+from typing import Any
 
 import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 from torch import nn
 
+from skmmcrf._typing import FloatArray, TensorsLike
 from skmmcrf.derivative import envelope_gradient
 from skmmcrf.max_margin import INITIAL_WEIGHTS, Labelings, learn_weights
 from skmmcrf.validation import CRF_CONSTRAINTS, check_images, check_labels
@@ -48,7 +51,16 @@ class MaxMarginLoss(nn.Module):
     (tensor(0.5000, grad_fn=<AddBackward0>), tensor([[[0., 1.]]]))
     """
 
-    def __init__(self, C=1.0, *, connectivity=8, sigma=0.1, tol=1e-3, max_iter=100, n_jobs=None):
+    def __init__(
+        self,
+        C: float = 1.0,
+        *,
+        connectivity: int = 8,
+        sigma: float = 0.1,
+        tol: float = 1e-3,
+        max_iter: int = 100,
+        n_jobs: int | None = None,
+    ) -> None:
         super().__init__()
         parameters = dict(C=C, connectivity=connectivity, sigma=sigma, tol=tol, max_iter=max_iter, n_jobs=n_jobs)
         # a sigma of each batch's own would change the problem from batch to batch
@@ -57,10 +69,10 @@ class MaxMarginLoss(nn.Module):
         self.C = C
         self.tol = tol
         self.max_iter = max_iter
-        self.parameters_of_cuts = dict(connectivity=connectivity, sigma=sigma, n_jobs=n_jobs)
-        self.coef_ = INITIAL_WEIGHTS
+        self.parameters_of_cuts: dict[str, Any] = dict(connectivity=connectivity, sigma=sigma, n_jobs=n_jobs)
+        self.coef_: FloatArray = np.array(INITIAL_WEIGHTS)
 
-    def forward(self, log_odds, labels, images):
+    def forward(self, log_odds: TensorsLike, labels: TensorsLike, images: TensorsLike) -> torch.Tensor:
         """Compute gamma of a batch.
 
         Parameters
@@ -80,11 +92,13 @@ class MaxMarginLoss(nn.Module):
         ValueError
             If shapes do not fit, labels are neither 0 nor 1, or anything is not finite.
         """
-        images = check_images([_channels_last(image) for image in images])
-        labels = check_labels([label.detach().cpu().numpy() for label in labels], images)
-        return self.of_labelings(log_odds, [Labelings(truth) for truth in labels], images)
+        arrays = check_images([_channels_last(image) for image in images])
+        truths = check_labels([label.detach().cpu().numpy() for label in labels], arrays)
+        return self.of_labelings(log_odds, [Labelings(truth) for truth in truths], arrays)
 
-    def of_labelings(self, log_odds, labelings, images):
+    def of_labelings(
+        self, log_odds: TensorsLike, labelings: Sequence[Labelings], images: Sequence[FloatArray]
+    ) -> torch.Tensor:
         """Compute gamma of a batch whose stored labelings are kept from call to call.
 
         Parameters
@@ -126,6 +140,6 @@ class MaxMarginLoss(nn.Module):
         return gamma
 
 
-def _channels_last(image):
+def _channels_last(image: torch.Tensor) -> np.ndarray:
     image = image.detach().cpu()
     return (image if image.ndim < 3 else image.movedim(0, -1)).numpy()

@@ -6,6 +6,7 @@ for every image n and every labeling y. The first weight is free, the others, of
 """
 
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +14,7 @@ import quadprog
 from joblib import Parallel, delayed
 from sklearn.exceptions import ConvergenceWarning
 
+from skmmcrf._typing import BoolArray, FloatArray, IntArray, WeightsLike
 from skmmcrf.energy import joint_feature_difference, pairwise_features, unary_difference
 from skmmcrf.graph_cut import loss_augmented_labeling
 
@@ -46,16 +48,16 @@ class Labelings:
     array([[[ True,  True]]])
     """
 
-    def __init__(self, truth):
+    def __init__(self, truth: BoolArray) -> None:
         self.truth = truth
-        self.differences = []
-        self.losses = []
-        self._packed = {}  # keeps the order, and finds a labeling that is there already
+        self.differences: list[FloatArray] = []
+        self.losses: list[float] = []
+        self._packed: dict[bytes, None] = {}  # keeps the order, and finds a labeling that is there already
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._packed)
 
-    def add(self, labels, difference, loss):
+    def add(self, labels: BoolArray, difference: FloatArray, loss: float) -> bool:
         """Store a labeling with its constraint unless it is there already; tell whether it was new."""
         packed = np.packbits(labels).tobytes()
         if packed in self._packed:
@@ -65,7 +67,7 @@ class Labelings:
         self.losses.append(loss)
         return True
 
-    def unpack(self, indices):
+    def unpack(self, indices: Sequence[int] | IntArray) -> BoolArray:
         """Give the labelings at some indices, as an array of bool and shape (len(indices), H, W)."""
         packed = list(self._packed)
         chosen = np.frombuffer(b"".join(packed[k] for k in indices), dtype=np.uint8)
@@ -73,7 +75,7 @@ class Labelings:
         flat = np.unpackbits(rows, axis=1, count=self.truth.size)
         return flat.reshape(-1, *self.truth.shape).astype(bool)
 
-    def reprice(self, log_odds):
+    def reprice(self, log_odds: FloatArray) -> None:
         """Make the constraints those of changed log-odds, (H, W): only the unary differences depend on them."""
         for k in range(len(self)):
             self.differences[k][0] = unary_difference(self.unpack([k])[0], self.truth, log_odds)
@@ -98,15 +100,15 @@ class Solution:
         Passes over the images.
     """
 
-    w: np.ndarray
-    slack: np.ndarray
-    multipliers: list
+    w: FloatArray
+    slack: FloatArray
+    multipliers: list[FloatArray]
     value: float
     dual_gap: float = 0.0
     n_iter: int = 0
 
 
-def solve_program(labelings, C, w=INITIAL_WEIGHTS):
+def solve_program(labelings: Sequence[Labelings], C: float, w: WeightsLike = INITIAL_WEIGHTS) -> Solution:
     """Solve (8) over the stored labelings.
 
     The slacks are the hinge losses of w alone, so this is a problem of few variables however many images there are. It
@@ -140,9 +142,11 @@ def solve_program(labelings, C, w=INITIAL_WEIGHTS):
     differences = np.array([d for stored in labelings for d in stored.differences]).reshape(-1, len(w))
     losses = np.array([loss for stored in labelings for loss in stored.losses], dtype=float)
 
-    planes, slopes, heights = {}, [], []
+    planes: dict[bytes, IntArray] = {}
+    slopes: list[FloatArray] = []
+    heights: list[float] = []
 
-    def add_plane(constraints):
+    def add_plane(constraints: IntArray) -> bool:
         name = constraints.tobytes()
         if name in planes:
             return False
@@ -175,11 +179,11 @@ def solve_program(labelings, C, w=INITIAL_WEIGHTS):
     )
 
 
-def _objective(w, slack, C):
+def _objective(w: FloatArray, slack: FloatArray, C: float) -> float:
     return float(0.5 * w @ w + C * slack.mean())
 
 
-def _worst_constraints(violations, owners):
+def _worst_constraints(violations: FloatArray, owners: IntArray) -> IntArray:
     """Of each image that has one: the constraint violated most."""
     # last of each image after sorting by image and violation
     order = np.lexsort((violations, owners))
@@ -188,7 +192,9 @@ def _worst_constraints(violations, owners):
     return worst[violations[worst] > 0]
 
 
-def _solve_mean_slack_program(slopes, heights, C):
+def _solve_mean_slack_program(
+    slopes: FloatArray, heights: FloatArray, C: float
+) -> tuple[FloatArray, float, FloatArray]:
     """Solve min_w 1/2 |w|^2 + C xi, xi >= heights - slopes @ w, w_2, w_3, ... >= 0; return w, xi and the multipliers.
 
     quadprog wants a Hessian of full rank, which xi lacks. So the term in xi - xi' is added, xi' being the last
@@ -215,7 +221,7 @@ def _solve_mean_slack_program(slopes, heights, C):
     multipliers, of_signs = np.split(ridge * multipliers, [len(slopes)])
     multipliers *= C / multipliers.sum()
 
-    def mean_slack(w):
+    def mean_slack(w: FloatArray) -> float:
         return (heights - slopes @ w).max()
 
     # quadprog's own w loses what is tiny beside xi, the multipliers' w cancels where C is large: take the better one
@@ -225,7 +231,9 @@ def _solve_mean_slack_program(slopes, heights, C):
     return w, scale * mean_slack(w), multipliers / scale
 
 
-def most_violated(w, log_odds, image, truth, *, connectivity, sigma):
+def most_violated(
+    w: FloatArray, log_odds: FloatArray, image: FloatArray, truth: BoolArray, *, connectivity: int, sigma: float
+) -> tuple[BoolArray, FloatArray, float]:
     """Find the labeling that violates its constraint of (8) most, and the constraint.
 
     Parameters
@@ -260,8 +268,19 @@ def most_violated(w, log_odds, image, truth, *, connectivity, sigma):
 
 
 def learn_weights(
-    log_odds, images, labelings, C, *, connectivity, sigma, tol, max_iter, w=INITIAL_WEIGHTS, n_jobs=None, report=None
-):
+    log_odds: Sequence[FloatArray],
+    images: Sequence[FloatArray],
+    labelings: Sequence[Labelings],
+    C: float,
+    *,
+    connectivity: int,
+    sigma: float,
+    tol: float,
+    max_iter: int,
+    w: WeightsLike = INITIAL_WEIGHTS,
+    n_jobs: int | None = None,
+    report: Callable[[int, float, float], None] | None = None,
+) -> Solution:
     """Solve (8) by Algorithm 1: find each image's most violated labeling, store it, solve (8) over all stored; repeat.
 
     Ends when the upper bound, gamma with the slacks of the labelings just found, exceeds the lower bound, (8) over the
@@ -309,13 +328,13 @@ def learn_weights(
     find = delayed(most_violated)
     with Parallel(n_jobs) as parallel:
 
-        def cut_at(w):
+        def cut_at(w: FloatArray) -> list[tuple[BoolArray, FloatArray, float]]:
             return parallel(
                 find(w, l, image, stored.truth, connectivity=connectivity, sigma=sigma)
                 for l, image, stored in zip(log_odds, images, labelings)
             )
 
-        def store(found):
+        def store(found: list[tuple[BoolArray, FloatArray, float]]) -> bool:
             return sum(stored.add(*constraint) for stored, constraint in zip(labelings, found)) > 0
 
         for stored, l in zip(labelings, log_odds):

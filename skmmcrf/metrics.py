@@ -2,8 +2,10 @@
 
 import numpy as np
 
+from skmmcrf._typing import FloatArray, LabelsLike
 
-def jaccard_indices(y_true, y_pred):
+
+def jaccard_indices(y_true: LabelsLike, y_pred: LabelsLike) -> FloatArray:
     """Jaccard index of each image: foreground common to both over foreground of either.
 
     Parameters
@@ -30,7 +32,7 @@ def jaccard_indices(y_true, y_pred):
     return indices
 
 
-def mean_jaccard(y_true, y_pred):
+def mean_jaccard(y_true: LabelsLike, y_pred: LabelsLike) -> float:
     """Mean Jaccard index over the images that have foreground in truth or prediction, as the paper's tables give it.
 
     Parameters

@@ -1,18 +1,34 @@
 """The estimator that users meet: a network and a conditional random field, trained in three ways."""
 
 import time
+from collections.abc import Sequence
 from numbers import Integral, Real
+from os import PathLike
+from typing import Any, Literal
 
 import numpy as np
+import torch
+from joblib import Memory
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_memory
 
+from skmmcrf._typing import (
+    BoolArray,
+    FloatArray,
+    ImagesLike,
+    LabelledImages,
+    LabelledImagesLike,
+    LabelsLike,
+    NetworkLike,
+    RandomStateLike,
+    WeightsLike,
+)
 from skmmcrf.base import NetworkSegmenter
 from skmmcrf.cnn import CNNSegmenter
 from skmmcrf.crf import MaxMarginCRF
 from skmmcrf.joint import train_jointly
 from skmmcrf.loss import MaxMarginLoss
-from skmmcrf.max_margin import Labelings
+from skmmcrf.max_margin import INITIAL_WEIGHTS, Labelings
 from skmmcrf.metrics import mean_jaccard
 from skmmcrf.training import resolve_device, seeded
 from skmmcrf.validation import (
@@ -61,7 +77,7 @@ class DeepStructuredSegmenter(NetworkSegmenter):
     n_epochs : int, default=10
         Passes over the images in joint training.
     learning_rate : float, default=1e-4
-        Of Adam in joint training.
+        Of Adam in joint training, at its start; it falls linearly to zero.
     batch_size : int, default=10
         Images in a step.
     tol : float, default=1e-3
@@ -89,15 +105,15 @@ class DeepStructuredSegmenter(NetworkSegmenter):
     coef_ : ndarray of shape (3,)
         w = (w1, w2, w3), of the unary, the smoothness and the contrast term; (1, 0, 0) for "cnn".
     objective_ : float
-        gamma, the value of (8) for the network and all training images. Not for "cnn".
+        gamma, the value of (8) for the network and all training images. None for "cnn".
     dual_gap_ : float
-        How far `objective_` may lie above the minimum over w. Not for "cnn".
+        How far `objective_` may lie above the minimum over w. None for "cnn".
     sigma_ : float
-        Not for "cnn".
+        None for "cnn".
     n_iter_ : int
-        Passes of Algorithm 1 for the final weights. Not for "cnn".
+        Passes of Algorithm 1 for the final weights. None for "cnn".
     crf_ : MaxMarginCRF
-        The field with all that was learned of it. Not for "cnn".
+        The field with all that was learned of it. None for "cnn".
     classes_ : ndarray
         The labels, 0 and 1.
     n_channels_in_ : int
@@ -121,6 +137,13 @@ class DeepStructuredSegmenter(NetworkSegmenter):
     ((4, 32, 32), (3,))
     """
 
+    coef_: FloatArray
+    crf_: MaxMarginCRF | None
+    objective_: float | None
+    dual_gap_: float | None
+    sigma_: float | None
+    n_iter_: int | None
+
     _parameter_constraints = {
         **CRF_CONSTRAINTS,
         **CNNSegmenter._parameter_constraints,
@@ -135,27 +158,27 @@ class DeepStructuredSegmenter(NetworkSegmenter):
 
     def __init__(
         self,
-        network="unet",
+        network: NetworkLike = "unet",
         *,
-        weights=None,
-        training="joint",
-        C=1.0,
-        connectivity=8,
-        sigma="auto",
-        pretrain_epochs=20,
-        pretrain_learning_rate=1e-3,
-        n_epochs=10,
-        learning_rate=1e-4,
-        batch_size=10,
-        tol=1e-3,
-        max_iter=100,
-        n_jobs=None,
-        device="auto",
-        memory=None,
-        warm_start=False,
-        random_state=None,
-        verbose=0,
-    ):
+        weights: str | PathLike[str] | None = None,
+        training: Literal["cnn", "piecewise", "joint"] = "joint",
+        C: float = 1.0,
+        connectivity: int = 8,
+        sigma: float | Literal["auto"] = "auto",
+        pretrain_epochs: int = 20,
+        pretrain_learning_rate: float = 1e-3,
+        n_epochs: int = 10,
+        learning_rate: float = 1e-4,
+        batch_size: int = 10,
+        tol: float = 1e-3,
+        max_iter: int = 100,
+        n_jobs: int | None = None,
+        device: str | torch.device = "auto",
+        memory: str | Memory | None = None,
+        warm_start: bool = False,
+        random_state: RandomStateLike = None,
+        verbose: int = 0,
+    ) -> None:
         self.network = network
         self.weights = weights
         self.training = training
@@ -176,7 +199,9 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X, y, validation_data=None):
+    def fit(
+        self, X: ImagesLike, y: LabelsLike, validation_data: LabelledImagesLike | None = None
+    ) -> "DeepStructuredSegmenter":
         """Train network and field.
 
         Parameters
@@ -207,17 +232,20 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         images = check_images(X)
         labels = check_labels(y, images)
         validation_data = check_validation_data(validation_data, images[0].shape[-1])
+        start: WeightsLike = INITIAL_WEIGHTS
         if not (self.warm_start and hasattr(self, "network_")):
             self._pretrain(X, y, validation_data)
         elif images[0].shape[-1] != self.n_channels_in_:
             raise ValueError(f"X has {images[0].shape[-1]} channels, but warm_start goes on with {self.n_channels_in_}")
+        else:
+            start = self.coef_
         self.crf_ = self.objective_ = self.dual_gap_ = self.sigma_ = self.n_iter_ = None
         self.coef_ = np.array([1.0, 0.0, 0.0])
         if self.training != "cnn":
-            self._learn_field(images, labels, validation_data)
+            self._learn_field(images, labels, validation_data, start)
         return self
 
-    def _pretrain(self, X, y, validation_data):
+    def _pretrain(self, X: ImagesLike, y: LabelsLike, validation_data: LabelledImages | None) -> None:
         cnn = CNNSegmenter(
             self.network,
             weights=self.weights,
@@ -234,9 +262,15 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         self.n_channels_in_ = cnn.n_channels_in_
         self.classes_ = cnn.classes_
 
-    def _learn_field(self, images, labels, validation_data):
+    def _learn_field(
+        self,
+        images: Sequence[np.ndarray],
+        labels: Sequence[BoolArray],
+        validation_data: LabelledImages | None,
+        start: WeightsLike,
+    ) -> None:
         """Learn the weights on the network as it is, and for joint training go on with both."""
-        start = time.perf_counter()
+        began = time.perf_counter()
         scaled = [scale_image(image) for image in images]
         labelings = [Labelings(truth) for truth in labels]
         crf = MaxMarginCRF(
@@ -249,7 +283,7 @@ class DeepStructuredSegmenter(NetworkSegmenter):
             verbose=self.verbose,
         )
         log_odds = self._log_odds(images)
-        crf.learn(log_odds, scaled, labelings)
+        crf.learn(log_odds, scaled, labelings, start)
         if self.training == "joint":
             piecewise = {"stage": "joint", "epoch": 0, "gamma": crf.objective_}
             piecewise["jaccard"] = mean_jaccard(labels, crf.segment(log_odds, scaled))
@@ -257,7 +291,7 @@ class DeepStructuredSegmenter(NetworkSegmenter):
                 valid_images, valid_labels = validation_data
                 valid_predictions = crf.segment(self._log_odds(valid_images), [scale_image(i) for i in valid_images])
                 piecewise["valid_jaccard"] = mean_jaccard(valid_labels, valid_predictions)
-            piecewise["seconds"] = time.perf_counter() - start
+            piecewise["seconds"] = time.perf_counter() - began
             history = self._train_jointly(images, labelings, crf, validation_data)
             self.history_ = [*self.history_, piecewise, *history]
             crf.learn(self._log_odds(images), scaled, labelings)
@@ -268,7 +302,13 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         self.sigma_ = crf.sigma_
         self.n_iter_ = crf.n_iter_
 
-    def _train_jointly(self, images, labelings, crf, validation_data):
+    def _train_jointly(
+        self,
+        images: Sequence[np.ndarray],
+        labelings: Sequence[Labelings],
+        crf: MaxMarginCRF,
+        validation_data: LabelledImages | None,
+    ) -> list[dict[str, Any]]:
         loss = MaxMarginLoss(
             self.C,
             connectivity=self.connectivity,
@@ -295,7 +335,7 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         self.network_.eval().cpu()
         return history
 
-    def predict(self, X):
+    def predict(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:
         """Label the pixels: by the least energy, or for "cnn" by the sign of the log-odds.
 
         Parameters
@@ -312,6 +352,6 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         return as_given([labeling.astype(np.uint8) for labeling in labels], X)
 
 
-def _fit_cnn(cnn, X, y, validation_data):
+def _fit_cnn(cnn: CNNSegmenter, X: ImagesLike, y: LabelsLike, validation_data: LabelledImages | None) -> CNNSegmenter:
     """What `memory` keeps."""
     return cnn.fit(X, y, validation_data)

@@ -1,15 +1,20 @@
 """What pretraining and joint training share: a skorch net over images of any size, its randomness and its progress."""
 
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 from skorch import NeuralNet
 from skorch.callbacks import Callback
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from skmmcrf._typing import BoolArray, LabelledImages, RandomStateLike
 from skmmcrf.metrics import mean_jaccard
 from skmmcrf.networks import AnySize
 from skmmcrf.validation import scale_image
@@ -25,19 +30,19 @@ class ImageDataset(Dataset):
         Handed on as it is.
     """
 
-    def __init__(self, images, labels=None):
+    def __init__(self, images: Sequence[np.ndarray], labels: Sequence[Any] | None = None) -> None:
         self.images = images
         self.labels = labels
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, n):
+    def __getitem__(self, n: int) -> tuple[torch.Tensor, Any]:
         image = torch.from_numpy(scale_image(self.images[n])).permute(2, 0, 1).contiguous()
         return image, None if self.labels is None else self.labels[n]
 
 
-def _as_lists(samples):
+def _as_lists(samples: Sequence[tuple[torch.Tensor, Any]]) -> tuple[list[torch.Tensor], list[Any]]:
     """Collate samples to lists, because sizes may differ."""
     images, labels = zip(*samples)
     return list(images), list(labels)
@@ -46,21 +51,34 @@ def _as_lists(samples):
 class SegmentationNet(NeuralNet):
     """A skorch net whose batches are lists of images of any size; make one with `segmentation_net`."""
 
-    def infer(self, x, **fit_params):
+    def infer(self, x: Sequence[torch.Tensor], **fit_params: Any) -> list[torch.Tensor]:
         """Give the log-odds of a list of images."""
         return self.module_([image.to(self.device) for image in x])
 
-    def get_loss(self, y_pred, y_true, X=None, training=False):
+    def get_loss(
+        self, y_pred: Sequence[torch.Tensor], y_true: Sequence[Any], X: Any = None, training: bool = False
+    ) -> torch.Tensor:
         """Give the criterion of log-odds and labels."""
         return self.criterion_(y_pred, [torch.from_numpy(labels).to(self.device) for labels in y_true])
 
-    def on_batch_end(self, net, batch=None, training=False, **kwargs):
+    def on_batch_end(self, net: NeuralNet, batch: Any = None, training: bool = False, **kwargs: Any) -> None:
         """Correct the batch size, which skorch reads off the channels of a list of images."""
         super().on_batch_end(net, batch=batch, training=training, **kwargs)
         self.history.record_batch("train_batch_size", len(batch[0]))
 
 
-def segmentation_net(net_class, network, criterion, *, freeze_batch_norm, seed, **parameters):
+_Net = TypeVar("_Net", bound=SegmentationNet)
+
+
+def segmentation_net(
+    net_class: type[_Net],
+    network: nn.Module,
+    criterion: nn.Module,
+    *,
+    freeze_batch_norm: bool,
+    seed: int,
+    **parameters: Any,
+) -> _Net:
     """Make a net that trains a network in place.
 
     Parameters
@@ -102,19 +120,20 @@ class JaccardOfNetwork(Callback):
         Images (H, W, channels) and labels (H, W).
     """
 
-    def __init__(self, validation_data):
+    def __init__(self, validation_data: LabelledImages | None) -> None:
         self.validation_data = validation_data
 
-    def on_epoch_begin(self, net, **kwargs):
+    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Begin anew."""
-        self.truths_, self.predictions_ = [], []
+        self.truths_: list[BoolArray] = []
+        self.predictions_: list[BoolArray] = []
 
-    def on_batch_end(self, net, batch=None, y_pred=None, **kwargs):
+    def on_batch_end(self, net: NeuralNet, batch: Any = None, y_pred: Any = None, **kwargs: Any) -> None:
         """Keep what the batch's log-odds say."""
         self.truths_ += batch[1]
         self.predictions_ += [(l > 0).cpu().numpy() for l in y_pred]
 
-    def on_epoch_end(self, net, **kwargs):
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Record the indices."""
         net.history.record("jaccard", mean_jaccard(self.truths_, self.predictions_))
         if self.validation_data is not None:
@@ -135,14 +154,14 @@ class Progress(Callback):
     _shown = {"train_loss": "loss {:.4f}", "gamma": "gamma {:.6g}", "jaccard": "Jaccard {:.4f}",
               "valid_jaccard": "validation {:.4f}", "dur": "{:.1f} s"}  # fmt: skip
 
-    def __init__(self, stage):
+    def __init__(self, stage: str) -> None:
         self.stage = stage
 
-    def on_train_begin(self, net, **kwargs):
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Start the clock."""
         self.start_ = time.perf_counter()
 
-    def on_epoch_end(self, net, **kwargs):
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Print the line."""
         epoch = net.history[-1]
         left = (time.perf_counter() - self.start_) / epoch["epoch"] * (net.max_epochs - epoch["epoch"])
@@ -150,7 +169,7 @@ class Progress(Callback):
         print(f"{self.stage} {epoch['epoch']}/{net.max_epochs}: {', '.join(shown)}, {left:.0f} s left", flush=True)
 
 
-def history_rows(net, stage):
+def history_rows(net: SegmentationNet, stage: str) -> list[dict[str, Any]]:
     """Give a net's history as an estimator shows it.
 
     Parameters
@@ -178,7 +197,9 @@ def history_rows(net, stage):
     ]
 
 
-def compute_log_odds(network, images, *, batch_size, device):
+def compute_log_odds(
+    network: nn.Module, images: Sequence[np.ndarray], *, batch_size: int, device: str
+) -> list[NDArray[np.float32]]:
     """Run a network over images.
 
     Parameters
@@ -201,7 +222,7 @@ def compute_log_odds(network, images, *, batch_size, device):
 
 
 @contextmanager
-def seeded(random_state):
+def seeded(random_state: RandomStateLike) -> Iterator[int]:
     """Draw a seed, use it for torch within the block, and leave torch's own generators as they were.
 
     Parameters
@@ -219,7 +240,7 @@ def seeded(random_state):
         yield seed
 
 
-def resolve_device(device):
+def resolve_device(device: str | torch.device) -> str:
     """Turn "auto" into the best device that is there.
 
     Parameters

@@ -4,10 +4,14 @@ Inside the package a set of images is a list of arrays (H, W, channels) and a se
 (H, W); the functions here bring what users give into that form, or say what is wrong with it.
 """
 
+from collections.abc import Sequence
 from numbers import Integral, Real
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils._param_validation import Interval, Options, StrOptions
+
+from skmmcrf._typing import BoolArray, ImagesLike, LabelledImages, LabelledImagesLike, LabelsLike
 
 #: What the parameters of the conditional random field and of its learner may be, wherever they appear.
 CRF_CONSTRAINTS = {
@@ -22,7 +26,7 @@ CRF_CONSTRAINTS = {
 _IMAGE_DTYPES = "bool, uint8, uint16, float16, float32 or float64"
 
 
-def scale_image(image):
+def scale_image(image: np.ndarray) -> NDArray[np.float32]:
     """Scale an image to [0, 1] by its dtype.
 
     Parameters
@@ -47,7 +51,7 @@ def scale_image(image):
     return scaled
 
 
-def check_images(X, *, n_channels=None, name="X"):
+def check_images(X: ImagesLike, *, n_channels: int | None = None, name: str = "X") -> list[np.ndarray]:
     """Check a set of images.
 
     Parameters
@@ -77,7 +81,7 @@ def check_images(X, *, n_channels=None, name="X"):
     return images
 
 
-def check_labels(y, images):
+def check_labels(y: LabelsLike, images: Sequence[np.ndarray]) -> list[BoolArray]:
     """Check the labels of a set of images.
 
     Parameters
@@ -103,7 +107,7 @@ def check_labels(y, images):
     return [_check_labeling(labels, image.shape[:2], f"y[{n}]") for n, (labels, image) in enumerate(zip(y, images))]
 
 
-def check_validation_data(validation_data, n_channels):
+def check_validation_data(validation_data: LabelledImagesLike | None, n_channels: int) -> LabelledImages | None:
     """Check images and labels that training is watched on.
 
     Parameters
@@ -130,7 +134,7 @@ def check_validation_data(validation_data, n_channels):
     return images, check_labels(validation_data[1], images)
 
 
-def as_given(results, X):
+def as_given(results: list[np.ndarray], X: ImagesLike) -> np.ndarray | list[np.ndarray]:
     """Give results the outer form of the images: an array for an array, a list for any other sequence.
 
     Parameters
@@ -147,7 +151,7 @@ def as_given(results, X):
     return np.stack(results) if isinstance(X, np.ndarray) and X.dtype != object else results
 
 
-def _as_sequence(values, name, dimensions):
+def _as_sequence(values: ImagesLike, name: str, dimensions: tuple[int, ...]) -> ImagesLike:
     """The entries of an array of the wanted number of dimensions, or of a sequence."""
     if isinstance(values, (str, bytes, dict)) or not (hasattr(values, "__len__") and hasattr(values, "__getitem__")):
         raise TypeError(f"{name} must be an array or a list of arrays, got {type(values).__name__}")
@@ -159,7 +163,7 @@ def _as_sequence(values, name, dimensions):
     return values
 
 
-def _check_image(image, name):
+def _check_image(image: ArrayLike, name: str) -> np.ndarray:
     image = np.asarray(image)
     if not (image.dtype.kind in "bf" or image.dtype in (np.uint8, np.uint16)):
         raise ValueError(f"{name} must be of dtype {_IMAGE_DTYPES}, got {image.dtype}; scale other images to [0, 1]")
@@ -172,7 +176,7 @@ def _check_image(image, name):
     return image
 
 
-def _check_labeling(labels, shape, name):
+def _check_labeling(labels: ArrayLike, shape: tuple[int, ...], name: str) -> BoolArray:
     labels = np.asarray(labels)
     if labels.shape != shape:
         raise ValueError(f"{name} has shape {labels.shape}, but its image has {shape}")

@@ -131,6 +131,12 @@ def test_jobs_do_not_change_the_model(joint, phantoms):
     np.testing.assert_array_equal(joint.coef_, together.coef_)
 
 
+def test_no_joint_epoch_is_piecewise_training(phantoms):
+    none, piecewise = quick(n_epochs=0).fit(*phantoms), quick(training="piecewise").fit(*phantoms)
+    assert same_weights(none, piecewise)
+    assert none.objective_ == pytest.approx(piecewise.objective_, rel=1e-3)
+
+
 def test_memory_pretrains_once_and_changes_nothing(joint, phantoms, tmp_path, monkeypatch):
     fits = []
     fit = CNNSegmenter.fit

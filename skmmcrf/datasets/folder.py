@@ -1,5 +1,6 @@
 """Loading a folder of images and masks."""
 
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ from PIL import Image
 from sklearn.utils import Bunch
 
 
-def load_image_folder(folder, split=None, *, foreground=1):
+def load_image_folder(folder: str | PathLike[str], split: str | None = None, *, foreground: int = 1) -> Bunch:
     """Load images and masks from a folder with the subfolders ``images`` and ``masks``.
 
     A mask has the name of its image, with the ending of any format. A file ``SPLIT.txt`` in the folder lists the names,
@@ -60,23 +61,23 @@ def load_image_folder(folder, split=None, *, foreground=1):
     return Bunch(images=images, masks=masks, names=names)
 
 
-def _files_by_name(folder):
+def _files_by_name(folder: Path) -> dict[str, list[Path]]:
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
-    files = {}
+    files: dict[str, list[Path]] = {}
     for file in sorted(folder.iterdir()):
         if file.is_file() and not file.name.startswith("."):
             files.setdefault(file.stem, []).append(file)
     return files
 
 
-def _read_split(file):
+def _read_split(file: Path) -> list[str]:
     if not file.is_file():
         raise FileNotFoundError(f"there is no file {file} for the split")
     return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
-def _file_of(name, files, folder):
+def _file_of(name: str, files: dict[str, list[Path]], folder: Path) -> Path:
     found = files.get(name, [])
     if not found:
         raise FileNotFoundError(f"there is no file named {name!r} in {folder}")
@@ -85,7 +86,8 @@ def _file_of(name, files, folder):
     return found[0]
 
 
-def _read(file):
+def _read(file: Path) -> np.ndarray:
+    image: Image.Image
     try:
         with Image.open(file) as image:
             if image.mode == "P":

@@ -1,11 +1,16 @@
 """Phantoms: generated images that look like ultrasound of a chamber of the heart."""
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from sklearn.utils import check_random_state
 
+from skmmcrf._typing import FloatArray, RandomStateLike
 
-def make_phantoms(n_images=50, *, shape=(96, 96), random_state=None):
+
+def make_phantoms(
+    n_images: int = 50, *, shape: tuple[int, int] = (96, 96), random_state: RandomStateLike = None
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Generate ultrasound-like images of a smooth, dark chamber and the labels of its pixels.
 
     The chamber lies in brighter tissue behind a bright wall with gaps (drop-out). Bands of shadow run down the image,
@@ -38,7 +43,7 @@ def make_phantoms(n_images=50, *, shape=(96, 96), random_state=None):
     return np.stack(images), np.stack(labels)
 
 
-def _make_phantom(shape, rng):
+def _make_phantom(shape: tuple[int, int], rng: np.random.RandomState) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     # image coordinates from -1 to 1
     rows, columns = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
     chamber, angle = _blob(rows, columns, rng.uniform(-0.25, 0.25, 2), rng.uniform(0.4, 0.6), rng)
@@ -56,7 +61,9 @@ def _make_phantom(shape, rng):
     return (255 * np.clip(compressed, 0, 1)).astype(np.uint8), (chamber < 0).astype(np.uint8)
 
 
-def _blob(rows, columns, centre, radius, rng):
+def _blob(
+    rows: FloatArray, columns: FloatArray, centre: FloatArray, radius: float, rng: np.random.RandomState
+) -> tuple[FloatArray, FloatArray]:
     """Signed distance, roughly, to a smooth closed contour, negative inside; and the angle at its centre."""
     tilt, aspect = rng.uniform(-np.pi, np.pi), rng.uniform(0.65, 1.0)
     down, right = rows - centre[0], columns - centre[1]
@@ -67,7 +74,7 @@ def _blob(rows, columns, centre, radius, rng):
     return np.hypot(along, across) - radius * (1 + wave), angle
 
 
-def _wall_strength(angle, rng):
+def _wall_strength(angle: FloatArray, rng: np.random.RandomState) -> FloatArray:
     """1 where the wall is bright, near 0 in its gaps."""
     strength = np.ones_like(angle)
     for _ in range(rng.randint(2, 4)):
@@ -76,7 +83,7 @@ def _wall_strength(angle, rng):
     return strength
 
 
-def _shadow(columns, rng):
+def _shadow(columns: FloatArray, rng: np.random.RandomState) -> FloatArray:
     """Factor of the bands behind what lets no sound through."""
     factor = np.ones_like(columns)
     for _ in range(rng.randint(1, 3)):
@@ -85,13 +92,13 @@ def _shadow(columns, rng):
     return factor
 
 
-def _smooth_noise(shape, rng):
+def _smooth_noise(shape: tuple[int, int], rng: np.random.RandomState) -> FloatArray:
     """Noise of deviation 1 that varies over an eighth of the image."""
     noise = gaussian_filter(rng.normal(size=shape), max(shape) / 8, mode="wrap")
     return noise / (noise.std() or 1.0)
 
 
-def _speckle(shape, rng):
+def _speckle(shape: tuple[int, int], rng: np.random.RandomState) -> FloatArray:
     """Rayleigh noise of mean 1: the amplitude of a sum of many random echoes."""
     echoes = [gaussian_filter(rng.normal(size=shape), 0.8, mode="wrap") for _ in range(2)]
     amplitude = np.hypot(*echoes)

@@ -1,9 +1,11 @@
 """Networks that give every pixel's log-odds, and what runs them."""
 
 import copy
+from os import PathLike
 
 from torch import nn
 
+from skmmcrf._typing import NetworkLike
 from skmmcrf.networks.any_size import AnySize
 from skmmcrf.networks.fcn import FCN8s, backbone_names
 from skmmcrf.networks.unet import UNet
@@ -11,7 +13,7 @@ from skmmcrf.networks.unet import UNet
 __all__ = ["AnySize", "FCN8s", "UNet", "backbone_names", "build_network"]
 
 
-def build_network(network, n_channels, weights=None):
+def build_network(network: NetworkLike, n_channels: int, weights: str | PathLike[str] | None = None) -> nn.Module:
     """Make the network that an estimator's parameters name.
 
     Parameters

@@ -1,6 +1,7 @@
 """Running a network on images of any, also unequal, size."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -29,12 +30,12 @@ class AnySize(nn.Module):
     [torch.Size([5, 9]), torch.Size([33, 1])]
     """
 
-    def __init__(self, network, *, freeze_batch_norm=False):
+    def __init__(self, network: nn.Module, *, freeze_batch_norm: bool = False) -> None:
         super().__init__()
         self.network = network
         self.freeze_batch_norm = freeze_batch_norm
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> "AnySize":
         """Switch between training and evaluation mode."""
         super().train(mode)
         if self.freeze_batch_norm:
@@ -43,7 +44,7 @@ class AnySize(nn.Module):
                     module.eval()
         return self
 
-    def forward(self, images):
+    def forward(self, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Compute the log-odds of each image.
 
         Parameters
@@ -62,13 +63,13 @@ class AnySize(nn.Module):
         of_size = defaultdict(list)
         for n, image in enumerate(images):
             of_size[image.shape].append(n)
-        log_odds = {}
+        log_odds: dict[int, torch.Tensor] = {}
         for group in of_size.values():
             maps = self._equal_sizes(torch.stack([images[n] for n in group]))
             log_odds.update(zip(group, maps))
         return [log_odds[n] for n in range(len(images))]
 
-    def _equal_sizes(self, images):
+    def _equal_sizes(self, images: torch.Tensor) -> torch.Tensor:
         height, width = images.shape[2:]
         divisor = getattr(self.network, "size_divisor", 1)
         down, right = -height % divisor, -width % divisor

@@ -1,6 +1,9 @@
 """FCN-8s on the convolutional part of torchvision's classification networks."""
 
 import pickle
+from collections.abc import Iterator, Sequence
+from os import PathLike
+from typing import Any
 
 import torch
 import torchvision
@@ -20,7 +23,7 @@ _FAMILIES = (
 )
 
 
-def backbone_names():
+def backbone_names() -> list[str]:
     """Names of the torchvision networks that `FCN8s` can stand on.
 
     Returns
@@ -73,7 +76,7 @@ class FCN8s(nn.Module):
     torch.Size([1, 1, 64, 96])
     """
 
-    def __init__(self, backbone, n_channels=3, *, weights=None):
+    def __init__(self, backbone: str, n_channels: int = 3, *, weights: str | PathLike[str] | None = None) -> None:
         super().__init__()
         self.to_rgb = _ToNormalisedRGB(n_channels)
         self.stages = _three_stages(_load_backbone(backbone, weights))
@@ -83,7 +86,7 @@ class FCN8s(nn.Module):
         self.scores = nn.ModuleList(_zero_conv(width) for width in widths)
         self.upsample = nn.ModuleList(_bilinear_upsampling() for _ in widths[1:])
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Compute the log-odds.
 
         Parameters
@@ -101,13 +104,13 @@ class FCN8s(nn.Module):
         return F.interpolate(fine, size=images.shape[2:], mode="bilinear")
 
     @torch.no_grad()
-    def _feature_sizes(self, n_channels):
+    def _feature_sizes(self, n_channels: int) -> list[torch.Size]:
         self.eval()
         sizes = [features.shape[1:3] for features in self._features(torch.zeros(1, n_channels, 64, 64))]
         self.train()
         return sizes
 
-    def _features(self, images):
+    def _features(self, images: torch.Tensor) -> Iterator[torch.Tensor]:
         features = self.to_rgb(images)
         for stage in self.stages:
             features = stage(features)
@@ -117,18 +120,18 @@ class FCN8s(nn.Module):
 class _ToNormalisedRGB(nn.Module):
     """Bring images to the three channels, mean and deviation of torchvision's ImageNet training."""
 
-    def __init__(self, n_channels):
+    def __init__(self, n_channels: int) -> None:
         super().__init__()
         self.mix = nn.Identity() if n_channels in (1, 3) else nn.Conv2d(n_channels, 3, 1)
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1))
         self.register_buffer("deviation", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1))
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         # broadcasting repeats a single channel
         return (self.mix(images) - self.mean) / self.deviation
 
 
-def _load_backbone(name, weights):
+def _load_backbone(name: str, weights: str | PathLike[str] | None) -> nn.Module:
     if name not in backbone_names():
         raise ValueError(f"network: there is no backbone {name!r} for FCN-8s; there are {', '.join(backbone_names())}")
     model = torchvision.models.get_model(name, weights="DEFAULT" if weights == "imagenet" else None)
@@ -137,7 +140,7 @@ def _load_backbone(name, weights):
     return model
 
 
-def _load_state(model, name, path):
+def _load_state(model: nn.Module, name: str, path: str | PathLike[str]) -> None:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
@@ -148,7 +151,7 @@ def _load_state(model, name, path):
         raise ValueError(f"weights: {path} does not hold the weights of {name}: {error}") from error
 
 
-def _three_stages(model):
+def _three_stages(model: nn.Module) -> nn.ModuleList:
     """Cut a classification network into the parts that end at its three coarsest resolutions."""
     layers = _convolutional_layers(model)
     strides = _output_strides(layers)
@@ -161,7 +164,7 @@ def _three_stages(model):
     return nn.ModuleList(nn.Sequential(*layers[a:b]) for a, b in zip([0, *ends], ends))
 
 
-def _convolutional_layers(model):
+def _convolutional_layers(model: Any) -> list[nn.Module]:
     if isinstance(model, torchvision.models.ResNet):
         return [layer for name, layer in model.named_children() if name not in ("avgpool", "fc")]
     layers = list(model.features)
@@ -174,17 +177,17 @@ def _convolutional_layers(model):
     return layers
 
 
-def _as_convolution(linear, size):
+def _as_convolution(linear: nn.Linear, size: int) -> nn.Conv2d:
     """A linear layer over a map of size x size features as a convolution that keeps the size of its input."""
     conv = nn.Conv2d(linear.in_features // size**2, linear.out_features, size, padding=size // 2)
     with torch.no_grad():
         conv.weight.copy_(linear.weight.view_as(conv.weight))
-        conv.bias.copy_(linear.bias)
+        conv.bias.copy_(linear.bias)  # type: ignore[union-attr]  # nn.Conv2d has a bias by default
     return conv
 
 
 @torch.no_grad()
-def _output_strides(layers):
+def _output_strides(layers: Sequence[nn.Module]) -> list[int]:
     features = torch.zeros(1, 3, 64, 64)
     strides = []
     for layer in layers:
@@ -194,14 +197,14 @@ def _output_strides(layers):
     return strides
 
 
-def _zero_conv(n_in):
+def _zero_conv(n_in: int) -> nn.Conv2d:
     conv = nn.Conv2d(n_in, 1, 1)
     nn.init.zeros_(conv.weight)
-    nn.init.zeros_(conv.bias)
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]  # nn.Conv2d has a bias by default
     return conv
 
 
-def _bilinear_upsampling():
+def _bilinear_upsampling() -> nn.ConvTranspose2d:
     upsample = nn.ConvTranspose2d(1, 1, 4, stride=2, padding=1, bias=False)
     weights = torch.tensor([0.25, 0.75, 0.75, 0.25])
     with torch.no_grad():

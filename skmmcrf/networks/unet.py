@@ -33,7 +33,7 @@ class UNet(nn.Module):
     torch.Size([2, 1, 32, 40])
     """
 
-    def __init__(self, n_channels=1, *, width=16, depth=3):
+    def __init__(self, n_channels: int = 1, *, width: int = 16, depth: int = 3) -> None:
         super().__init__()
         self.size_divisor = 2**depth
         widths = [width * 2**level for level in range(depth + 1)]
@@ -41,7 +41,7 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(_block(i + o, o) for i, o in zip(widths[:0:-1], widths[-2::-1]))
         self.score = nn.Conv2d(width, 1, 1)
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Compute the log-odds.
 
         Parameters
@@ -63,7 +63,7 @@ class UNet(nn.Module):
         return self.score(features)
 
 
-def _block(n_in, n_out):
+def _block(n_in: int, n_out: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(n_in, n_out, 3, padding=1, bias=False),
         nn.GroupNorm(8, n_out),

@@ -1,0 +1,34 @@
+"""Names of the types that many signatures share."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import nn
+
+# arrays by their kind, of any precision
+BoolArray: TypeAlias = NDArray[np.bool_]
+IntArray: TypeAlias = NDArray[np.integer]
+FloatArray: TypeAlias = NDArray[np.floating]
+
+# what users give: one array, or a sequence of arrays whose sizes may differ
+ImagesLike: TypeAlias = np.ndarray | Sequence[ArrayLike]
+LabelsLike: TypeAlias = np.ndarray | Sequence[ArrayLike]
+LabelledImagesLike: TypeAlias = tuple[ImagesLike, LabelsLike]
+
+# what skmmcrf.validation makes of them
+LabelledImages: TypeAlias = tuple[list[np.ndarray], list[BoolArray]]
+
+# the same of torch, for those who train by themselves
+TensorsLike: TypeAlias = torch.Tensor | Sequence[torch.Tensor]
+
+# a name, a module, or a function of the number of channels that gives one
+NetworkLike: TypeAlias = str | nn.Module | Callable[[int], nn.Module]
+
+# weights of the random field
+WeightsLike: TypeAlias = FloatArray | Sequence[float]
+
+# what scikit-learn's check_random_state takes
+RandomStateLike: TypeAlias = int | np.random.RandomState | None
