@@ -1,9 +1,19 @@
-"""The derivative of gamma, the optimum of (8), with respect to the log-odds of the network."""
+"""The derivative of gamma, the optimum of (8), with respect to the log-odds of the network.
+
+`envelope_gradient` is what training uses. `LinearSystem` is the paper's way to the same numbers, kept as the reference
+that the other is tested against; it also gives the derivatives of w, of the slacks and of the multipliers.
+"""
+
+from collections.abc import Sequence
 
 import numpy as np
+from scipy.linalg import lu_factor, lu_solve
 
-from skmmcrf._typing import FloatArray
-from skmmcrf.max_margin import Labelings
+from skmmcrf._typing import FloatArray, IntArray
+from skmmcrf.max_margin import Labelings, Solution
+
+# what counts as zero, relative to the size of the terms
+_ZERO = 1e-9
 
 
 def envelope_gradient(w: FloatArray, labelings: Labelings, multipliers: FloatArray) -> FloatArray:
@@ -45,3 +55,173 @@ def envelope_gradient(w: FloatArray, labelings: Labelings, multipliers: FloatArr
     for multiplier, labels in zip(multipliers[active], labelings.unpack(active)):
         gradient += multiplier * (labels.astype(np.int8) - labelings.truth)
     return w[0] * gradient
+
+
+class DegenerateProgramError(ValueError):
+    """The optimum of (8) is one at which the paper's linear system is singular or proves no derivative."""
+
+
+class LinearSystem:
+    """The paper's linear system, (11)-(15) and (22)-(24): the optimality conditions of (8), differentiated.
+
+    At the optimum let F be the weights that are not held at zero, and let the active constraints of image n be those
+    with a positive multiplier, among them xi_n >= 0. They determine w, xi and lambda by linear equations,
+
+        w_F - sum_k lambda_k a_k,F = 0,   sum_(k in n) lambda_k = C/N,   a_k . w + xi_n = Delta_k,
+
+    with a_k = psi(y_k) - psi(y_n). Differentiating them in a log-odds l_i leaves the matrix as it is and moves only the
+    right-hand side, by U = y_n,i - y_k,i: one factorisation serves all pixels, and where U = 0 for every active
+    labeling all derivatives vanish. A derivative in the probability z_i is that in l_i over z_i (1 - z_i).
+
+    Parameters
+    ----------
+    solution : Solution
+        From `solve_program` or `learn_weights`; the system is that of (8) over the labelings stored then.
+    labelings : list of Labelings
+        What is stored; labelings that were added after the solution was found are left alone.
+    C : float
+
+    Attributes
+    ----------
+    free : ndarray of int
+        F, the indices of the weights that are not held at zero.
+    active : list of n_images ndarrays of int
+        The active labelings of each image.
+    multipliers : ndarray of shape (n_active,)
+        lambda as the linear equations give it: of the active labelings, image by image, then of the active xi_n >= 0.
+
+    Raises
+    ------
+    DegenerateProgramError
+        If an active constraint has no multiplier, or the active constraints depend on each other; see the theory page.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skmmcrf.max_margin import Labelings, solve_program
+    >>> stored = Labelings(np.array([[True, False]]))
+    >>> stored.add(np.array([[False, False]]), np.array([2.0, 0.0, 0.0]), 1.0)
+    True
+    >>> solution = solve_program([stored], C=0.1)
+    >>> solution.w
+    array([0.2, 0. , 0. ])
+    >>> LinearSystem(solution, [stored], C=0.1).gradient(0)
+    array([[-0.02,  0.  ]])
+    """
+
+    def __init__(self, solution: Solution, labelings: Sequence[Labelings], C: float) -> None:
+        self._w = solution.w
+        self._slack_weight = C / len(labelings)
+        self._labelings = labelings
+        self.active = [
+            _active_constraints(stored, solution.w, multipliers, self._slack_weight)
+            for stored, multipliers in zip(labelings, solution.multipliers)
+        ]
+        slopes = [np.array(s.differences).reshape(-1, len(self._w))[k] for s, k in zip(labelings, self.active)]
+        multipliers = [m[k] for m, k in zip(solution.multipliers, self.active)]
+        self.free = _free_weights(solution.w, np.vstack(slopes), np.concatenate(multipliers))
+
+        at_zero = np.flatnonzero([m.sum() < (1 - _ZERO) * self._slack_weight for m in multipliers])
+        owners = np.append(np.repeat(np.arange(len(labelings)), [len(k) for k in self.active]), at_zero)
+        losses = [np.array(stored.losses)[k] for stored, k in zip(labelings, self.active)]
+        self._bounds = np.append(np.concatenate(losses), np.zeros(len(at_zero)))
+        rows = np.vstack([*slopes, np.zeros((len(at_zero), len(self._w)))])[:, self.free]
+        self._rows = np.hstack([rows, np.eye(len(labelings))[owners]])
+        self._scale = np.linalg.norm(self._rows, axis=1)
+        self._factors = self._factorise()
+        right = np.zeros(sum(self._rows.shape))
+        right[len(self.free) : self._rows.shape[1]] = self._slack_weight
+        right[self._rows.shape[1] :] = self._bounds
+        self.multipliers = self._solve(right)[self._rows.shape[1] :]
+
+    def _factorise(self) -> tuple[FloatArray, IntArray]:
+        rows = self._rows / self._scale[:, np.newaxis]
+        singular_values = np.linalg.svd(rows, compute_uv=False)
+        if len(rows) > rows.shape[1] or singular_values[-1] < _ZERO * singular_values[0]:
+            raise DegenerateProgramError("the active constraints of (8) depend on each other: lambda is not unique")
+        n_free, n_unknown = len(self.free), rows.shape[1]
+        hessian = np.diag(np.arange(n_unknown) < n_free).astype(float)
+        signs = np.append(-np.ones(n_free), np.ones(n_unknown - n_free))  # of lambda in both kinds of stationarity
+        matrix = np.block([[hessian, signs[:, np.newaxis] * rows.T], [rows, np.zeros((len(rows), len(rows)))]])
+        return lu_factor(matrix)
+
+    def _solve(self, right: FloatArray) -> FloatArray:
+        """Solve for changes of w_F, xi and lambda; the rows of the constraints are scaled to norm 1."""
+        n_unknown = self._rows.shape[1]
+        scale = self._scale.reshape(-1, *[1] * (right.ndim - 1))
+        scaled = np.concatenate([right[:n_unknown], right[n_unknown:] / scale])
+        solved = lu_solve(self._factors, scaled)
+        return np.concatenate([solved[:n_unknown], solved[n_unknown:] / scale])
+
+    def derivatives(self, n: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Give the derivatives of the optimum in the log-odds of image n.
+
+        Parameters
+        ----------
+        n : int
+
+        Returns
+        -------
+        w : ndarray of shape (n_weights, H, W)
+            dw/dl_i.
+        slack : ndarray of shape (n_images, H, W)
+            dxi/dl_i.
+        multipliers : ndarray of shape (n_active, H, W)
+            dlambda/dl_i, in the order of `multipliers`.
+        """
+        stored, active = self._labelings[n], self.active[n]
+        n_unknown = self._rows.shape[1]
+        first = n_unknown + sum(len(k) for k in self.active[:n])
+        of_image = slice(first, first + len(active))
+        pixels = (stored.truth.astype(np.int8) - stored.unpack(active)).reshape(len(active), stored.truth.size)  # U
+        moved = np.flatnonzero(pixels.any(axis=0))
+        right = np.zeros((sum(self._rows.shape), len(moved)))
+        right[0] = self.multipliers[of_image.start - n_unknown : of_image.stop - n_unknown] @ pixels[:, moved]
+        right[of_image] = -self._w[0] * pixels[:, moved]
+        solved = np.zeros((len(right), stored.truth.size))
+        solved[:, moved] = self._solve(right)
+        of_weights = np.zeros((len(self._w), stored.truth.size))
+        of_weights[self.free] = solved[: len(self.free)]
+        parts = of_weights, solved[len(self.free) : n_unknown], solved[n_unknown:]
+        w, slack, multipliers = (part.reshape(-1, *stored.truth.shape) for part in parts)
+        return w, slack, multipliers
+
+    def gradient(self, n: int) -> FloatArray:
+        """Give the gradient of gamma in the log-odds of image n: w . dw/dl + C/N times the sum of dxi/dl.
+
+        Parameters
+        ----------
+        n : int
+
+        Returns
+        -------
+        ndarray of float64 and shape (H, W)
+        """
+        w, slack, _ = self.derivatives(n)
+        return np.tensordot(self._w, w, axes=1) + self._slack_weight * slack.sum(axis=0)
+
+
+def _active_constraints(stored: Labelings, w: FloatArray, multipliers: FloatArray, slack_weight: float) -> IntArray:
+    """Of the constraints that hold with equality: those with a multiplier; all others must not hold with equality."""
+    n_known = len(multipliers)
+    losses = np.array(stored.losses[:n_known])
+    margins = np.array(stored.differences[:n_known]).reshape(n_known, len(w)) @ w
+    slack = (losses - margins).max(initial=0.0)
+    active = multipliers > _ZERO * slack_weight
+    tight = np.abs(losses - margins - slack) <= _ZERO * (losses + np.abs(margins))
+    slack_is_zero = slack <= _ZERO * losses.max(initial=1.0)
+    # the truth itself, if it is stored, is the constraint xi_n >= 0 once more
+    unpriced = np.any(tight & ~active & (losses > 0))
+    if unpriced or (slack_is_zero and multipliers.sum() >= (1 - _ZERO) * slack_weight):
+        raise DegenerateProgramError("an active constraint of (8) has no multiplier: w and xi have no derivative")
+    return np.flatnonzero(active)
+
+
+def _free_weights(w: FloatArray, slopes: FloatArray, multipliers: FloatArray) -> IntArray:
+    """Weights that are not held at zero by a multiplier of their own."""
+    pull = multipliers @ slopes
+    size = multipliers @ np.abs(slopes)
+    held = (np.arange(len(w)) > 0) & (w == 0)
+    if np.any(held & (size > 0) & (np.abs(pull) <= _ZERO * size)):
+        raise DegenerateProgramError("a pairwise weight of zero has no multiplier: w has no derivative")
+    return np.flatnonzero(~held | (size == 0))

@@ -1,18 +1,22 @@
 """The max-margin objective as a loss for anyone's training loop in torch."""
 
+import warnings
 from collections.abc import Sequence
 from numbers import Real
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval, validate_parameter_constraints
+from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
 from torch import nn
 
 from skmmcrf._typing import FloatArray, TensorsLike
-from skmmcrf.derivative import envelope_gradient
-from skmmcrf.max_margin import INITIAL_WEIGHTS, Labelings, learn_weights
+from skmmcrf.derivative import DegenerateProgramError, LinearSystem, envelope_gradient
+from skmmcrf.max_margin import INITIAL_WEIGHTS, Labelings, Solution, learn_weights
 from skmmcrf.validation import CRF_CONSTRAINTS, check_images, check_labels
+
+#: The ways to the gradient of gamma, see `MaxMarginLoss`.
+GRADIENTS = [StrOptions({"envelope", "kkt"})]
 
 
 class MaxMarginLoss(nn.Module):
@@ -35,6 +39,10 @@ class MaxMarginLoss(nn.Module):
         Passes of Algorithm 1 over the batch at most.
     n_jobs : int, optional
         Processes that cut, as in joblib.
+    gradient : {"envelope", "kkt"}, default="envelope"
+        How backward gets the gradient: by the envelope theorem, or by the paper's linear system
+        (`skmmcrf.derivative.LinearSystem`), slower and with the same result. Where that system is degenerate, it warns
+        and takes the envelope theorem.
 
     Attributes
     ----------
@@ -60,16 +68,23 @@ class MaxMarginLoss(nn.Module):
         tol: float = 1e-3,
         max_iter: int = 100,
         n_jobs: int | None = None,
+        gradient: Literal["envelope", "kkt"] = "envelope",
     ) -> None:
         super().__init__()
-        parameters = dict(C=C, connectivity=connectivity, sigma=sigma, tol=tol, max_iter=max_iter, n_jobs=n_jobs)
+        cuts: dict[str, Any] = {"connectivity": connectivity, "sigma": sigma, "n_jobs": n_jobs}
+        parameters = {"C": C, "tol": tol, "max_iter": max_iter, "gradient": gradient, **cuts}
         # a sigma of each batch's own would change the problem from batch to batch
-        constraints = {**CRF_CONSTRAINTS, "sigma": [Interval(Real, 0, None, closed="neither")]}
+        constraints = {
+            **CRF_CONSTRAINTS,
+            "sigma": [Interval(Real, 0, None, closed="neither")],
+            "gradient": GRADIENTS,
+        }
         validate_parameter_constraints(constraints, parameters, caller_name="MaxMarginLoss")
         self.C = C
+        self.gradient = gradient
         self.tol = tol
         self.max_iter = max_iter
-        self.parameters_of_cuts: dict[str, Any] = dict(connectivity=connectivity, sigma=sigma, n_jobs=n_jobs)
+        self.parameters_of_cuts = cuts
         self.coef_: FloatArray = np.array(INITIAL_WEIGHTS)
 
     def forward(self, log_odds: TensorsLike, labels: TensorsLike, images: TensorsLike) -> torch.Tensor:
@@ -132,12 +147,21 @@ class MaxMarginLoss(nn.Module):
             **self.parameters_of_cuts,
         )
         self.coef_ = solution.w
-        # gamma by value, (*) by gradient
+        # gamma by value, its gradient by derivative
         gamma = log_odds[0].new_tensor(solution.value)
-        for l, stored, multipliers in zip(log_odds, labelings, solution.multipliers):
-            gradient = torch.from_numpy(envelope_gradient(solution.w, stored, multipliers)).to(l)
-            gamma = gamma + (gradient * (l - l.detach())).sum()
+        for l, gradient in zip(log_odds, self._gradients(solution, labelings)):
+            gamma = gamma + (torch.from_numpy(gradient).to(l) * (l - l.detach())).sum()
         return gamma
+
+    def _gradients(self, solution: Solution, labelings: Sequence[Labelings]) -> list[FloatArray]:
+        if self.gradient == "kkt":
+            try:
+                system = LinearSystem(solution, labelings, self.C)
+                return [system.gradient(n) for n in range(len(labelings))]
+            except DegenerateProgramError as error:
+                warnings.warn(f"the envelope theorem gave the gradient: {error}", RuntimeWarning, stacklevel=2)
+        multipliers = solution.multipliers
+        return [envelope_gradient(solution.w, stored, m) for stored, m in zip(labelings, multipliers)]
 
 
 def _channels_last(image: torch.Tensor) -> np.ndarray:

@@ -20,6 +20,7 @@ from skmmcrf.graph_cut import loss_augmented_labeling
 
 INITIAL_WEIGHTS = (1.0, 1.0, 1.0)
 _MAX_PROXIMAL_STEPS = 50
+_ROUNDING = 1e-12
 
 
 class Labelings:
@@ -137,10 +138,7 @@ def solve_program(labelings: Sequence[Labelings], C: float, w: WeightsLike = INI
     array([0.5, 0. , 0. ])
     """
     n_images = len(labelings)
-    counts = [len(stored) for stored in labelings]
-    owners = np.repeat(np.arange(n_images), counts)
-    differences = np.array([d for stored in labelings for d in stored.differences]).reshape(-1, len(w))
-    losses = np.array([loss for stored in labelings for loss in stored.losses], dtype=float)
+    owners, differences, losses = _constraints(labelings, len(w))
 
     planes: dict[bytes, IntArray] = {}
     slopes: list[FloatArray] = []
@@ -174,9 +172,81 @@ def solve_program(labelings: Sequence[Labelings], C: float, w: WeightsLike = INI
     return Solution(
         w=w,
         slack=slack,
-        multipliers=np.split(multipliers, np.cumsum(counts)[:-1]),
+        multipliers=np.split(multipliers, np.cumsum([len(stored) for stored in labelings])[:-1]),
         value=_objective(w, slack, C),
     )
+
+
+def optimality_residuals(solution: Solution, labelings: Sequence[Labelings], C: float) -> dict[str, float]:
+    """Tell how far a solution is from the optimality conditions of (8) over the stored labelings.
+
+    The conditions of Karush, Kuhn and Tucker prove an optimum of this convex program. Each residual is the largest of
+    its kind, relative to the size of the terms of which it is the difference; a residual in w counts by how it moves
+    margins.
+
+    Parameters
+    ----------
+    solution : Solution
+        From `solve_program`.
+    labelings : list of Labelings
+        What was stored then.
+    C : float
+
+    Returns
+    -------
+    dict of str to float
+        "stationarity in w": w - sum_k lambda_k (psi(y_k) - psi(y_n)), which must vanish, or not be negative where a
+        pairwise weight is zero; "stationarity in xi": how much the multipliers of an image exceed C/N; "feasibility":
+        margins missed, negative slacks, multipliers or pairwise weights; "complementarity": multipliers of constraints
+        that do not hold with equality.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> stored = Labelings(np.array([[True]]))
+    >>> stored.add(np.array([[False]]), np.array([2.0, 0.0, 0.0]), 1.0)
+    True
+    >>> solution = solve_program([stored], C=10.0)
+    >>> max(optimality_residuals(solution, [stored], C=10.0).values()) < 1e-12
+    True
+    """
+    owners, differences, losses = _constraints(labelings, len(solution.w))
+    w, slack, multipliers = solution.w, solution.slack, np.concatenate(solution.multipliers)
+    slack_weight = C / len(labelings)
+    margins = differences @ w
+    size = losses + np.abs(margins)
+    missed = losses - margins - slack[owners]
+
+    pull = multipliers @ differences
+    held = (np.arange(len(w)) > 0) & (w == 0)
+    in_w = np.where(held, np.maximum(pull, 0), np.abs(w - pull))
+    reach = np.abs(differences).max(axis=0, initial=0.0)
+    whole_margin = np.divide(losses.max(initial=0.0), reach, out=np.full(len(w), np.inf), where=reach > 0)
+    sums = np.bincount(owners, multipliers, minlength=len(labelings))
+    negative = [-w[1:], -slack, -multipliers / slack_weight]
+    return {
+        "stationarity in w": _largest(in_w, np.abs(w) + multipliers @ np.abs(differences) + whole_margin),
+        "stationarity in xi": _largest(np.maximum(sums - slack_weight, 0), slack_weight),
+        "feasibility": max(_largest(np.maximum(missed, 0), size), *(x.max(initial=0.0) for x in negative)),
+        "complementarity": max(
+            _largest(multipliers * np.abs(missed), slack_weight * size),
+            _largest(np.abs(slack_weight - sums) * slack, slack_weight * losses.max(initial=1.0)),
+        ),
+    }
+
+
+def _largest(residuals: FloatArray, size: FloatArray | float) -> float:
+    """The largest residual relative to its size; 0 over 0 is 0."""
+    size = np.broadcast_to(size, residuals.shape)
+    return float(np.divide(residuals, size, out=np.zeros(residuals.shape), where=residuals > 0).max(initial=0.0))
+
+
+def _constraints(labelings: Sequence[Labelings], n_weights: int) -> tuple[IntArray, FloatArray, FloatArray]:
+    """Of all stored labelings: the number of their image, their differences and their losses."""
+    owners = np.repeat(np.arange(len(labelings)), [len(stored) for stored in labelings])
+    differences = np.array([d for stored in labelings for d in stored.differences]).reshape(-1, n_weights)
+    losses = np.array([loss for stored in labelings for loss in stored.losses], dtype=float)
+    return owners, differences, losses
 
 
 def _objective(w: FloatArray, slack: FloatArray, C: float) -> float:
@@ -220,15 +290,56 @@ def _solve_mean_slack_program(
             break
     multipliers, of_signs = np.split(ridge * multipliers, [len(slopes)])
     multipliers *= C / multipliers.sum()
+    held = np.append(False, of_signs > 0)
+
+    def objective(w: FloatArray) -> float:
+        return float(0.5 * w @ w + C * mean_slack(w))
 
     def mean_slack(w: FloatArray) -> float:
-        return (heights - slopes @ w).max()
+        return float((heights - slopes @ w).max())
 
-    # quadprog's own w loses what is tiny beside xi, the multipliers' w cancels where C is large: take the better one
-    candidates = np.array([multipliers @ slopes, solution[:-1]])
-    candidates[:, 1:] = np.where(of_signs > 0, 0, np.maximum(candidates[:, 1:], 0))
-    w = min(candidates, key=lambda w: 0.5 * w @ w + C * mean_slack(w))
+    # quadprog's w loses what is tiny beside xi, and the multipliers' w cancels where C is large; solving anew for the
+    # constraints found to be active loses nothing, if the right ones were found
+    active = np.flatnonzero(multipliers > _ROUNDING * C)
+    candidates = [(solution[:-1], multipliers), (multipliers @ slopes, multipliers)]
+    candidates.append(_solve_active(slopes, heights, C, active, held))
+    for k, (w, found) in enumerate(candidates):
+        candidates[k] = np.append(w[0], np.where(held[1:], 0, np.maximum(w[1:], 0))), found
+    least = min(objective(w) for w, _ in candidates)
+    good = [c for c in candidates if objective(c[0]) <= least + 1e-11 * abs(least) and (c[1] >= 0).all()]
+    w, multipliers = good[-1]
     return w, scale * mean_slack(w), multipliers / scale
+
+
+def _solve_active(
+    slopes: FloatArray, heights: FloatArray, C: float, active: IntArray, held: BoolArray
+) -> tuple[FloatArray, FloatArray]:
+    """Solve w = multipliers @ slopes, sum(multipliers) = C, heights - slopes @ w = xi on what is active and free."""
+    free = np.flatnonzero(~held)
+    rows = slopes[np.ix_(active, free)]
+    unit = max(C, 1.0)  # the unknowns are w or w / C, and multipliers / C, so that both kinds are of a size
+    matrix = np.block(
+        [
+            [np.eye(len(free)) / unit, -rows.T, np.zeros((len(free), 1))],
+            [rows * (C / unit), np.zeros((len(active), len(active))), np.ones((len(active), 1))],
+            [np.zeros((1, len(free))), np.ones((1, len(active))), np.zeros((1, 1))],
+        ]
+    )
+    right = np.concatenate([np.zeros(len(free)), heights[active], [1.0]])
+    # log-odds can be a million times larger than contrasts: make all rows and columns of a size
+    of_rows = 1 / np.abs(matrix).max(axis=1)
+    matrix *= of_rows[:, np.newaxis]
+    of_columns = 1 / np.maximum(np.abs(matrix).max(axis=0), 1e-300)
+    matrix *= of_columns
+    inverse = np.linalg.pinv(matrix)
+    solution = np.zeros(len(right))
+    for _ in range(4):  # each step corrects multipliers that are tiny beside C
+        solution += inverse @ (of_rows * right - matrix @ solution)
+    solution *= of_columns
+    w, multipliers = np.zeros(len(held)), np.zeros(len(slopes))
+    w[free] = solution[: len(free)] * (C / unit)
+    multipliers[active] = C * solution[len(free) : -1]
+    return w, np.where(np.abs(multipliers) < _ROUNDING * C, np.maximum(multipliers, 0), multipliers)
 
 
 def most_violated(

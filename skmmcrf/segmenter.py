@@ -27,7 +27,7 @@ from skmmcrf.base import NetworkSegmenter
 from skmmcrf.cnn import CNNSegmenter
 from skmmcrf.crf import MaxMarginCRF
 from skmmcrf.joint import train_jointly
-from skmmcrf.loss import MaxMarginLoss
+from skmmcrf.loss import GRADIENTS, MaxMarginLoss
 from skmmcrf.max_margin import INITIAL_WEIGHTS, Labelings
 from skmmcrf.metrics import mean_jaccard
 from skmmcrf.training import resolve_device, seeded
@@ -84,6 +84,8 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         Relative gap between the bounds of (8) at which Algorithm 1 stops.
     max_iter : int, default=100
         Passes of Algorithm 1 at most.
+    gradient : {"envelope", "kkt"}, default="envelope"
+        How joint training gets the gradient of gamma, see `MaxMarginLoss`.
     n_jobs : int, optional
         Processes that cut, as in joblib.
     device : str, default="auto"
@@ -152,6 +154,7 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         "pretrain_learning_rate": [Interval(Real, 0, None, closed="neither")],
         "n_epochs": [Interval(Integral, 0, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "gradient": GRADIENTS,
         "memory": [None, str, HasMethods(["cache"])],
         "warm_start": ["boolean"],
     }
@@ -172,6 +175,7 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         batch_size: int = 10,
         tol: float = 1e-3,
         max_iter: int = 100,
+        gradient: Literal["envelope", "kkt"] = "envelope",
         n_jobs: int | None = None,
         device: str | torch.device = "auto",
         memory: str | Memory | None = None,
@@ -192,6 +196,7 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         self.batch_size = batch_size
         self.tol = tol
         self.max_iter = max_iter
+        self.gradient = gradient
         self.n_jobs = n_jobs
         self.device = device
         self.memory = memory
@@ -316,6 +321,7 @@ class DeepStructuredSegmenter(NetworkSegmenter):
             tol=self.tol,
             max_iter=self.max_iter,
             n_jobs=self.n_jobs,
+            gradient=self.gradient,
         )
         loss.coef_ = crf.coef_
         with seeded(self.random_state) as seed:

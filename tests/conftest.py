@@ -1,10 +1,39 @@
 import itertools
+import os
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
+from skmmcrf import joint, max_margin
 from skmmcrf.datasets import make_phantoms
 from skmmcrf.energy import pairwise_features
+
+# the same problems every time; HYPOTHESIS_PROFILE=search draws others, and more
+settings.register_profile(
+    "suite",
+    max_examples=50,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+settings.register_profile("search", settings.get_profile("suite"), max_examples=1000, derandomize=False)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
+
+
+@pytest.fixture(autouse=True)
+def _every_solve_is_optimal(monkeypatch):
+    """Check the optimality conditions of each program that any test solves."""
+    solve = max_margin.solve_program
+
+    def checked(labelings, C, *args):
+        solution = solve(labelings, C, *args)
+        residuals = max_margin.optimality_residuals(solution, labelings, C)
+        assert max(residuals.values()) <= 1e-8, residuals
+        return solution
+
+    for module in (max_margin, joint):
+        monkeypatch.setattr(module, "solve_program", checked)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from strategies import problems, weights
 
-from skmmcrf.energy import joint_feature, pairwise_features
+from skmmcrf.energy import joint_feature, joint_feature_difference, pairwise_features
 from skmmcrf.graph_cut import loss_augmented_labeling, minimum_cut, minimum_energy_labeling, segment
 
 WEIGHTS = [np.array(w) for w in ([1.0, 0.3, 0.5], [0.2, 2.0, 0.0], [1.0, 0.0, 0.0], [-0.7, 0.4, 0.4], [0.0, 1.0, 1.0])]
@@ -62,3 +64,22 @@ def test_what_is_not_finite_is_refused(value):
         minimum_energy_labeling(np.ones(3), np.array([[0.0, value]]), edges, features)
     with pytest.raises(ValueError, match="must be finite"):
         minimum_cut(np.zeros(2), edges, np.array([value]))
+
+
+@given(problems(max_images=1), weights())
+def test_no_labeling_of_any_problem_is_better(all_labelings, problem, w):
+    log_odds, image, truth = problem.log_odds[0], problem.images[0], problem.truths[0]
+    edges, features = pairwise_features(image, connectivity=problem.connectivity, sigma=problem.sigma)
+
+    def energy(labels):  # less that of the truth, which spares digits
+        return w @ joint_feature_difference(labels, truth, log_odds, edges, features)
+
+    def augmented(labels):
+        return energy(labels) - np.count_nonzero(labels != truth)
+
+    labelings = all_labelings(truth.shape)
+    size = abs(w[0]) * np.abs(log_odds).sum(dtype=float) + (w[1:] @ features).sum() + truth.size
+    found = minimum_energy_labeling(w, log_odds, edges, features)
+    assert energy(found) <= min(map(energy, labelings)) + 1e-12 * size
+    found = loss_augmented_labeling(w, log_odds, truth, edges, features)
+    assert augmented(found) <= min(map(augmented, labelings)) + 1e-12 * size

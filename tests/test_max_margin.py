@@ -1,10 +1,16 @@
+import warnings
+from dataclasses import replace
+
 import cvxpy as cp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
+from strategies import problems
 
 from skmmcrf.energy import joint_feature_difference, pairwise_features
-from skmmcrf.max_margin import Labelings, learn_weights, most_violated, solve_program
+from skmmcrf.max_margin import Labelings, learn_weights, most_violated, optimality_residuals, solve_program
 
 
 def random_program(seed, n_images=6, n_labelings=5, scale=(1.0, 1.0, 1.0)):
@@ -90,27 +96,29 @@ def test_program_equals_an_independent_solver(seed, C):
 @pytest.mark.parametrize("n_images", [1, 2, 30])
 def test_solution_meets_the_optimality_conditions(n_images, scale, C):
     program = random_program(n_images, n_images=n_images, n_labelings=8, scale=np.array(scale))
-    owners, differences, losses = constraints_of(program)
-    solution = solve_program(program, C)
-    w, slack, multipliers = solution.w, solution.slack, np.concatenate(solution.multipliers)
-    # feasible
-    assert (w[1:] >= 0).all()
-    assert (slack >= 0).all()
-    assert (multipliers >= 0).all()
-    size = np.abs(losses) + np.abs(differences) @ np.abs(w)
-    residual = losses - differences @ w - slack[owners]
-    assert (residual <= 1e-9 * size).all()
-    # stationary in w: what is missing are the multipliers of w2 >= 0 and w3 >= 0
-    missing = w - multipliers @ differences
-    size_of_sum = multipliers @ np.abs(differences)
-    assert abs(missing[0]) <= 1e-9 * size_of_sum[0]
-    assert (missing[1:] >= -1e-9 * size_of_sum[1:]).all()
-    assert (np.abs(missing * w)[1:] <= 1e-9 * np.maximum(size_of_sum * np.abs(w), 1e-300)[1:]).all()
-    # stationary in xi, and complementary
-    sums = np.bincount(owners, multipliers)
-    assert (sums <= C / n_images * (1 + 1e-9)).all()
-    assert (np.abs(multipliers * residual) <= 1e-9 * C / n_images * size).all()
-    assert (np.abs((C / n_images - sums) * slack) <= 1e-9 * C / n_images * losses.max()).all()
+    residuals = optimality_residuals(solve_program(program, C), program, C)
+    assert len(residuals) == 4
+    assert max(residuals.values()) <= 1e-8
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("stationarity in w", lambda s: {"w": s.w * 1.1}),
+        ("stationarity in w", lambda s: {"w": s.w + [0, 0, 0.1]}),
+        ("stationarity in xi", lambda s: {"multipliers": [1.001 * m for m in s.multipliers]}),
+        ("feasibility", lambda s: {"slack": 0.999 * s.slack}),
+        ("feasibility", lambda s: {"w": s.w - [0, 0.001 + s.w[1], 0]}),
+        ("complementarity", lambda s: {"slack": 1.001 * s.slack}),
+        ("complementarity", lambda s: {"multipliers": [0.999 * m for m in s.multipliers]}),
+    ],
+)
+def test_residuals_tell_what_is_wrong(name, change):
+    program = random_program(0)
+    solution = solve_program(program, 1.0)
+    assert np.count_nonzero(solution.slack) > 3
+    wrong = replace(solution, **change(solution))
+    assert optimality_residuals(wrong, program, 1.0)[name] > 1e-5
 
 
 def test_program_does_not_depend_on_where_it_begins():
@@ -211,3 +219,69 @@ def test_too_few_passes_are_told():
         solution = learn(*random_learner(0), max_iter=1)
     assert solution.n_iter == 1
     assert solution.dual_gap > 0
+
+
+@given(problems())
+def test_bounds_of_any_problem_close_or_a_warning_says_so(problem):
+    bounds = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        solution = problem.learn(tol=1e-6, max_iter=30, report=lambda n, lower, upper: bounds.append((lower, upper)))
+    lower, upper = np.array(bounds).T
+    rounding = 1e-9 * upper.max()
+    assert (np.diff(lower) >= -rounding).all()
+    assert (lower <= np.minimum.accumulate(upper) + rounding).all()
+    assert solution.value == upper[-1]
+    assert solution.n_iter == len(bounds) <= 30
+    closed = solution.dual_gap <= 1e-6 * solution.value + rounding
+    assert closed or [w.category for w in caught] == [ConvergenceWarning]
+    for values in (solution.w, solution.slack, *solution.multipliers):
+        assert np.isfinite(values).all()
+    assert (solution.w[1:] >= 0).all()
+
+
+def rounding_of_gamma(problem):
+    """Of slacks up to all pixels, times C; no weights at all give C times the pixels."""
+    return 1e-12 * problem.C * max(truth.size for truth in problem.truths)
+
+
+def same_gamma(one, other, problem):
+    return one.value == pytest.approx(other.value, rel=1e-7, abs=rounding_of_gamma(problem))
+
+
+@given(problems())
+def test_gamma_stays_when_labels_are_exchanged_with_the_sign_of_the_log_odds(problem):
+    exchanged = problem.changed(log_odds=[-l for l in problem.log_odds], truths=[~truth for truth in problem.truths])
+    assert same_gamma(problem.learn(), exchanged.learn(), problem)
+
+
+@given(problems())
+def test_gamma_stays_when_images_are_mirrored(problem):
+    mirrored = problem.changed(
+        **{key: [x[:, ::-1] for x in vars(problem)[key]] for key in ("log_odds", "images", "truths")}
+    )
+    assert same_gamma(problem.learn(), mirrored.learn(), problem)
+
+
+@given(problems())
+def test_slacks_are_permuted_with_the_images(problem):
+    turned = problem.changed(**{key: vars(problem)[key][::-1] for key in ("log_odds", "images", "truths")})
+    one, other = problem.learn(), turned.learn()
+    assert same_gamma(one, other, problem)
+    size = problem.C / len(problem.images)
+    np.testing.assert_allclose(size * one.slack, size * other.slack[::-1], atol=1e-6 * max(one.value, 1e-9))
+
+
+@given(problems(), st.integers(0, 2**32 - 1))
+def test_a_constraint_added_to_any_problem_never_lowers_gamma(problem, seed):
+    labelings = [Labelings(truth) for truth in problem.truths]
+    rng = np.random.default_rng(seed)
+    values = []
+    for _ in range(4):
+        for stored, l, image in zip(labelings, problem.log_odds, problem.images):
+            edges, features = pairwise_features(image, connectivity=problem.connectivity, sigma=problem.sigma)
+            labels = rng.uniform(size=stored.truth.shape) < 0.5
+            difference = joint_feature_difference(labels, stored.truth, l, edges, features)
+            stored.add(labels, difference, float(np.count_nonzero(labels != stored.truth)))
+        values.append(solve_program(labelings, problem.C).value)
+    assert (np.diff(values) >= -rounding_of_gamma(problem)).all()
