@@ -33,6 +33,18 @@ def test_three_ways_come_in_the_papers_order(capsys, tmp_path):
     assert Image.open(tmp_path / "three_ways.png").size[0] > 500
 
 
+@pytest.mark.slow
+def test_optimality_is_proved_to_eight_digits(capsys):
+    runpy.run_path(str(EXAMPLES / "check_optimality.py"))
+    _, *table = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert len(table) == 12
+    for _, _, _, residual, gap, linear_system, differences, independent in table:
+        assert max(float(residual), float(gap)) <= 1e-8
+        assert linear_system == "degenerate" or float(linear_system) <= 1e-8
+        assert float(differences) <= 1e-5
+        assert float(independent) <= 1e-7
+
+
 def test_horses_trains_on_a_folder(capsys, tmp_path, monkeypatch):
     X, y = datasets.make_phantoms(5, shape=(32, 48), random_state=0)
     for part, arrays in {"images": X, "masks": y}.items():

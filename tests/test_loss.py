@@ -74,6 +74,39 @@ def test_training_loop_lowers_gamma_and_keeps_w():
     assert (loss.coef_[1:] >= 0).all()
 
 
+@pytest.mark.parametrize("gradient", ["envelope", "kkt"])
+def test_gradcheck(gradient):
+    log_odds, labels, images = batch(seed=3)
+    loss = MaxMarginLoss(0.1, sigma=0.3, tol=0.0, gradient=gradient)
+    assert torch.autograd.gradcheck(lambda l: loss(l, labels, images), log_odds, eps=1e-6, atol=1e-6, rtol=1e-5)
+
+
+def test_both_gradients_agree():
+    gradients = []
+    for gradient in ("envelope", "kkt"):
+        log_odds, labels, images = batch(seed=3)
+        MaxMarginLoss(0.1, sigma=0.3, gradient=gradient)(log_odds, labels, images).backward()
+        gradients.append(log_odds.grad)
+    assert gradients[0].abs().max() > 0
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=0, atol=1e-8 * gradients[0].abs().max().item())
+
+
+def test_a_degenerate_system_warns_and_takes_the_envelope_theorem():
+    log_odds, labels, images = (torch.cat([part.detach(), part.detach()]) for part in batch(seed=3, n=1))
+    gradients = {}
+    for gradient in ("envelope", "kkt"):
+        l = log_odds.clone().requires_grad_()
+        loss = MaxMarginLoss(1.0, sigma=0.3, gradient=gradient)
+        if gradient == "kkt":
+            with pytest.warns(RuntimeWarning, match=r"the envelope theorem gave the gradient: .*active constraint"):
+                value = loss(l, labels, images)
+        else:
+            value = loss(l, labels, images)
+        value.backward()
+        gradients[gradient] = l.grad
+    assert torch.equal(gradients["envelope"], gradients["kkt"])
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e4])
 def test_saturated_float32_gives_finite_gamma_and_gradient(scale):
     log_odds, labels, images = batch()
@@ -110,7 +143,16 @@ def test_batches_that_do_not_fit_are_refused(change, message):
 
 @pytest.mark.parametrize(
     "parameters",
-    [{"C": 0}, {"C": -1.0}, {"connectivity": 6}, {"sigma": "auto"}, {"sigma": 0.0}, {"tol": -1}, {"max_iter": 0}],
+    [
+        {"C": 0},
+        {"C": -1.0},
+        {"connectivity": 6},
+        {"sigma": "auto"},
+        {"sigma": 0.0},
+        {"tol": -1},
+        {"max_iter": 0},
+        {"gradient": "lu"},
+    ],
 )
 def test_parameters_out_of_range_are_refused(parameters):
     with pytest.raises(ValueError, match=f"'{next(iter(parameters))}' parameter of MaxMarginLoss must be"):

@@ -137,6 +137,13 @@ def test_no_joint_epoch_is_piecewise_training(phantoms):
     assert none.objective_ == pytest.approx(piecewise.objective_, rel=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:the envelope theorem gave the gradient:RuntimeWarning")
+def test_the_linear_system_trains_the_same_model(joint, phantoms):
+    by_system = quick(gradient="kkt").fit(*phantoms)
+    assert by_system.objective_ == pytest.approx(joint.objective_, rel=1e-3)
+    np.testing.assert_allclose(by_system.coef_, joint.coef_, rtol=0.05, atol=0.01)
+
+
 def test_memory_pretrains_once_and_changes_nothing(joint, phantoms, tmp_path, monkeypatch):
     fits = []
     fit = CNNSegmenter.fit
@@ -249,6 +256,7 @@ def test_bad_input_is_told_before_training(phantoms, monkeypatch, estimator, cha
         ({"sigma": 0}, "'sigma' parameter"),
         ({"n_epochs": 1.5}, "'n_epochs' parameter"),
         ({"learning_rate": -1e-4}, "'learning_rate' parameter"),
+        ({"gradient": "lu"}, "'gradient' parameter"),
         ({"memory": 3}, "'memory' parameter"),
         ({"weights": "missing.pth"}, "weights: only the FCN-8s networks"),
     ],

@@ -1,0 +1,77 @@
+"""Seconds of the gradient of gamma: by the envelope theorem, and by the paper's linear system.
+
+The programs are random, with as many active labelings as such programs have: each image has one, three have another.
+Medians of several runs, one thread:
+
+    OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python tests/benchmarks/gradient.py
+"""
+
+import argparse
+import time
+
+import numpy as np
+
+from skmmcrf.derivative import DegenerateProgramError, LinearSystem, envelope_gradient
+from skmmcrf.max_margin import Labelings, solve_program
+
+C = 1.0
+
+
+def random_program(n_images, shape, rng, n_labelings=4):
+    """Stored labelings that differ from the truth in about a tenth of the pixels."""
+    labelings = []
+    for _ in range(n_images):
+        truth = rng.uniform(size=shape) < 0.3
+        stored = Labelings(truth)
+        for _ in range(n_labelings):
+            labels = truth ^ (rng.uniform(size=shape) < 0.1)
+            loss = float(np.count_nonzero(labels != truth))
+            stored.add(labels, loss * rng.normal(0.4, 1, size=3), loss)
+        labelings.append(stored)
+    return labelings
+
+
+def median_seconds(function, repeat):
+    seconds = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds))
+
+
+def measure(n_images, shape, repeat, rng):
+    while True:
+        labelings = random_program(n_images, shape, rng)
+        solution = solve_program(labelings, C)
+        try:
+            LinearSystem(solution, labelings, C)
+            break
+        except DegenerateProgramError:
+            continue
+
+    def by_envelope():
+        return [envelope_gradient(solution.w, s, m) for s, m in zip(labelings, solution.multipliers)]
+
+    def by_linear_system():
+        system = LinearSystem(solution, labelings, C)
+        return [system.gradient(n) for n in range(n_images)]
+
+    for one, other in zip(by_envelope(), by_linear_system()):
+        np.testing.assert_allclose(one, other, atol=1e-8 * np.abs(one).max())
+    return median_seconds(by_envelope, repeat), median_seconds(by_linear_system, repeat)
+
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--images", type=int, nargs="*", default=[1, 10, 50])
+parser.add_argument("--repeat", type=int, default=5)
+arguments = parser.parse_args()
+
+print("images     pixels   envelope  linear system  ratio")
+for n_images in arguments.images:
+    for shape in [(32, 32), (64, 64), (128, 128), (180, 240), (256, 256)]:
+        envelope, system = measure(n_images, shape, arguments.repeat, np.random.default_rng(0))
+        print(
+            f"{n_images:6d} {shape[0]:4d} x {shape[1]:3d} {envelope:8.4f} s {system:12.4f} s {system / envelope:6.0f}",
+            flush=True,
+        )
