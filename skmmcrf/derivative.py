@@ -103,9 +103,9 @@ class LinearSystem:
     >>> stored.add(np.array([[False, False]]), np.array([2.0, 0.0, 0.0]), 1.0)
     True
     >>> solution = solve_program([stored], C=0.1)
-    >>> solution.w
+    >>> solution.w.round(6)
     array([0.2, 0. , 0. ])
-    >>> LinearSystem(solution, [stored], C=0.1).gradient(0)
+    >>> LinearSystem(solution, [stored], C=0.1).gradient(0).round(6)
     array([[-0.02,  0.  ]])
     """
 

@@ -1,5 +1,6 @@
 """The examples run as they stand, on small data."""
 
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ def _elsewhere(tmp_path, monkeypatch):
 
 
 def rows(out):
-    return {words[0]: float(words[1]) for line in out.splitlines() if len(words := line.replace(":", "").split()) == 3}
+    return {name: float(score) for name, score in re.findall(r"^ *(\w+): ([\d.]+) %$", out, re.MULTILINE)}
 
 
 @pytest.mark.slow

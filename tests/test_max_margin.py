@@ -88,7 +88,11 @@ def test_program_equals_an_independent_solver(seed, C):
     objective = 0.5 / C * cp.sum_squares(w) + cp.sum(slack) / n_images  # gamma / C, for its absolute tolerance
     margins = [differences @ w >= losses - slack[owners], w[1:] >= 0]
     expected = C * cp.Problem(cp.Minimize(objective), margins).solve(solver=cp.CLARABEL)
-    assert solve_program(program, C).value == pytest.approx(expected, rel=1e-7)
+    solution = solve_program(program, C)
+    assert solution.value == pytest.approx(expected, rel=1e-7)
+    np.testing.assert_allclose(solution.w, w.value, rtol=1e-4, atol=1e-4 * np.abs(solution.w).max())
+    multipliers = C * margins[0].dual_value
+    np.testing.assert_allclose(np.concatenate(solution.multipliers), multipliers, atol=1e-4 * C / n_images)
 
 
 @pytest.mark.parametrize("C", [1e-8, 1e-4, 1.0, 1e4, 1e8])

@@ -41,8 +41,14 @@ def load_image_folder(folder: str | PathLike[str], split: str | None = None, *, 
 
     Examples
     --------
-    >>> data = load_image_folder("weizmann_horse", "train")  # doctest: +SKIP
-    >>> model.fit(data.images, data.masks)  # doctest: +SKIP
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for part, mode in {"images": "RGB", "masks": "1"}.items():
+    ...         (Path(folder) / part).mkdir()
+    ...         Image.new(mode, (8, 6)).save(Path(folder) / part / "horse.png")
+    ...     data = load_image_folder(folder)
+    >>> data.names, data.images[0].shape, data.masks[0].shape
+    (['horse'], (6, 8, 3), (6, 8))
     """
     folder = Path(folder)
     image_files, mask_files = (_files_by_name(folder / part) for part in ("images", "masks"))

@@ -62,16 +62,19 @@ def measure(n_images, shape, repeat, rng):
     return median_seconds(by_envelope, repeat), median_seconds(by_linear_system, repeat)
 
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--images", type=int, nargs="*", default=[1, 10, 50])
-parser.add_argument("--repeat", type=int, default=5)
-arguments = parser.parse_args()
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, nargs="*", default=[1, 10, 50])
+    parser.add_argument("--repeat", type=int, default=5)
+    arguments = parser.parse_args()
 
-print("images     pixels   envelope  linear system  ratio")
-for n_images in arguments.images:
-    for shape in [(32, 32), (64, 64), (128, 128), (180, 240), (256, 256)]:
-        envelope, system = measure(n_images, shape, arguments.repeat, np.random.default_rng(0))
-        print(
-            f"{n_images:6d} {shape[0]:4d} x {shape[1]:3d} {envelope:8.4f} s {system:12.4f} s {system / envelope:6.0f}",
-            flush=True,
-        )
+    print("images     pixels   envelope  linear system  ratio")
+    for n_images in arguments.images:
+        for shape in [(32, 32), (64, 64), (128, 128), (180, 240), (256, 256)]:
+            envelope, system = measure(n_images, shape, arguments.repeat, np.random.default_rng(0))
+            size = f"{n_images:6d} {shape[0]:4d} x {shape[1]:3d}"
+            print(f"{size} {envelope:8.4f} s {system:12.4f} s {system / envelope:6.0f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
