@@ -1,8 +1,9 @@
 """Train the paper's model in its three ways on a folder of photographs, such as the Weizmann horses.
 
 The folder holds images/, masks/ and the lists train.txt and val.txt. The network is an FCN-8s on SqueezeNet 1.1 with
-pretrained weights. Prints the mean Jaccard index of the validation images for CNN only, piecewise and joint training,
-and saves results as in the paper's Fig. 1 and the curves of joint training as in its Fig. 3.
+pretrained weights, unless told otherwise. Prints the mean Jaccard index of the validation images for CNN only,
+piecewise and joint training, and saves results as in the paper's Fig. 1 and the curves of joint training as in its
+Fig. 3.
 """
 
 import argparse
@@ -19,7 +20,10 @@ from skmmcrf.metrics import jaccard_indices, mean_jaccard
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("data", help="folder with images/, masks/, train.txt and val.txt")
-parser.add_argument("--weights", default="imagenet", help="file of a state dict (default: torchvision downloads it)")
+parser.add_argument("--network", default="fcn8s_squeezenet1_1", help="unet, or fcn8s_ and a backbone")
+parser.add_argument(
+    "--weights", default="imagenet", help="the backbone's state dict (default: torchvision downloads it)"
+)
 parser.add_argument("--pretrain-epochs", type=int, default=8)
 parser.add_argument("--epochs", type=int, default=8, help="of joint training")
 parser.add_argument("--learning-rate", type=float, default=2e-4, help="of joint training")
@@ -37,8 +41,8 @@ with tempfile.TemporaryDirectory() as memory:  # so that the three share one pre
     for name, training in {"CNN": "cnn", "piecewise": "piecewise", "joint": "joint"}.items():
         start = time.perf_counter()
         model = DeepStructuredSegmenter(
-            "fcn8s_squeezenet1_1",
-            weights=arguments.weights,
+            arguments.network,
+            weights=None if arguments.network == "unet" else arguments.weights,
             training=training,
             pretrain_epochs=arguments.pretrain_epochs,
             n_epochs=arguments.epochs,
