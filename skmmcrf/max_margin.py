@@ -273,7 +273,8 @@ def _solve_mean_slack_program(
     n_weights = slopes.shape[1]
     if not heights.any():
         return np.zeros(n_weights), 0.0, np.zeros(len(heights))
-    scale = np.linalg.norm(slopes, axis=1).max() or 1.0
+    # slopes below this bound move no margin by a digit
+    scale = max(np.linalg.norm(slopes, axis=1).max(), 1e-8 * np.sqrt(heights.max() / C))
     slopes, heights, C = slopes / scale, heights / scale, C * scale
     # weak enough for xi to get where it wants in few steps, strong enough not to lose digits on the way
     ridge = max(C / (1000 * heights.max()), 0.01)

@@ -144,6 +144,15 @@ def test_program_without_constraints_is_solved_by_no_weights():
         assert solution.value == 0
 
 
+@pytest.mark.parametrize("size", [1e-10, 1e-160, 1e-320])
+def test_differences_may_be_next_to_nothing(size):
+    # as the contrast term is where sigma is small
+    stored = Labelings(np.array([[False, False]]))
+    stored.add(np.array([[True, False]]), np.array([0.0, 0.0, size]), 1.0)
+    stored.add(np.array([[True, True]]), np.array([0.0, 0.0, 0.0]), 2.0)
+    assert solve_program([stored], 10.0).value == pytest.approx(20)
+
+
 def test_a_further_constraint_never_lowers_gamma():
     values = [solve_program(random_program(5, n_labelings=n), 0.5).value for n in (2, 4)]
     program = random_program(5, n_labelings=2)
