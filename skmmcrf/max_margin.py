@@ -265,17 +265,39 @@ def _worst_constraints(violations: FloatArray, owners: IntArray) -> IntArray:
 def _solve_mean_slack_program(
     slopes: FloatArray, heights: FloatArray, C: float
 ) -> tuple[FloatArray, float, FloatArray]:
-    """Solve min_w 1/2 |w|^2 + C xi, xi >= heights - slopes @ w, w_2, w_3, ... >= 0; return w, xi and the multipliers.
-
-    quadprog wants a Hessian of full rank, which xi lacks. So the term in xi - xi' is added, xi' being the last
-    solution, until it does not move: proximal point steps, which end at the optimum without the term.
-    """
-    n_weights = slopes.shape[1]
+    """Solve min 1/2 |w|^2 + C xi, xi >= heights - slopes @ w, w_2, w_3, ... >= 0; return w, xi and the multipliers."""
     if not heights.any():
-        return np.zeros(n_weights), 0.0, np.zeros(len(heights))
+        return np.zeros(slopes.shape[1]), 0.0, np.zeros(len(heights))
     # slopes below this bound move no margin by a digit
     scale = max(np.linalg.norm(slopes, axis=1).max(), 1e-8 * np.sqrt(heights.max() / C))
     slopes, heights, C = slopes / scale, heights / scale, C * scale
+
+    def mean_slack(w: FloatArray) -> float:
+        return float((heights - slopes @ w).max())
+
+    def objective(w: FloatArray) -> float:
+        return float(0.5 * w @ w + C * mean_slack(w))
+
+    w, multipliers, held = _take_proximal_steps(slopes, heights, C)
+    # this w loses what is tiny beside xi, and the multipliers' w cancels where C is large; solving anew for the
+    # constraints found to be active loses nothing, if the right ones were found
+    active = np.flatnonzero(multipliers > _ROUNDING * C)
+    exact_w, exact_multipliers = _solve_active(slopes, heights, C, active, held)
+    candidates = [(w, multipliers), (multipliers @ slopes, multipliers), (exact_w, exact_multipliers)]
+    candidates = [(np.append(w[0], np.where(held[1:], 0, np.maximum(w[1:], 0))), m) for w, m in candidates]
+    least = min(objective(w) for w, _ in candidates)
+    good = [(w, m) for w, m in candidates if objective(w) <= least + 1e-11 * abs(least) and (m >= 0).all()]
+    w, multipliers = good[-1]
+    return w, scale * mean_slack(w), multipliers / scale
+
+
+def _take_proximal_steps(slopes: FloatArray, heights: FloatArray, C: float) -> tuple[FloatArray, FloatArray, BoolArray]:
+    """Solve the same program by quadprog; return w, the multipliers, and which weights are held at zero.
+
+    quadprog wants a Hessian of full rank, which xi lacks. So a small multiple of (xi - xi')^2 is added, xi' being the
+    last solution, until it does not move: proximal point steps, which end at the optimum without the term.
+    """
+    n_weights = slopes.shape[1]
     # weak enough for xi to get where it wants in few steps, strong enough not to lose digits on the way
     ridge = max(C / (1000 * heights.max()), 0.01)
     hessian = np.diag([1 / ridge] * n_weights + [1.0])
@@ -289,27 +311,8 @@ def _solve_mean_slack_program(
         moved, xi = abs(solution[-1] - xi), solution[-1]
         if ridge * moved <= 1e-13 * C:
             break
-    multipliers, of_signs = np.split(ridge * multipliers, [len(slopes)])
-    multipliers *= C / multipliers.sum()
-    held = np.append(False, of_signs > 0)
-
-    def objective(w: FloatArray) -> float:
-        return float(0.5 * w @ w + C * mean_slack(w))
-
-    def mean_slack(w: FloatArray) -> float:
-        return float((heights - slopes @ w).max())
-
-    # quadprog's w loses what is tiny beside xi, and the multipliers' w cancels where C is large; solving anew for the
-    # constraints found to be active loses nothing, if the right ones were found
-    active = np.flatnonzero(multipliers > _ROUNDING * C)
-    candidates = [(solution[:-1], multipliers), (multipliers @ slopes, multipliers)]
-    candidates.append(_solve_active(slopes, heights, C, active, held))
-    for k, (w, found) in enumerate(candidates):
-        candidates[k] = np.append(w[0], np.where(held[1:], 0, np.maximum(w[1:], 0))), found
-    least = min(objective(w) for w, _ in candidates)
-    good = [c for c in candidates if objective(c[0]) <= least + 1e-11 * abs(least) and (c[1] >= 0).all()]
-    w, multipliers = good[-1]
-    return w, scale * mean_slack(w), multipliers / scale
+    of_planes, of_signs = np.split(multipliers, [len(slopes)])
+    return solution[:-1], of_planes * (C / of_planes.sum()), np.append(False, of_signs > 0)
 
 
 def _solve_active(
