@@ -181,7 +181,8 @@ def test_diffcp_agrees():
     """An independent derivative of (8): cvxpylayers differentiates the optimum of a cone program with diffcp."""
     import cvxpy as cp
     import torch
-    from cvxpylayers.torch import CvxpyLayer
+
+    layers = pytest.importorskip("cvxpylayers.torch", reason="cvxpylayers 1 needs Python 3.11")
 
     log_odds, images, truths = problem(1)
     C = 0.05
@@ -193,7 +194,7 @@ def test_diffcp_agrees():
     w, slack, differences = cp.Variable(3), cp.Variable(len(labelings)), cp.Parameter((len(owners), 3))
     constraints = [differences @ w >= losses - slack[owners], slack >= 0, w[1:] >= 0]
     objective = cp.Minimize(0.5 * cp.sum_squares(w) + C / len(labelings) * cp.sum(slack))
-    layer = CvxpyLayer(cp.Problem(objective, constraints), parameters=[differences], variables=[w, slack])
+    layer = layers.CvxpyLayer(cp.Problem(objective, constraints), parameters=[differences], variables=[w, slack])
     values = torch.tensor(np.array(stored), requires_grad=True)
     w_star, slack_star = layer(values, solver_args={"eps": 1e-10, "max_iters": 100_000})
     gamma = 0.5 * (w_star**2).sum() + C / len(labelings) * slack_star.sum()
