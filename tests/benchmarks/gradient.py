@@ -1,4 +1,4 @@
-"""Seconds of the gradient of gamma: by the envelope theorem, and by the paper's linear system.
+"""Milliseconds of the gradient of gamma: by the envelope theorem, and by the paper's linear system.
 
 The programs are random, with as many active labelings as such programs have: each image has one, three have another.
 Medians of several runs, one thread:
@@ -73,7 +73,7 @@ def main():
         for shape in [(32, 32), (64, 64), (128, 128), (180, 240), (256, 256)]:
             envelope, system = measure(n_images, shape, arguments.repeat, np.random.default_rng(0))
             size = f"{n_images:6d} {shape[0]:4d} x {shape[1]:3d}"
-            print(f"{size} {envelope:8.4f} s {system:12.4f} s {system / envelope:6.0f}", flush=True)
+            print(f"{size} {1e3 * envelope:7.2f} ms {1e3 * system:11.2f} ms {system / envelope:6.0f}", flush=True)
 
 
 if __name__ == "__main__":
