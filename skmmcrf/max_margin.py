@@ -471,7 +471,7 @@ def learn_weights(
         else:
             warnings.warn(
                 f"Algorithm 1 did not converge in max_iter={max_iter} passes: gamma is between {lower:.6g} and "
-                f"{upper:.6g}. Increase max_iter or tol.",
+                f"{upper:.6g}, a relative gap of {(upper - lower) / upper:.2g}. Increase max_iter or tol.",
                 ConvergenceWarning,
                 stacklevel=2,
             )
