@@ -83,3 +83,16 @@ def test_no_labeling_of_any_problem_is_better(all_labelings, problem, w):
     assert energy(found) <= min(map(energy, labelings)) + 1e-12 * size
     found = loss_augmented_labeling(w, log_odds, truth, edges, features)
     assert augmented(found) <= min(map(augmented, labelings)) + 1e-12 * size
+
+
+@given(problems(max_images=1), weights())
+def test_mirroring_any_image_mirrors_the_result(problem, w):
+    log_odds, image = problem.log_odds[0], problem.images[0]
+    crf = {"connectivity": problem.connectivity, "sigma": problem.sigma}
+    edges, features = pairwise_features(image, **crf)
+    found = minimum_energy_labeling(w, log_odds, edges, features)
+    mirrored = minimum_energy_labeling(w, log_odds[:, ::-1], *pairwise_features(image[:, ::-1], **crf))[:, ::-1]
+    # labelings of equal energy may be exchanged
+    size = abs(w[0]) * np.abs(log_odds).sum(dtype=float) + (w[1:] @ features).sum()
+    difference = joint_feature_difference(mirrored, found, log_odds, edges, features)
+    assert abs(w @ difference) <= 1e-12 * size
