@@ -1,12 +1,15 @@
 """Names of the types that many signatures share."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import nn
+
+if TYPE_CHECKING:
+    from skmmcrf.truth import Truth
 
 # arrays by their kind, of any precision
 BoolArray: TypeAlias = NDArray[np.bool_]
@@ -14,12 +17,12 @@ IntArray: TypeAlias = NDArray[np.integer]
 FloatArray: TypeAlias = NDArray[np.floating]
 
 # what users give: one array, or a sequence of arrays whose sizes may differ
-ImagesLike: TypeAlias = np.ndarray | Sequence[ArrayLike]
-LabelsLike: TypeAlias = np.ndarray | Sequence[ArrayLike]
+ImagesLike: TypeAlias = np.ndarray | Sequence[Any]
+LabelsLike: TypeAlias = np.ndarray | Sequence[Any]
 LabelledImagesLike: TypeAlias = tuple[ImagesLike, LabelsLike]
 
 # what skmmcrf.validation makes of them
-LabelledImages: TypeAlias = tuple[list[np.ndarray], list[BoolArray]]
+LabelledImages: TypeAlias = tuple[Sequence[np.ndarray], list["Truth"]]
 
 # the same of torch, for those who train by themselves
 TensorsLike: TypeAlias = torch.Tensor | Sequence[torch.Tensor]

@@ -1,40 +1,86 @@
 """What all estimators of the package share."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 from sklearn.base import BaseEstimator
-from sklearn.utils import Tags
+from sklearn.model_selection import train_test_split
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
+from skorch.callbacks import Callback
 
-from skmmcrf._typing import ImagesLike, LabelsLike
-from skmmcrf.metrics import mean_jaccard
-from skmmcrf.training import compute_log_odds, resolve_device
-from skmmcrf.validation import as_given, check_images, check_labels, scale_image
+from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, LabelledImages, LabelledImagesLike, LabelsLike
+from skmmcrf.augmentation import build_augmentation
+from skmmcrf.metrics import mean_of_defined
+from skmmcrf.sequences import Mapped
+from skmmcrf.training import (
+    AugmentedDataset,
+    ImageDataset,
+    KeepBest,
+    compute_log_odds,
+    indices_of_truths,
+    resolve_device,
+    run_network,
+)
+from skmmcrf.truth import Truth
+from skmmcrf.validation import (
+    LABEL_CONSTRAINTS,
+    as_given,
+    check_class_weight,
+    check_images,
+    check_labelled_images,
+    check_sample_weight,
+    check_validation_data,
+    is_lazy,
+)
 
 
 class BaseSegmenter(BaseEstimator):
     """Base of estimators that give every pixel of an image a label."""
 
-    def score(self, X: ImagesLike, y: LabelsLike) -> float:
+    def score(self, X: ImagesLike, y: LabelsLike | None = None, sample_weight: ArrayLike | None = None) -> float:
         """Mean Jaccard index of the predictions.
 
         Parameters
         ----------
-        X : array of shape (n, H, W[, channels]) or list of arrays
-            Images.
-        y : array of shape (n, H, W) or list of arrays
-            Labels, 0 or 1.
+        X : array of shape (n, H, W[, channels]) or sequence
+            Images, as in fit.
+        y : array of shape (n, H, W) or sequence
+            Labels, as in fit.
+        sample_weight : array of shape (n,), optional
+            What each image counts.
 
         Returns
         -------
         float
-            Between 0 and 1. Images whose truth and prediction are both empty are left out; NaN if all are.
+            Between 0 and 1. Unlabelled pixels count nothing. Images whose truth and prediction are both empty are left
+            out; NaN if all are.
         """
-        labels = check_labels(y, check_images(X))
-        return mean_jaccard(labels, self.predict(X))
+        check_is_fitted(self)
+        _, truths = check_labelled_images(X, y, n_channels=self.n_channels_in_, **self._reading_of_labels())
+        weights = check_sample_weight(sample_weight, len(truths))
+        labelings = (np.asarray(labels) == self.pos_label for labels in self.predict(X))
+        return mean_of_defined(indices_of_truths(truths, labelings), weights)
+
+    def _reading_of_labels(self) -> dict[str, Any]:
+        return {"pos_label": self.pos_label, "ignore_label": self.ignore_label}
+
+    def _weigh(self, truths: Sequence[Truth], sample_weight: ArrayLike | None) -> FloatArray:
+        """Set what images and pixels count; give the weights of both classes."""
+        for truth, weight in zip(truths, check_sample_weight(sample_weight, len(truths))):
+            truth.weight = float(weight)
+        class_weight = check_class_weight(self.class_weight, truths, self.pos_label)
+        for truth in truths:
+            truth.class_weight = class_weight
+        return np.array(class_weight)
+
+    def _as_labels(self, labeling: BoolArray) -> NDArray[np.uint8]:
+        return labeling.astype(np.uint8) * np.uint8(self.pos_label)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -45,42 +91,94 @@ class BaseSegmenter(BaseEstimator):
 
 
 class NetworkSegmenter(BaseSegmenter):
-    """Base of segmenters with a fitted `network_` and the parameters `batch_size` and `device`."""
+    """Base of segmenters with a fitted `network_`, and what they share of its training."""
+
+    _parameter_constraints = {
+        **LABEL_CONSTRAINTS,
+        "augmentation": [StrOptions({"flip", "standard"}), callable, None],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither"), None],
+        "early_stopping": ["boolean"],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "callbacks": [list, None],
+    }
 
     def decision_function(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:
         """Compute the log-odds of foreground.
 
         Parameters
         ----------
-        X : array of shape (n, H, W) or (n, H, W, channels), or list of arrays (H, W[, channels])
+        X : array of shape (n, H, W) or (n, H, W, channels), or sequence
+            Images, as in fit.
 
         Returns
         -------
         ndarray of float32 and shape (n, H, W), or list of ndarray of shape (H, W)
         """
-        log_odds, _ = self._run_network(X)
-        return as_given(log_odds, X)
+        return as_given([log_odds for log_odds, _ in self._run_network(X)], X)
 
     def predict_proba(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:
         """Compute the probabilities of background and foreground.
 
         Parameters
         ----------
-        X : array of shape (n, H, W) or (n, H, W, channels), or list of arrays (H, W[, channels])
+        X : array of shape (n, H, W) or (n, H, W, channels), or sequence
+            Images, as in fit.
 
         Returns
         -------
         ndarray of float32 and shape (n, H, W, 2), or list of ndarray of shape (H, W, 2)
         """
-        log_odds, _ = self._run_network(X)
-        return as_given([expit(np.stack([-l, l], axis=-1)) for l in log_odds], X)
+        return as_given([expit(np.stack([-l, l], axis=-1)) for l, _ in self._run_network(X)], X)
 
-    def _run_network(self, X: ImagesLike) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
-        """Log-odds (H, W) of all images, and the images (H, W, channels) scaled to [0, 1]."""
+    def _run_network(self, X: ImagesLike) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """Log-odds (H, W) and image (H, W, channels) scaled to [0, 1], one image after the other."""
         check_is_fitted(self)
-        images = check_images(X, n_channels=self.n_channels_in_)
-        return self._log_odds(images), [scale_image(image) for image in images]
+        return self._results(check_images(X, n_channels=self.n_channels_in_))
 
-    def _log_odds(self, images: Sequence[np.ndarray]) -> list[NDArray[np.float32]]:
+    def _results(self, images: Sequence[np.ndarray]) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        device = resolve_device(self.device)
+        return run_network(self.network_, images, batch_size=self.batch_size, device=device)
+
+    def _log_odds(self, images: Sequence[np.ndarray]) -> Sequence[NDArray[np.float32]]:
         device = resolve_device(self.device)
         return compute_log_odds(self.network_, images, batch_size=self.batch_size, device=device)
+
+    def _check_data(
+        self,
+        X: ImagesLike,
+        y: LabelsLike | None,
+        sample_weight: ArrayLike | None,
+        validation_data: LabelledImagesLike | None,
+    ) -> tuple[Sequence[np.ndarray], list[Truth], LabelledImages | None]:
+        """Images and truths for training, with their weights, and those for validation."""
+        images, truths = check_labelled_images(X, y, **self._reading_of_labels())
+        sample_weight = check_sample_weight(sample_weight, len(images))
+        n_channels = images[0].shape[-1]
+        validation = check_validation_data(validation_data, n_channels, **self._reading_of_labels())
+        if validation is None and self.validation_fraction is not None:
+            kept, held_out = train_test_split(
+                np.arange(len(images)),
+                test_size=self.validation_fraction,
+                random_state=check_random_state(self.random_state),
+            )
+            validation = _chosen(images, held_out), [truths[n] for n in held_out]
+            images, truths = _chosen(images, kept), [truths[n] for n in kept]
+            sample_weight = sample_weight[kept]
+        if validation is None and self.early_stopping:
+            raise ValueError("early_stopping needs validation images: give validation_data or validation_fraction")
+        self._weigh(truths, sample_weight)
+        if self.augmentation is not None:  # try it before the work begins
+            self._training_set(images, truths)[0]
+        return images, truths, validation
+
+    def _training_set(self, images: Sequence[np.ndarray], truths: Sequence[Truth]) -> ImageDataset:
+        augmentation = build_augmentation(self.augmentation)
+        return ImageDataset(images, truths) if augmentation is None else AugmentedDataset(images, truths, augmentation)
+
+    def _keep_best(self, at_start: float | None = None) -> list[tuple[str, Callback]]:
+        """The callback of early stopping."""
+        return [("keep_best", KeepBest(self.n_iter_no_change, at_start))] if self.early_stopping else []
+
+
+def _chosen(images: Sequence[np.ndarray], numbers: NDArray[np.int_]) -> Sequence[np.ndarray]:
+    return Mapped(images.__getitem__, numbers.tolist()) if is_lazy(images) else [images[n] for n in numbers]

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from numbers import Integral, Real
 from os import PathLike
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval
-from skorch.callbacks import Callback, LRScheduler
+from numpy.typing import ArrayLike
+from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 from torch.nn import functional as F
 
@@ -19,27 +20,31 @@ from skmmcrf._typing import (
     NetworkLike,
     RandomStateLike,
 )
+from skmmcrf.augmentation import Augmentation
 from skmmcrf.base import NetworkSegmenter
 from skmmcrf.networks import build_network
+from skmmcrf.progress import epoch_progress
 from skmmcrf.training import (
-    ImageDataset,
+    SCHEDULES,
+    FreezeBackbone,
     JaccardOfNetwork,
-    Progress,
     SegmentationNet,
     compute_log_odds,
     history_rows,
+    learning_rate_schedule,
     resolve_device,
     seeded,
     segmentation_net,
 )
-from skmmcrf.validation import as_given, check_images, check_labels, check_validation_data
+from skmmcrf.truth import Truth
+from skmmcrf.validation import as_given
 
 
 class CNNSegmenter(NetworkSegmenter):
     """Segmentation by a network alone, trained by the pixelwise log-likelihood.
 
-    Training minimises the mean negative log-likelihood of the pixels with AdamW and a one-cycle schedule of the
-    learning rate. A pixel is foreground where its log-odds are positive.
+    Training minimises the mean negative log-likelihood of the pixels with AdamW. A pixel is foreground where its
+    log-odds are positive.
 
     Parameters
     ----------
@@ -47,7 +52,8 @@ class CNNSegmenter(NetworkSegmenter):
         "unet", small and for training from scratch; "fcn8s_" with the name of a torchvision backbone, as in
         "fcn8s_vgg16" (the paper's) or "fcn8s_squeezenet1_1"; a module, or a function of the number of channels that
         gives one. Modules take images (n, channels, H, W) scaled to [0, 1] and give log-odds (n, 1, H, W); if sizes
-        must be multiples of some number, that is their attribute `size_divisor`.
+        must be multiples of some number, that is their attribute `size_divisor`, and what was pretrained of them is
+        their attribute `backbone`.
     weights : None, "imagenet" or path, default=None
         Weights of a torchvision backbone: random, those for ImageNet (torchvision downloads them), or the file of a
         state dict. Batch-norm statistics that were loaded are kept.
@@ -55,21 +61,47 @@ class CNNSegmenter(NetworkSegmenter):
         Passes over the images.
     learning_rate : float, default=1e-3
         The peak of the schedule.
+    schedule : {"one_cycle", "linear", "cosine", "constant"}, default="one_cycle"
+        How the learning rate goes: up and down again, down to zero from the start, or not at all.
     batch_size : int, default=10
         Images in a step.
+    freeze_epochs : int, default=0
+        Epochs at the start during which the backbone of the network stays as it is.
+    augmentation : {"flip", "standard"}, callable or None, default=None
+        Random changes of the training images: "flip" mirrors them; "standard" also scales, shifts and turns them and
+        changes contrast and brightness (`skmmcrf.augmentation.build_augmentation`). Or a transform of an image and its
+        mask together, as those of torchvision.transforms.v2 are: it is given a `tv_tensors.Image` (channels, H, W) and
+        a `tv_tensors.Mask` (H, W) of 0, 1, and 255 where unlabelled.
+    pos_label : int, default=1
+        The label of foreground in y and in predictions; 255 for masks of 0 and 255.
+    ignore_label : int, None or "auto", default="auto"
+        The label of unlabelled pixels, which do not count; "auto" is 255 where that is not `pos_label`.
+    class_weight : dict, "balanced" or None, default=None
+        What a pixel counts by its true label, as {0: 1.0, 1: 5.0}; "balanced" lets both classes count alike.
+    validation_fraction : float or None, default=None
+        Share of the images that is held out for validation if fit is given no `validation_data`.
+    early_stopping : bool, default=False
+        Whether to stop when the Jaccard index of the validation images rises no more, and to keep the network of the
+        epoch at which it was best.
+    n_iter_no_change : int, default=5
+        Epochs without a rise after which that happens.
+    callbacks : list of skorch callbacks or None, default=None
+        Called in training, after those of the estimator; see `skorch.callbacks`.
     device : str, default="auto"
         "auto", "cpu", "cuda", ...; "auto" is a graphics processor if there is one.
     random_state : int, RandomState or None, default=None
         Of the network's first weights and the order of images.
     verbose : int, default=0
-        Whether fit prints a line after each epoch.
+        1 prints a line after each epoch, 2 shows a progress bar.
 
     Attributes
     ----------
     network_ : torch.nn.Module
         The trained network, on the CPU.
     classes_ : ndarray
-        The labels, 0 and 1.
+        The labels, 0 and `pos_label`.
+    class_weight_ : ndarray of shape (2,)
+        The weight of a pixel of either.
     n_channels_in_ : int
         Channels of the images.
     n_iter_ : int
@@ -89,11 +121,14 @@ class CNNSegmenter(NetworkSegmenter):
     """
 
     _parameter_constraints = {
+        **NetworkSegmenter._parameter_constraints,
         "network": [str, nn.Module, callable],
         "weights": [None, str, PathLike],
         "n_epochs": [Interval(Integral, 0, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "schedule": [StrOptions(set(SCHEDULES))],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "freeze_epochs": [Interval(Integral, 0, None, closed="left")],
         "device": [str, torch.device],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
@@ -106,7 +141,17 @@ class CNNSegmenter(NetworkSegmenter):
         weights: str | PathLike[str] | None = None,
         n_epochs: int = 20,
         learning_rate: float = 1e-3,
+        schedule: Literal["one_cycle", "linear", "cosine", "constant"] = "one_cycle",
         batch_size: int = 10,
+        freeze_epochs: int = 0,
+        augmentation: Literal["flip", "standard"] | Augmentation | None = None,
+        pos_label: int = 1,
+        ignore_label: int | Literal["auto"] | None = "auto",
+        class_weight: dict[int, float] | Literal["balanced"] | None = None,
+        validation_fraction: float | None = None,
+        early_stopping: bool = False,
+        n_iter_no_change: int = 5,
+        callbacks: list[Any] | None = None,
         device: str | torch.device = "auto",
         random_state: RandomStateLike = None,
         verbose: int = 0,
@@ -115,20 +160,41 @@ class CNNSegmenter(NetworkSegmenter):
         self.weights = weights
         self.n_epochs = n_epochs
         self.learning_rate = learning_rate
+        self.schedule = schedule
         self.batch_size = batch_size
+        self.freeze_epochs = freeze_epochs
+        self.augmentation = augmentation
+        self.pos_label = pos_label
+        self.ignore_label = ignore_label
+        self.class_weight = class_weight
+        self.validation_fraction = validation_fraction
+        self.early_stopping = early_stopping
+        self.n_iter_no_change = n_iter_no_change
+        self.callbacks = callbacks
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X: ImagesLike, y: LabelsLike, validation_data: LabelledImagesLike | None = None) -> "CNNSegmenter":
+    def fit(
+        self,
+        X: ImagesLike,
+        y: LabelsLike | None = None,
+        *,
+        sample_weight: ArrayLike | None = None,
+        validation_data: LabelledImagesLike | None = None,
+    ) -> "CNNSegmenter":
         """Train the network.
 
         Parameters
         ----------
-        X : array of shape (n, H, W) or (n, H, W, channels), or list of arrays (H, W[, channels])
-            Images of bool, uint8, uint16 or float.
-        y : array of shape (n, H, W) or list of arrays (H, W)
-            Labels, 0 or 1.
+        X : array of shape (n, H, W) or (n, H, W, channels), or sequence
+            Images of bool, uint8, uint16 or float. Entries of a sequence are arrays (H, W[, channels]) whose sizes may
+            differ, tensors ([channels, ]H, W), PIL images, or paths of image files. Files, and sequences other than
+            lists and tuples, such as datasets of torch, are read as they are needed.
+        y : array of shape (n, H, W), or sequence
+            Labels: arrays or tensors (H, W), PIL images or paths of mask files; or None if X is a dataset of pairs.
+        sample_weight : array of shape (n,), optional
+            What each image counts.
         validation_data : tuple (X, y), optional
             Images and labels whose Jaccard index is recorded after each epoch.
 
@@ -143,17 +209,27 @@ class CNNSegmenter(NetworkSegmenter):
             give one log-odds map.
         """
         self._validate_params()
-        images = check_images(X)
-        labels = check_labels(y, images)
-        n_channels = images[0].shape[-1]
-        validation_data = check_validation_data(validation_data, n_channels)
+        return self.learn(*self._check_data(X, y, sample_weight, validation_data))
+
+    def learn(
+        self, images: Sequence[np.ndarray], truths: Sequence[Truth], validation_data: LabelledImages | None
+    ) -> "CNNSegmenter":
+        """Train the network on checked data.
+
+        Parameters
+        ----------
+        images : sequence of ndarray of shape (H, W, channels)
+        truths : list of Truth
+            With the weights of images and pixels.
+        validation_data : None or tuple of such images and truths
+
+        Returns
+        -------
+        self
+        """
         device = resolve_device(self.device)
         with seeded(self.random_state) as seed:
-            network = build_network(self.network, n_channels, self.weights)
-            try:
-                compute_log_odds(network, images[:1], batch_size=1, device=device)
-            except RuntimeError as error:
-                raise ValueError(f"network: it can't take an image of shape {images[0].shape}: {error}") from error
+            network = self.build(images[0])
             net = segmentation_net(
                 SegmentationNet,
                 network,
@@ -167,60 +243,91 @@ class CNNSegmenter(NetworkSegmenter):
                 batch_size=self.batch_size,
                 callbacks=self._callbacks(len(images), validation_data),
             )
-            net.fit(ImageDataset(images, labels))
+            if self.n_epochs:
+                net.fit(self._training_set(images, truths))
         self.network_ = network.eval().cpu()
-        self.history_ = history_rows(net, stage="cnn")
+        self.history_ = history_rows(net, stage="cnn") if self.n_epochs else []
         self.n_iter_ = len(self.history_)
-        self.n_channels_in_ = n_channels
-        self.classes_ = np.array([0, 1])
+        self.n_channels_in_ = images[0].shape[-1]
+        self.classes_ = np.array([0, self.pos_label])
+        self.class_weight_ = np.array(truths[0].class_weight)
         return self
 
-    def _callbacks(self, n_images: int, validation_data: LabelledImages | None) -> list[tuple[str, Callback]]:
+    def build(self, image: np.ndarray) -> nn.Module:
+        """Make the network as it is before training, and try it.
+
+        Parameters
+        ----------
+        image : ndarray of shape (H, W, channels)
+
+        Returns
+        -------
+        torch.nn.Module
+
+        Raises
+        ------
+        ValueError, TypeError
+            If there is no such network, or it can't take such images, or does not give one log-odds map.
+        """
+        network = build_network(self.network, image.shape[-1], self.weights)
+        try:
+            compute_log_odds(network, [image], batch_size=1, device=resolve_device(self.device))
+        except RuntimeError as error:
+            raise ValueError(f"network: it can't take an image of shape {image.shape}: {error}") from error
+        if self.freeze_epochs and not isinstance(getattr(network, "backbone", None), nn.Module):
+            raise ValueError("freeze_epochs: the network has no backbone to freeze, a module as its attribute")
+        return network
+
+    def _callbacks(self, n_images: int, validation_data: LabelledImages | None) -> list[Any]:
         n_steps = self.n_epochs * -(-n_images // self.batch_size)
-        schedule = LRScheduler(
-            torch.optim.lr_scheduler.OneCycleLR,
-            max_lr=self.learning_rate,
-            total_steps=n_steps + 1,
-            step_every="batch",
-        )
-        callbacks = [("schedule", schedule), ("jaccard", JaccardOfNetwork(validation_data))]
-        return callbacks + ([("progress", Progress("pretraining"))] if self.verbose else [])
+        schedule = learning_rate_schedule(self.schedule, self.learning_rate, n_steps)
+        callbacks: list[Any] = [("schedule", schedule)] if schedule else []
+        callbacks += [("freeze", FreezeBackbone(self.freeze_epochs))] if self.freeze_epochs else []
+        callbacks += [("jaccard", JaccardOfNetwork(validation_data))]
+        return callbacks + self._keep_best() + epoch_progress("pretraining", self.verbose) + (self.callbacks or [])
 
     def predict(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:
         """Label the pixels.
 
         Parameters
         ----------
-        X : array of shape (n, H, W) or (n, H, W, channels), or list of arrays (H, W[, channels])
+        X : array of shape (n, H, W) or (n, H, W, channels), or sequence
+            Images, as in fit.
 
         Returns
         -------
         ndarray of uint8 and shape (n, H, W), or list of ndarray of shape (H, W)
-            Labels, 0 or 1.
+            Labels, 0 or `pos_label`.
         """
-        log_odds, _ = self._run_network(X)
-        return as_given([(l > 0).astype(np.uint8) for l in log_odds], X)
+        return as_given([self._as_labels(log_odds > 0) for log_odds, _ in self._run_network(X)], X)
 
     def transform(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:
         """Stack log-odds and images, as `MaxMarginCRF` takes them.
 
         Parameters
         ----------
-        X : array of shape (n, H, W) or (n, H, W, channels), or list of arrays (H, W[, channels])
+        X : array of shape (n, H, W) or (n, H, W, channels), or sequence
+            Images, as in fit.
 
         Returns
         -------
         ndarray of float32 and shape (n, H, W, 1 + channels), or list of ndarray of shape (H, W, 1 + channels)
             Log-odds in channel 0, the image scaled to [0, 1] in the others.
         """
-        log_odds, images = self._run_network(X)
-        return as_given([np.dstack([l, image]) for l, image in zip(log_odds, images)], X)
+        return as_given([np.dstack(pair) for pair in self._run_network(X)], X)
 
 
 class PixelwiseLogLikelihood(nn.Module):
-    """Mean negative log-likelihood of the pixels of an image, averaged over the images."""
+    """Negative log-likelihood of the labelled pixels, in the mean over an image's, and over the images.
 
-    def forward(self, log_odds: Sequence[torch.Tensor], labels: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Compute it from lists of log-odds and of labels (H, W)."""
-        losses = [F.binary_cross_entropy_with_logits(l, label.to(l)) for l, label in zip(log_odds, labels)]
+    Pixels and images count by their weights.
+    """
+
+    def forward(self, log_odds: Sequence[torch.Tensor], truths: Sequence[Truth]) -> torch.Tensor:
+        """Compute it from a list of log-odds (H, W) and their truths."""
+        losses = []
+        for l, truth in zip(log_odds, truths):
+            labels, weights = (torch.from_numpy(a).to(l) for a in (truth.foreground, truth.pixel_weights))
+            total = F.binary_cross_entropy_with_logits(l, labels, weights, reduction="sum")
+            losses.append(truth.weight * total / max(int(truth.labelled.sum()), 1))
         return torch.stack(losses).mean()

@@ -1,9 +1,10 @@
 """The conditional random field as an estimator on given log-odds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
 from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, LabelsLike, WeightsLike
@@ -11,7 +12,9 @@ from skmmcrf.base import BaseSegmenter
 from skmmcrf.energy import estimate_sigma
 from skmmcrf.graph_cut import segment
 from skmmcrf.max_margin import INITIAL_WEIGHTS, Labelings, learn_weights
-from skmmcrf.validation import CRF_CONSTRAINTS, as_given, check_images, check_labels
+from skmmcrf.progress import pass_progress
+from skmmcrf.sequences import Mapped
+from skmmcrf.validation import CRF_CONSTRAINTS, LABEL_CONSTRAINTS, as_given, check_images, check_labelled_images
 
 
 class MaxMarginCRF(BaseSegmenter):
@@ -34,12 +37,19 @@ class MaxMarginCRF(BaseSegmenter):
         Relative gap between the bounds of the objective at which learning stops.
     max_iter : int, default=100
         Passes over the images at most.
+    pos_label : int, default=1
+        The label of foreground in y and in predictions.
+    ignore_label : int, None or "auto", default="auto"
+        The label of unlabelled pixels; "auto" is 255 where that is not `pos_label`. They count nothing in the Hamming
+        distance, and are given the labels of least energy.
+    class_weight : dict, "balanced" or None, default=None
+        What a wrong pixel counts in the Hamming distance by its true label; "balanced" lets both classes count alike.
     n_jobs : int, optional
         Processes that cut, as in joblib.
     warm_start : bool, default=False
         Whether fit starts from the weights of the last fit.
     verbose : int, default=0
-        Whether fit prints a line after each pass.
+        1 prints a line after each pass, 2 shows a progress bar.
 
     Attributes
     ----------
@@ -55,7 +65,9 @@ class MaxMarginCRF(BaseSegmenter):
         lambda, the multipliers of the labelings stored for each training image.
     sigma_ : float
     classes_ : ndarray
-        The labels, 0 and 1.
+        The labels, 0 and `pos_label`.
+    class_weight_ : ndarray of shape (2,)
+        The weight of a pixel of either.
     n_channels_in_ : int
         Channels of Z.
     n_iter_ : int
@@ -80,7 +92,7 @@ class MaxMarginCRF(BaseSegmenter):
     True
     """
 
-    _parameter_constraints = {**CRF_CONSTRAINTS, "warm_start": ["boolean"], "verbose": ["verbose"]}
+    _parameter_constraints = {**CRF_CONSTRAINTS, **LABEL_CONSTRAINTS, "warm_start": ["boolean"], "verbose": ["verbose"]}
 
     def __init__(
         self,
@@ -90,6 +102,9 @@ class MaxMarginCRF(BaseSegmenter):
         sigma: float | Literal["auto"] = "auto",
         tol: float = 1e-3,
         max_iter: int = 100,
+        pos_label: int = 1,
+        ignore_label: int | Literal["auto"] | None = "auto",
+        class_weight: dict[int, float] | Literal["balanced"] | None = None,
         n_jobs: int | None = None,
         warm_start: bool = False,
         verbose: int = 0,
@@ -99,11 +114,14 @@ class MaxMarginCRF(BaseSegmenter):
         self.sigma = sigma
         self.tol = tol
         self.max_iter = max_iter
+        self.pos_label = pos_label
+        self.ignore_label = ignore_label
+        self.class_weight = class_weight
         self.n_jobs = n_jobs
         self.warm_start = warm_start
         self.verbose = verbose
 
-    def fit(self, Z: ImagesLike, y: LabelsLike) -> "MaxMarginCRF":
+    def fit(self, Z: ImagesLike, y: LabelsLike, *, sample_weight: ArrayLike | None = None) -> "MaxMarginCRF":
         """Learn the weights.
 
         Parameters
@@ -111,7 +129,9 @@ class MaxMarginCRF(BaseSegmenter):
         Z : array of float and shape (n, H, W, 1 + channels), or list of arrays (H, W, 1 + channels)
             Log-odds in channel 0, the image scaled to [0, 1] in the others, as `CNNSegmenter.transform` gives them.
         y : array of shape (n, H, W) or list of arrays (H, W)
-            Labels, 0 or 1.
+            Labels.
+        sample_weight : array of shape (n,), optional
+            What the slack of each image counts.
 
         Returns
         -------
@@ -123,10 +143,12 @@ class MaxMarginCRF(BaseSegmenter):
             If a parameter is out of its range, or Z and y do not fit or are not finite.
         """
         self._validate_params()
-        log_odds, images = _split(Z)
-        labels = check_labels(y, images)
+        stacked, truths = check_labelled_images(Z, y, name="Z", **self._reading_of_labels())
+        _check_stacked(stacked)
+        self._weigh(truths, sample_weight)
         start = self.coef_ if self.warm_start and hasattr(self, "coef_") else INITIAL_WEIGHTS
-        return self.learn(log_odds, images, [Labelings(truth) for truth in labels], start)
+        log_odds, images = Mapped(_log_odds_of, stacked), Mapped(_image_of, stacked)
+        return self.learn(log_odds, images, [Labelings(truth) for truth in truths], start)
 
     def learn(
         self,
@@ -139,8 +161,8 @@ class MaxMarginCRF(BaseSegmenter):
 
         Parameters
         ----------
-        log_odds : list of ndarray of float and shape (H, W)
-        images : list of ndarray of float and shape (H, W, channels)
+        log_odds : sequence of ndarray of float and shape (H, W)
+        images : sequence of ndarray of float and shape (H, W, channels)
             Scaled to [0, 1].
         labelings : list of Labelings
             With the truth of each image; added to.
@@ -151,28 +173,32 @@ class MaxMarginCRF(BaseSegmenter):
         -------
         self
         """
-        auto = self.sigma == "auto"
-        self.sigma_ = estimate_sigma(images, self.connectivity) if auto else float(self.sigma)
-        solution = learn_weights(
-            log_odds,
-            images,
-            labelings,
-            self.C,
-            connectivity=self.connectivity,
-            sigma=self.sigma_,
-            tol=self.tol,
-            max_iter=self.max_iter,
-            w=start,
-            n_jobs=self.n_jobs,
-            report=_print_pass if self.verbose else None,
-        )
+        if self.sigma == "auto":
+            self.sigma_ = estimate_sigma(images, self.connectivity, [stored.known.weight for stored in labelings])
+        else:
+            self.sigma_ = float(self.sigma)
+        with pass_progress(self.verbose) as report:
+            solution = learn_weights(
+                log_odds,
+                images,
+                labelings,
+                self.C,
+                connectivity=self.connectivity,
+                sigma=self.sigma_,
+                tol=self.tol,
+                max_iter=self.max_iter,
+                w=start,
+                n_jobs=self.n_jobs,
+                report=report,
+            )
         self.coef_: FloatArray = solution.w
         self.objective_ = solution.value
         self.dual_gap_ = solution.dual_gap
         self.slack_ = solution.slack
         self.dual_coef_ = solution.multipliers
         self.n_iter_ = solution.n_iter
-        self.classes_ = np.array([0, 1])
+        self.classes_ = np.array([0, self.pos_label])
+        self.class_weight_ = np.array(labelings[0].known.class_weight)
         self.n_channels_in_ = 1 + images[0].shape[-1]
         return self
 
@@ -187,41 +213,42 @@ class MaxMarginCRF(BaseSegmenter):
         Returns
         -------
         ndarray of uint8 and shape (n, H, W), or list of ndarray of shape (H, W)
-            Labels, 0 or 1; a list for a list.
+            Labels, 0 or `pos_label`; a list for a list.
         """
         check_is_fitted(self)
-        log_odds, images = _split(Z, n_channels=self.n_channels_in_)
-        return as_given([labels.astype(np.uint8) for labels in self.segment(log_odds, images)], Z)
+        stacked = check_images(Z, n_channels=self.n_channels_in_, name="Z")
+        _check_stacked(stacked)
+        problems = ((_log_odds_of(z), _image_of(z)) for z in stacked)
+        return as_given([self._as_labels(labels) for labels in self.segment(problems)], Z)
 
-    def segment(self, log_odds: Sequence[FloatArray], images: Sequence[FloatArray]) -> list[BoolArray]:
-        """Find the labelings of least energy of checked arrays.
+    def segment(self, problems: Iterable[tuple[FloatArray, FloatArray]]) -> Iterator[BoolArray]:
+        """Find the labelings of least energy of checked arrays, one after the other.
 
         Parameters
         ----------
-        log_odds : list of ndarray of float and shape (H, W)
-        images : list of ndarray of float and shape (H, W, channels)
-            Scaled to [0, 1].
+        problems : iterable of tuple
+            Of each image the log-odds, float of shape (H, W), and the pixels scaled to [0, 1], float of shape
+            (H, W, channels).
 
-        Returns
-        -------
-        list of ndarray of bool and shape (H, W)
+        Yields
+        ------
+        ndarray of bool and shape (H, W)
         """
-        return segment(
-            self.coef_, log_odds, images, connectivity=self.connectivity, sigma=self.sigma_, n_jobs=self.n_jobs
-        )
+        return segment(self.coef_, problems, connectivity=self.connectivity, sigma=self.sigma_, n_jobs=self.n_jobs)
 
 
-def _split(Z: ImagesLike, n_channels: int | None = None) -> tuple[list[FloatArray], list[FloatArray]]:
-    """Log-odds and images of Z."""
-    stacked = check_images(Z, n_channels=n_channels, name="Z")
-    if stacked[0].shape[-1] < 2 or stacked[0].dtype.kind != "f":
+def _check_stacked(stacked: Sequence[np.ndarray]) -> None:
+    first = stacked[0]
+    if first.shape[-1] < 2 or first.dtype.kind != "f":
         raise ValueError(
             "Z must be of float and hold log-odds in channel 0 and the image in the channels after it, got "
-            f"{stacked[0].shape[-1]} channels of {stacked[0].dtype}"
+            f"{first.shape[-1]} channels of {first.dtype}"
         )
-    return [z[..., 0] for z in stacked], [z[..., 1:] for z in stacked]
 
 
-def _print_pass(n_iter: int, lower: float, upper: float) -> None:
-    gap = (upper - lower) / upper if upper else 0.0
-    print(f"Algorithm 1, pass {n_iter}: gamma between {lower:.6g} and {upper:.6g}, gap {gap:.2%}", flush=True)
+def _log_odds_of(z: np.ndarray) -> np.ndarray:
+    return z[..., 0]
+
+
+def _image_of(z: np.ndarray) -> np.ndarray:
+    return z[..., 1:]

@@ -111,17 +111,20 @@ class LinearSystem:
 
     def __init__(self, solution: Solution, labelings: Sequence[Labelings], C: float) -> None:
         self._w = solution.w
-        self._slack_weight = C / len(labelings)
+        self._slack_weights = C * np.array([stored.known.weight for stored in labelings]) / len(labelings)
         self._labelings = labelings
         self.active = [
-            _active_constraints(stored, solution.w, multipliers, self._slack_weight)
-            for stored, multipliers in zip(labelings, solution.multipliers)
+            _active_constraints(stored, solution.w, multipliers, slack_weight)
+            for stored, multipliers, slack_weight in zip(labelings, solution.multipliers, self._slack_weights)
         ]
         slopes = [np.array(s.differences).reshape(-1, len(self._w))[k] for s, k in zip(labelings, self.active)]
         multipliers = [m[k] for m, k in zip(solution.multipliers, self.active)]
         self.free = _free_weights(solution.w, np.vstack(slopes), np.concatenate(multipliers))
 
-        at_zero = np.flatnonzero([m.sum() < (1 - _ZERO) * self._slack_weight for m in multipliers])
+        # an image of weight 0 is in no constraint but this one
+        at_zero = np.flatnonzero(
+            [c == 0 or m.sum() < (1 - _ZERO) * c for m, c in zip(multipliers, self._slack_weights)]
+        )
         owners = np.append(np.repeat(np.arange(len(labelings)), [len(k) for k in self.active]), at_zero)
         losses = [np.array(stored.losses)[k] for stored, k in zip(labelings, self.active)]
         self._bounds = np.append(np.concatenate(losses), np.zeros(len(at_zero)))
@@ -130,7 +133,7 @@ class LinearSystem:
         self._scale = np.linalg.norm(self._rows, axis=1)
         self._factors = self._factorise()
         right = np.zeros(sum(self._rows.shape))
-        right[len(self.free) : self._rows.shape[1]] = self._slack_weight
+        right[len(self.free) : self._rows.shape[1]] = self._slack_weights
         right[self._rows.shape[1] :] = self._bounds
         self.multipliers = self._solve(right)[self._rows.shape[1] :]
 
@@ -187,7 +190,7 @@ class LinearSystem:
         return w, slack, multipliers
 
     def gradient(self, n: int) -> FloatArray:
-        """Give the gradient of gamma in the log-odds of image n: w . dw/dl + C/N times the sum of dxi/dl.
+        """Give the gradient of gamma in the log-odds of image n: w . dw/dl + C/N times the (weighted) sum of dxi/dl.
 
         Parameters
         ----------
@@ -198,11 +201,13 @@ class LinearSystem:
         ndarray of float64 and shape (H, W)
         """
         w, slack, _ = self.derivatives(n)
-        return np.tensordot(self._w, w, axes=1) + self._slack_weight * slack.sum(axis=0)
+        return np.tensordot(self._w, w, axes=1) + np.tensordot(self._slack_weights, slack, axes=1)
 
 
 def _active_constraints(stored: Labelings, w: FloatArray, multipliers: FloatArray, slack_weight: float) -> IntArray:
     """Of the constraints that hold with equality: those with a multiplier; all others must not hold with equality."""
+    if slack_weight == 0:
+        return np.empty(0, dtype=int)
     n_known = len(multipliers)
     losses = np.array(stored.losses[:n_known])
     margins = np.array(stored.differences[:n_known]).reshape(n_known, len(w)) @ w

@@ -6,7 +6,7 @@ edges, and every pairwise term is one number an edge: other neighbourhoods or te
 
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import product
+from itertools import product, repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,13 +89,17 @@ def squared_contrast(image: FloatArray, edges: IntArray) -> NDArray[np.float64]:
     return np.square(pixels[edges[0]] - pixels[edges[1]]).sum(axis=1)
 
 
-def estimate_sigma(images: Sequence[FloatArray], connectivity: int = 8) -> float:
+def estimate_sigma(
+    images: Sequence[FloatArray], connectivity: int = 8, weights: Sequence[float] | FloatArray | None = None
+) -> float:
     """Root mean square of |x_i - x_j| over the neighbouring pixels of all images.
 
     Parameters
     ----------
     images : sequence of ndarray of float and shape (H, W, channels)
     connectivity : int, default=8
+    weights : sequence of float, optional
+        What the pairs of each image count.
 
     Returns
     -------
@@ -108,11 +112,11 @@ def estimate_sigma(images: Sequence[FloatArray], connectivity: int = 8) -> float
     >>> estimate_sigma([np.array([[[0.0], [0.5]]])])
     0.5
     """
-    total = count = 0
-    for image in images:
+    total = count = 0.0
+    for image, weight in zip(images, repeat(1.0) if weights is None else weights):
         contrast = squared_contrast(image, grid_edges(image.shape[:-1], connectivity)[0])
-        total += contrast.sum()
-        count += contrast.size
+        total += weight * contrast.sum()
+        count += weight * contrast.size
     return float(np.sqrt(total / count)) if total > 0 else 1.0
 
 

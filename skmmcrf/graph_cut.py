@@ -1,6 +1,6 @@
 """The labeling of least energy by one minimum cut, exact because the pairwise weights are not negative; (5)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 
 import maxflow
 import numpy as np
@@ -85,42 +85,95 @@ def minimum_energy_labeling(w: FloatArray, log_odds: FloatArray, edges: IntArray
     return minimum_cut(-w[0] * np.asarray(log_odds, dtype=float), edges, w[1:] @ features)
 
 
+def complete_labeling(
+    w: FloatArray, log_odds: FloatArray, labels: BoolArray, labelled: BoolArray, edges: IntArray, features: FloatArray
+) -> BoolArray:
+    """Labeling of least energy among those with given labels at some pixels.
+
+    Parameters
+    ----------
+    w : ndarray of float and shape (1 + n_features,)
+        Weights; the pairwise ones, all but the first, must not be negative.
+    log_odds : ndarray of float and shape (H, W)
+    labels : ndarray of bool and shape (H, W)
+    labelled : ndarray of bool and shape (H, W)
+        Where `labels` must stay.
+    edges : ndarray of int and shape (2, n_edges)
+    features : ndarray of float and shape (n_features, n_edges)
+
+    Returns
+    -------
+    ndarray of bool and shape (H, W)
+
+    Raises
+    ------
+    ValueError
+        If a pairwise weight is negative.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skmmcrf.energy import pairwise_features
+    >>> edges, features = pairwise_features(np.zeros((1, 3, 1)), connectivity=4, sigma=1.0)
+    >>> labels, labelled = np.array([[True, False, False]]), np.array([[True, False, True]])
+    >>> complete_labeling(np.array([1.0, 1.0, 0.0]), np.array([[0.0, 0.5, 0.0]]), labels, labelled, edges, features)
+    array([[ True,  True, False]])
+    """
+    _check_pairwise_weights(w)
+    capacities = w[1:] @ features
+    known, fixed = np.ravel(labelled), np.ravel(labels)
+    unary = -w[0] * np.ravel(np.asarray(log_odds, dtype=float))
+    # a known neighbour pulls to its own label
+    for one, other in (edges, edges[::-1]):
+        pulled = ~known[one] & known[other]
+        pull = np.where(fixed[other[pulled]], -1.0, 1.0) * capacities[pulled]
+        unary += np.bincount(one[pulled], pull, minlength=len(unary))
+    free = np.flatnonzero(~known)
+    among_free = ~known[edges[0]] & ~known[edges[1]]
+    # count the free pixels alone
+    numbers = np.cumsum(~known) - 1
+    completed = fixed.copy()
+    completed[free] = minimum_cut(unary[free], numbers[edges[:, among_free]], capacities[among_free])
+    return completed.reshape(np.shape(labels))
+
+
 def segment(
     w: FloatArray,
-    log_odds: Sequence[FloatArray],
-    images: Sequence[FloatArray],
+    problems: Iterable[tuple[FloatArray, FloatArray]],
     *,
     connectivity: int,
     sigma: float,
     n_jobs: int | None = None,
-) -> list[BoolArray]:
-    """Labelings of least energy of many images.
+) -> Iterator[BoolArray]:
+    """Labelings of least energy of many images, one after the other.
 
     Parameters
     ----------
     w : ndarray of shape (3,)
         Weights; w2 and w3 must not be negative.
-    log_odds : list of ndarray of float and shape (H, W)
-    images : list of ndarray of float and shape (H, W, channels)
-        Scaled to [0, 1].
+    problems : iterable of tuple
+        Of each image the log-odds, float of shape (H, W), and the pixels scaled to [0, 1], float of shape
+        (H, W, channels). Taken as they are needed, so they need not be in memory at once.
     connectivity : int
     sigma : float
     n_jobs : int, optional
         Processes that cut, as in joblib.
 
-    Returns
-    -------
-    list of ndarray of bool and shape (H, W)
+    Yields
+    ------
+    ndarray of bool and shape (H, W)
 
     Examples
     --------
     >>> import numpy as np
     >>> log_odds, image = np.array([[3.0, -1.0, 1.0]]), np.zeros((1, 3, 1))
-    >>> segment(np.array([1.0, 0.3, 0.3]), [log_odds], [image], connectivity=4, sigma=1.0)
-    [array([[ True,  True,  True]])]
+    >>> next(segment(np.array([1.0, 0.3, 0.3]), [(log_odds, image)], connectivity=4, sigma=1.0))
+    array([[ True,  True,  True]])
     """
     one = delayed(_segment_one)
-    return Parallel(n_jobs)(one(w, l, image, connectivity, sigma) for l, image in zip(log_odds, images))
+    yield from Parallel(n_jobs, return_as="generator")(
+        one(w, log_odds, image, connectivity, sigma) for log_odds, image in problems
+    )
 
 
 def _segment_one(w: FloatArray, log_odds: FloatArray, image: FloatArray, connectivity: int, sigma: float) -> BoolArray:
@@ -128,7 +181,12 @@ def _segment_one(w: FloatArray, log_odds: FloatArray, image: FloatArray, connect
 
 
 def loss_augmented_labeling(
-    w: FloatArray, log_odds: FloatArray, truth: BoolArray, edges: IntArray, features: FloatArray
+    w: FloatArray,
+    log_odds: FloatArray,
+    truth: BoolArray,
+    edges: IntArray,
+    features: FloatArray,
+    pixel_weights: FloatArray | float = 1.0,
 ) -> BoolArray:
     """Labeling of least energy less its Hamming distance to the truth: the most violated constraint of (8).
 
@@ -140,6 +198,8 @@ def loss_augmented_labeling(
     truth : ndarray of bool and shape (H, W)
     edges : ndarray of int and shape (2, n_edges)
     features : ndarray of float and shape (n_features, n_edges)
+    pixel_weights : float, or ndarray of float and shape (H, W), default=1.0
+        What a wrong label adds to the distance.
 
     Returns
     -------
@@ -160,7 +220,7 @@ def loss_augmented_labeling(
     array([[ True, False,  True]])
     """
     _check_pairwise_weights(w)
-    loss_difference = np.where(truth, -1.0, 1.0)  # of the Hamming distance, label 1 less label 0
+    loss_difference = np.where(truth, -1.0, 1.0) * pixel_weights  # of the Hamming distance, label 1 less label 0
     unary = -w[0] * np.asarray(log_odds, dtype=float) - loss_difference
     return minimum_cut(unary, edges, w[1:] @ features)
 

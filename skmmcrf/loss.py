@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import nn
 from skmmcrf._typing import FloatArray, TensorsLike
 from skmmcrf.derivative import DegenerateProgramError, LinearSystem, envelope_gradient
 from skmmcrf.max_margin import INITIAL_WEIGHTS, Labelings, Solution, learn_weights
-from skmmcrf.validation import CRF_CONSTRAINTS, check_images, check_labels
+from skmmcrf.validation import CRF_CONSTRAINTS, check_class_weight, check_labelled_images
 
 #: The ways to the gradient of gamma, see `MaxMarginLoss`.
 GRADIENTS = [StrOptions({"envelope", "kkt"})]
@@ -39,6 +39,10 @@ class MaxMarginLoss(nn.Module):
         Passes of Algorithm 1 over the batch at most.
     n_jobs : int, optional
         Processes that cut, as in joblib.
+    class_weight : dict, optional
+        What a wrong pixel counts in the Hamming distance, by its true label 0 or 1.
+    ignore_label : int or None, default=255
+        The label of unlabelled pixels: they count nothing in the Hamming distance, and take the label of least energy.
     gradient : {"envelope", "kkt"}, default="envelope"
         How backward gets the gradient: by the envelope theorem, or by the paper's linear system
         (`skmmcrf.derivative.LinearSystem`), slower and with the same result. Where that system is degenerate, it warns
@@ -68,16 +72,21 @@ class MaxMarginLoss(nn.Module):
         tol: float = 1e-3,
         max_iter: int = 100,
         n_jobs: int | None = None,
+        class_weight: dict[int, float] | None = None,
+        ignore_label: int | None = 255,
         gradient: Literal["envelope", "kkt"] = "envelope",
     ) -> None:
         super().__init__()
         cuts: dict[str, Any] = {"connectivity": connectivity, "sigma": sigma, "n_jobs": n_jobs}
-        parameters = {"C": C, "tol": tol, "max_iter": max_iter, "gradient": gradient, **cuts}
+        labels = {"class_weight": class_weight, "ignore_label": ignore_label}
+        parameters = {"C": C, "tol": tol, "max_iter": max_iter, "gradient": gradient, **cuts, **labels}
         # a sigma of each batch's own would change the problem from batch to batch
         constraints = {
             **CRF_CONSTRAINTS,
             "sigma": [Interval(Real, 0, None, closed="neither")],
             "gradient": GRADIENTS,
+            "class_weight": [dict, None],
+            "ignore_label": [Integral, None],
         }
         validate_parameter_constraints(constraints, parameters, caller_name="MaxMarginLoss")
         self.C = C
@@ -85,6 +94,8 @@ class MaxMarginLoss(nn.Module):
         self.tol = tol
         self.max_iter = max_iter
         self.parameters_of_cuts = cuts
+        self.class_weight = check_class_weight(class_weight, [], pos_label=1)
+        self.ignore_label = ignore_label
         self.coef_: FloatArray = np.array(INITIAL_WEIGHTS)
 
     def forward(self, log_odds: TensorsLike, labels: TensorsLike, images: TensorsLike) -> torch.Tensor:
@@ -94,7 +105,7 @@ class MaxMarginLoss(nn.Module):
         ----------
         log_odds : Tensor of float and shape (n, H, W), or list of n Tensors of shape (H, W)
         labels : Tensor of shape (n, H, W), or list of n Tensors of shape (H, W)
-            Labels 0 and 1, bool, integer or float.
+            Labels 0, 1 and `ignore_label`, bool, integer or float.
         images : Tensor of shape (n, H, W) or (n, channels, H, W), or list of n Tensors without n
             Scaled to [0, 1].
 
@@ -105,10 +116,11 @@ class MaxMarginLoss(nn.Module):
         Raises
         ------
         ValueError
-            If shapes do not fit, labels are neither 0 nor 1, or anything is not finite.
+            If shapes do not fit, there are other labels, or anything is not finite.
         """
-        arrays = check_images([_channels_last(image) for image in images])
-        truths = check_labels([label.detach().cpu().numpy() for label in labels], arrays)
+        arrays, truths = check_labelled_images(list(images), list(labels), ignore_label=self.ignore_label)
+        for truth in truths:
+            truth.class_weight = self.class_weight
         return self.of_labelings(log_odds, [Labelings(truth) for truth in truths], arrays)
 
     def of_labelings(
@@ -162,8 +174,3 @@ class MaxMarginLoss(nn.Module):
                 warnings.warn(f"the envelope theorem gave the gradient: {error}", RuntimeWarning, stacklevel=2)
         multipliers = solution.multipliers
         return [envelope_gradient(solution.w, stored, m) for stored, m in zip(labelings, multipliers)]
-
-
-def _channels_last(image: torch.Tensor) -> np.ndarray:
-    image = image.detach().cpu()
-    return (image if image.ndim < 3 else image.movedim(0, -1)).numpy()

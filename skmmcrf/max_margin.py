@@ -1,13 +1,15 @@
 """Max-margin learning: stored labelings, the quadratic program (8), and cutting planes, Algorithm 1.
 
-    gamma = min_w 1/2 |w|^2 + C/N sum_n xi_n   subject to   w . (psi(y) - psi(y_n)) >= Delta(y_n, y) - xi_n,  xi >= 0,
+    gamma = min_w 1/2 |w|^2 + C/N sum_n s_n xi_n   with   w . (psi(y) - psi(y_n)) >= Delta(y_n, y) - xi_n,   xi >= 0,
 
-for every image n and every labeling y. The first weight is free, the others, of the pairwise terms, are not negative.
+for every image n and every labeling y; s_n is the weight of the image, 1 unless it is said. The first weight is free,
+the others, of the pairwise terms, are not negative.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import quadprog
@@ -16,7 +18,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from skmmcrf._typing import BoolArray, FloatArray, IntArray, WeightsLike
 from skmmcrf.energy import joint_feature_difference, pairwise_features, unary_difference
-from skmmcrf.graph_cut import loss_augmented_labeling
+from skmmcrf.graph_cut import complete_labeling, loss_augmented_labeling
+from skmmcrf.truth import Truth
 
 INITIAL_WEIGHTS = (1.0, 1.0, 1.0)
 _MAX_PROXIMAL_STEPS = 50
@@ -28,16 +31,17 @@ class Labelings:
 
     Parameters
     ----------
-    truth : ndarray of bool and shape (H, W)
+    truth : Truth, or ndarray of bool and shape (H, W)
         y_n.
 
     Attributes
     ----------
-    truth : ndarray of bool and shape (H, W)
+    known : Truth
+        With the weights of the image and of its pixels.
     differences : list of ndarray of float and shape (n_weights,)
         psi(y) - psi(y_n) of each labeling.
     losses : list of float
-        Delta(y_n, y) of each labeling, in pixels.
+        Delta(y_n, y) of each labeling, the weighted Hamming distance in pixels.
 
     Examples
     --------
@@ -49,14 +53,19 @@ class Labelings:
     array([[[ True,  True]]])
     """
 
-    def __init__(self, truth: BoolArray) -> None:
-        self.truth = truth
+    def __init__(self, truth: Truth | BoolArray) -> None:
+        self.known = truth if isinstance(truth, Truth) else Truth(truth)
         self.differences: list[FloatArray] = []
         self.losses: list[float] = []
         self._packed: dict[bytes, None] = {}  # keeps the order, and finds a labeling that is there already
 
     def __len__(self) -> int:
         return len(self._packed)
+
+    @property
+    def truth(self) -> BoolArray:
+        """y_n, array of bool and shape (H, W)."""
+        return self.known.foreground
 
     def add(self, labels: BoolArray, difference: FloatArray, loss: float) -> bool:
         """Store a labeling with its constraint unless it is there already; tell whether it was new."""
@@ -72,14 +81,21 @@ class Labelings:
         """Give the labelings at some indices, as an array of bool and shape (len(indices), H, W)."""
         packed = list(self._packed)
         chosen = np.frombuffer(b"".join(packed[k] for k in indices), dtype=np.uint8)
-        rows = chosen.reshape(len(indices), -(-self.truth.size // 8))
-        flat = np.unpackbits(rows, axis=1, count=self.truth.size)
-        return flat.reshape(-1, *self.truth.shape).astype(bool)
+        shape = self.known.shape
+        rows = chosen.reshape(len(indices), -(-int(np.prod(shape)) // 8))
+        flat = np.unpackbits(rows, axis=1, count=int(np.prod(shape)))
+        return flat.reshape(-1, *shape).astype(bool)
 
     def reprice(self, log_odds: FloatArray) -> None:
         """Make the constraints those of changed log-odds, (H, W): only the unary differences depend on them."""
+        truth = self.truth
         for k in range(len(self)):
-            self.differences[k][0] = unary_difference(self.unpack([k])[0], self.truth, log_odds)
+            self.differences[k][0] = unary_difference(self.unpack([k])[0], truth, log_odds)
+
+    def complete(self, labels: BoolArray, shift: FloatArray) -> None:
+        """Label the unlabelled pixels of y_n; `shift` is psi(y_n) before less psi(y_n) after."""
+        self.known.complete(labels)
+        self.differences = [difference + shift for difference in self.differences]
 
 
 @dataclass
@@ -92,9 +108,9 @@ class Solution:
     slack : ndarray of shape (n_images,)
         xi, how much each image's worst labeling violates its margin, in pixels.
     multipliers : list of n_images ndarrays
-        lambda of each stored labeling. They sum up to at most C/N an image; what is missing belongs to xi_n >= 0.
+        lambda of each stored labeling. They sum up to at most s_n C/N an image; what is missing belongs to xi_n >= 0.
     value : float
-        gamma: 1/2 |w|^2 + C/N times the sum of the slacks.
+        gamma: 1/2 |w|^2 + C/N times the sum of the slacks, each times the weight of its image.
     dual_gap : float
         How far `value` may lie above the minimum, by the best lower bound.
     n_iter : int
@@ -137,8 +153,8 @@ def solve_program(labelings: Sequence[Labelings], C: float, w: WeightsLike = INI
     >>> solve_program([stored], C=10.0).w.round(6)
     array([0.5, 0. , 0. ])
     """
-    n_images = len(labelings)
     owners, differences, losses = _constraints(labelings, len(w))
+    shares = _shares(labelings)
 
     planes: dict[bytes, IntArray] = {}
     slopes: list[FloatArray] = []
@@ -149,8 +165,9 @@ def solve_program(labelings: Sequence[Labelings], C: float, w: WeightsLike = INI
         if name in planes:
             return False
         planes[name] = constraints
-        slopes.append(differences[constraints].sum(axis=0) / n_images)
-        heights.append(losses[constraints].sum() / n_images)
+        share = shares[owners[constraints]]
+        slopes.append(share @ differences[constraints])
+        heights.append(float(share @ losses[constraints]))
         return True
 
     add_plane(np.empty(0, dtype=int))  # no slack is negative
@@ -161,19 +178,20 @@ def solve_program(labelings: Sequence[Labelings], C: float, w: WeightsLike = INI
         margins = differences @ w
         worst = _worst_constraints(losses - margins, owners)
         violations = losses[worst] - margins[worst]
-        rounding = 1e-13 * (losses[worst] + np.abs(margins[worst])).sum()
-        if violations.sum() - n_images * bound <= rounding or not add_plane(worst):
+        share = shares[owners[worst]]
+        rounding = 1e-13 * share @ (losses[worst] + np.abs(margins[worst]))
+        if share @ violations - bound <= rounding or not add_plane(worst):
             break
 
-    slack, multipliers = np.zeros(n_images), np.zeros(len(owners))
+    slack, multipliers = np.zeros(len(labelings)), np.zeros(len(owners))
     slack[owners[worst]] = violations
     for constraints, multiplier in zip(planes.values(), plane_multipliers):
-        multipliers[constraints] += multiplier / n_images
+        multipliers[constraints] += multiplier * shares[owners[constraints]]
     return Solution(
         w=w,
         slack=slack,
         multipliers=np.split(multipliers, np.cumsum([len(stored) for stored in labelings])[:-1]),
-        value=_objective(w, slack, C),
+        value=_objective(w, slack, shares, C),
     )
 
 
@@ -196,9 +214,9 @@ def optimality_residuals(solution: Solution, labelings: Sequence[Labelings], C: 
     -------
     dict of str to float
         "stationarity in w": w - sum_k lambda_k (psi(y_k) - psi(y_n)), which must vanish, or not be negative where a
-        pairwise weight is zero; "stationarity in xi": how much the multipliers of an image exceed C/N; "feasibility":
-        margins missed, negative slacks, multipliers or pairwise weights; "complementarity": multipliers of constraints
-        that do not hold with equality.
+        pairwise weight is zero; "stationarity in xi": how much the multipliers of an image exceed its share of C;
+        "feasibility": margins missed, negative slacks, multipliers or pairwise weights; "complementarity": multipliers
+        of constraints that do not hold with equality.
 
     Examples
     --------
@@ -212,7 +230,8 @@ def optimality_residuals(solution: Solution, labelings: Sequence[Labelings], C: 
     """
     owners, differences, losses = _constraints(labelings, len(solution.w))
     w, slack, multipliers = solution.w, solution.slack, np.concatenate(solution.multipliers)
-    slack_weight = C / len(labelings)
+    slack_weights = C * _shares(labelings)
+    slack_weight = slack_weights.max()
     margins = differences @ w
     size = losses + np.abs(margins)
     missed = losses - margins - slack[owners]
@@ -226,11 +245,11 @@ def optimality_residuals(solution: Solution, labelings: Sequence[Labelings], C: 
     negative = [-w[1:], -slack, -multipliers / slack_weight]
     return {
         "stationarity in w": _largest(in_w, np.abs(w) + multipliers @ np.abs(differences) + whole_margin),
-        "stationarity in xi": _largest(np.maximum(sums - slack_weight, 0), slack_weight),
+        "stationarity in xi": _largest(np.maximum(sums - slack_weights, 0), slack_weight),
         "feasibility": max(_largest(np.maximum(missed, 0), size), *(x.max(initial=0.0) for x in negative)),
         "complementarity": max(
             _largest(multipliers * np.abs(missed), slack_weight * size),
-            _largest(np.abs(slack_weight - sums) * slack, slack_weight * losses.max(initial=1.0)),
+            _largest(np.abs(slack_weights - sums) * slack, slack_weight * losses.max(initial=1.0)),
         ),
     }
 
@@ -249,8 +268,13 @@ def _constraints(labelings: Sequence[Labelings], n_weights: int) -> tuple[IntArr
     return owners, differences, losses
 
 
-def _objective(w: FloatArray, slack: FloatArray, C: float) -> float:
-    return float(0.5 * w @ w + C * slack.mean())
+def _shares(labelings: Sequence[Labelings]) -> FloatArray:
+    """What each image's slack counts in their mean: 1/N, or more or less by its weight."""
+    return np.array([stored.known.weight for stored in labelings]) / len(labelings)
+
+
+def _objective(w: FloatArray, slack: FloatArray, shares: FloatArray, C: float) -> float:
+    return float(0.5 * w @ w + C * (shares @ slack))
 
 
 def _worst_constraints(violations: FloatArray, owners: IntArray) -> IntArray:
@@ -347,7 +371,13 @@ def _solve_active(
 
 
 def most_violated(
-    w: FloatArray, log_odds: FloatArray, image: FloatArray, truth: BoolArray, *, connectivity: int, sigma: float
+    w: FloatArray,
+    log_odds: FloatArray,
+    image: FloatArray,
+    truth: Truth,
+    *,
+    connectivity: int,
+    sigma: float,
 ) -> tuple[BoolArray, FloatArray, float]:
     """Find the labeling that violates its constraint of (8) most, and the constraint.
 
@@ -357,7 +387,7 @@ def most_violated(
     log_odds : ndarray of float and shape (H, W)
     image : ndarray of float and shape (H, W, channels)
         Scaled to [0, 1].
-    truth : ndarray of bool and shape (H, W)
+    truth : Truth
     connectivity : int
     sigma : float
 
@@ -367,19 +397,52 @@ def most_violated(
     difference : ndarray of shape (3,)
         psi(y) - psi(y_n).
     loss : float
-        Delta(y_n, y), the Hamming distance in pixels.
+        Delta(y_n, y), the weighted Hamming distance in pixels.
 
     Examples
     --------
     >>> import numpy as np
-    >>> w, truth = np.array([1.0, 0.0, 0.0]), np.array([[True, False]])
+    >>> from skmmcrf.truth import Truth
+    >>> w, truth = np.array([1.0, 0.0, 0.0]), Truth(np.array([[True, False]]))
     >>> most_violated(w, np.array([[5.0, -0.5]]), np.zeros((1, 2, 1)), truth, connectivity=4, sigma=1.0)
     (array([[ True,  True]]), array([ 0.5, -1. , -1. ]), 1.0)
     """
     edges, features = pairwise_features(image, connectivity=connectivity, sigma=sigma)
-    labels = loss_augmented_labeling(w, log_odds, truth, edges, features)
-    difference = joint_feature_difference(labels, truth, log_odds, edges, features)
-    return labels, difference, float(np.count_nonzero(labels != truth))
+    y_n, pixel_weights = truth.foreground, truth.pixel_weights
+    labels = loss_augmented_labeling(w, log_odds, y_n, edges, features, pixel_weights)
+    difference = joint_feature_difference(labels, y_n, log_odds, edges, features)
+    return labels, difference, float(pixel_weights[labels != y_n].sum())
+
+
+def completion(
+    w: FloatArray, log_odds: FloatArray, image: FloatArray, truth: Truth, *, connectivity: int, sigma: float
+) -> tuple[BoolArray, FloatArray]:
+    """Find the labels of unlabelled pixels under which the truth has the least energy.
+
+    Parameters
+    ----------
+    w, log_odds, image, truth, connectivity, sigma
+        See `most_violated`.
+
+    Returns
+    -------
+    labels : ndarray of bool and shape (H, W)
+        y_n with them.
+    shift : ndarray of shape (3,)
+        psi(y_n) as it was, less psi(labels).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skmmcrf.truth import Truth
+    >>> truth = Truth(np.array([[True, False]]), np.array([[True, False]]))
+    >>> completion(np.ones(3), np.array([[3.0, 1.0]]), np.zeros((1, 2, 1)), truth, connectivity=4, sigma=1.0)
+    (array([[ True,  True]]), array([1., 1., 1.]))
+    """
+    edges, features = pairwise_features(image, connectivity=connectivity, sigma=sigma)
+    before = truth.foreground
+    labels = complete_labeling(w, log_odds, before, truth.labelled, edges, features)
+    return labels, joint_feature_difference(before, labels, log_odds, edges, features)
 
 
 def learn_weights(
@@ -401,6 +464,10 @@ def learn_weights(
     Ends when the upper bound, gamma with the slacks of the labelings just found, exceeds the lower bound, (8) over the
     stored ones, by at most `tol` of itself.
 
+    Unlabelled pixels of a truth take the labels of least energy under w, and are free in the labelings that it must
+    beat. That makes (8) a difference of convex programs (Yu, Joachims, "Learning structural SVMs with latent
+    variables", 2009): Algorithm 1 solves it for given completions, which are then made anew, until gamma falls no more.
+
     Parameters
     ----------
     log_odds : list of ndarray of float and shape (H, W)
@@ -415,7 +482,7 @@ def learn_weights(
     max_iter : int
         Passes over the images at most.
     w : ndarray of shape (3,), default=(1, 1, 1)
-        Weights of the first pass if nothing is stored.
+        Weights of the first pass if nothing is stored, and of the first completion.
     n_jobs : int, optional
         Processes that cut, as in joblib.
     report : callable, optional
@@ -424,7 +491,8 @@ def learn_weights(
     Returns
     -------
     Solution
-        w and multipliers solve (8) over the stored labelings; slacks, value and gap are those of all labelings.
+        w and multipliers solve (8) over the stored labelings; slacks, value and gap are those of all labelings, for
+        truths completed as they are left.
 
     Warns
     -----
@@ -440,39 +508,76 @@ def learn_weights(
     >>> solution.w.round(3), round(solution.value, 3)
     (array([1., 0., 0.]), 0.5)
     """
-    find = delayed(most_violated)
+    w = np.asarray(w, dtype=float)
+    unlabelled = [n for n, stored in enumerate(labelings) if not stored.known.is_complete]
     with Parallel(n_jobs) as parallel:
 
-        def cut_at(w: FloatArray) -> list[tuple[BoolArray, FloatArray, float]]:
+        def of_images(function: Callable[..., Any], w: FloatArray, numbers: Iterable[int]) -> list[Any]:
+            one = delayed(function)
             return parallel(
-                find(w, l, image, stored.truth, connectivity=connectivity, sigma=sigma)
-                for l, image, stored in zip(log_odds, images, labelings)
+                one(w, log_odds[n], images[n], labelings[n].known, connectivity=connectivity, sigma=sigma)
+                for n in numbers
             )
 
-        def store(found: list[tuple[BoolArray, FloatArray, float]]) -> bool:
-            return sum(stored.add(*constraint) for stored, constraint in zip(labelings, found)) > 0
+        def complete(w: FloatArray) -> bool:
+            """Complete the truths; tell whether that changes any."""
+            changed = False
+            for n, (labels, shift) in zip(unlabelled, of_images(completion, w, unlabelled)):
+                changed |= bool((labels != labelings[n].truth).any())
+                labelings[n].complete(labels, shift)
+            return changed
 
-        for stored, l in zip(labelings, log_odds):
-            stored.reprice(l)
-        if not any(len(stored) for stored in labelings):
-            store(cut_at(np.asarray(w, dtype=float)))
-        for n_iter in range(1, max_iter + 1):
-            solution = solve_program(labelings, C, w)
-            w, lower = solution.w, solution.value
-            found = cut_at(w)
-            # the truth itself violates nothing
-            slack = np.array([max(loss - difference @ w, 0.0) for _, difference, loss in found])
-            upper = _objective(w, slack, C)
-            if report:
-                report(n_iter, lower, upper)
-            # where all labelings are known, only rounding is left of the gap
-            if not store(found) or upper - lower <= tol * upper:
+        def cut_at(w: FloatArray) -> list[tuple[BoolArray, FloatArray, float]]:
+            return of_images(most_violated, w, range(len(labelings)))
+
+        for n, stored in enumerate(labelings):
+            stored.reprice(log_odds[n])
+        complete(w)
+        solution = _cutting_planes(cut_at, labelings, C, w, tol=tol, passes=(1, max_iter), report=report)
+        # a truth completed anew at the optimum has less energy, so gamma can only fall
+        while solution.n_iter < max_iter and complete(solution.w):
+            before = solution
+            passes = (before.n_iter + 1, max_iter)
+            solution = _cutting_planes(cut_at, labelings, C, before.w, tol=tol, passes=passes, report=report)
+            if before.value - solution.value <= tol * before.value:
                 break
-        else:
-            warnings.warn(
-                f"Algorithm 1 did not converge in max_iter={max_iter} passes: gamma is between {lower:.6g} and "
-                f"{upper:.6g}, a relative gap of {(upper - lower) / upper:.2g}. Increase max_iter or tol.",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
+    return solution
+
+
+def _cutting_planes(
+    cut_at: Callable[[FloatArray], list[tuple[BoolArray, FloatArray, float]]],
+    labelings: Sequence[Labelings],
+    C: float,
+    w: FloatArray,
+    *,
+    tol: float,
+    passes: tuple[int, int],
+    report: Callable[[int, float, float], None] | None,
+) -> Solution:
+    """Algorithm 1 for truths that are complete; `passes` are the numbers of the first and the last."""
+
+    def store(found: list[tuple[BoolArray, FloatArray, float]]) -> bool:
+        return sum(stored.add(*constraint) for stored, constraint in zip(labelings, found)) > 0
+
+    if not any(len(stored) for stored in labelings):
+        store(cut_at(w))
+    for n_iter in range(passes[0], passes[1] + 1):
+        solution = solve_program(labelings, C, w)
+        w, lower = solution.w, solution.value
+        found = cut_at(w)
+        # the truth itself violates nothing
+        slack = np.array([max(loss - difference @ w, 0.0) for _, difference, loss in found])
+        upper = _objective(w, slack, _shares(labelings), C)
+        if report:
+            report(n_iter, lower, upper)
+        # where all labelings are known, only rounding is left of the gap
+        if not store(found) or upper - lower <= tol * upper:
+            break
+    else:
+        warnings.warn(
+            f"Algorithm 1 did not converge in max_iter={passes[1]} passes: gamma is between {lower:.6g} and "
+            f"{upper:.6g}, a relative gap of {(upper - lower) / upper:.2g}. Increase max_iter or tol.",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
     return replace(solution, slack=slack, value=upper, dual_gap=max(upper - lower, 0.0), n_iter=n_iter)

@@ -5,7 +5,7 @@ import numpy as np
 from skmmcrf._typing import FloatArray, LabelsLike
 
 
-def jaccard_indices(y_true: LabelsLike, y_pred: LabelsLike) -> FloatArray:
+def jaccard_indices(y_true: LabelsLike, y_pred: LabelsLike, ignore_label=None) -> FloatArray:
     """Jaccard index of each image: foreground common to both over foreground of either.
 
     Parameters
@@ -25,7 +25,8 @@ def jaccard_indices(y_true: LabelsLike, y_pred: LabelsLike) -> FloatArray:
     """
     indices = np.full(len(y_true), np.nan)
     for n, (truth, labels) in enumerate(zip(y_true, y_pred)):
-        truth, labels = np.asarray(truth, bool), np.asarray(labels, bool)
+        keep = np.asarray(truth) != ignore_label if ignore_label is not None else np.ones(np.shape(truth), bool)
+        truth, labels = (np.asarray(truth) == 1) & keep, np.asarray(labels, bool) & keep
         union = np.count_nonzero(truth | labels)
         if union:
             indices[n] = np.count_nonzero(truth & labels) / union
@@ -53,3 +54,8 @@ def mean_jaccard(y_true: LabelsLike, y_pred: LabelsLike) -> float:
     indices = jaccard_indices(y_true, y_pred)
     scored = indices[~np.isnan(indices)]
     return float(scored.mean()) if scored.size else float("nan")
+
+
+def mean_of_defined(indices, weights=None):
+    d = ~np.isnan(indices)
+    return float(np.average(indices[d], weights=None if weights is None else weights[d])) if d.any() else float("nan")

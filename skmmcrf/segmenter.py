@@ -1,14 +1,19 @@
 """The estimator that users meet: a network and a conditional random field, trained in three ways."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from os import PathLike
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from filelock import FileLock
 from joblib import Memory
+from joblib import hash as hash_of
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_memory
 
@@ -23,22 +28,19 @@ from skmmcrf._typing import (
     RandomStateLike,
     WeightsLike,
 )
+from skmmcrf._version import __version__
+from skmmcrf.augmentation import Augmentation
 from skmmcrf.base import NetworkSegmenter
 from skmmcrf.cnn import CNNSegmenter
 from skmmcrf.crf import MaxMarginCRF
 from skmmcrf.joint import train_jointly
 from skmmcrf.loss import GRADIENTS, MaxMarginLoss
 from skmmcrf.max_margin import INITIAL_WEIGHTS, Labelings
-from skmmcrf.metrics import mean_jaccard
-from skmmcrf.training import resolve_device, seeded
-from skmmcrf.validation import (
-    CRF_CONSTRAINTS,
-    as_given,
-    check_images,
-    check_labels,
-    check_validation_data,
-    scale_image,
-)
+from skmmcrf.metrics import mean_of_defined
+from skmmcrf.sequences import Mapped
+from skmmcrf.training import SCHEDULES, indices_of_truths, resolve_device, seeded
+from skmmcrf.truth import Truth
+from skmmcrf.validation import CRF_CONSTRAINTS, as_given, scale_image
 
 
 class DeepStructuredSegmenter(NetworkSegmenter):
@@ -58,7 +60,8 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         "unet", small and for training from scratch; "fcn8s_" with the name of a torchvision backbone, as in
         "fcn8s_vgg16" (the paper's) or "fcn8s_squeezenet1_1"; a module, or a function of the number of channels that
         gives one. Modules take images (n, channels, H, W) scaled to [0, 1] and give log-odds (n, 1, H, W); if sizes
-        must be multiples of some number, that is their attribute `size_divisor`.
+        must be multiples of some number, that is their attribute `size_divisor`, and what was pretrained of them is
+        their attribute `backbone`.
     weights : None, "imagenet" or path, default=None
         Weights of a torchvision backbone: random, those for ImageNet (torchvision downloads them), or the file of a
         state dict.
@@ -74,10 +77,16 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         Passes over the images by the log-likelihood.
     pretrain_learning_rate : float, default=1e-3
         Peak of its schedule.
+    pretrain_schedule : {"one_cycle", "linear", "cosine", "constant"}, default="one_cycle"
+        How that learning rate goes: up and down again, down to zero from the start, or not at all.
+    freeze_epochs : int, default=0
+        Epochs of pretraining at whose start the backbone of the network stays as it is.
     n_epochs : int, default=10
         Passes over the images in joint training.
     learning_rate : float, default=1e-4
-        Of Adam in joint training, at its start; it falls linearly to zero.
+        Of Adam in joint training, at the peak of its schedule.
+    schedule : {"one_cycle", "linear", "cosine", "constant"}, default="linear"
+        How that learning rate goes.
     batch_size : int, default=10
         Images in a step.
     tol : float, default=1e-3
@@ -86,19 +95,41 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         Passes of Algorithm 1 at most.
     gradient : {"envelope", "kkt"}, default="envelope"
         How joint training gets the gradient of gamma, see `MaxMarginLoss`.
+    augmentation : {"flip", "standard"}, callable or None, default=None
+        Random changes of the training images: "flip" mirrors them; "standard" also scales, shifts and turns them and
+        changes contrast and brightness (`skmmcrf.augmentation.build_augmentation`). Or a transform of an image and its
+        mask together, as those of torchvision.transforms.v2 are: it is given a `tv_tensors.Image` (channels, H, W) and
+        a `tv_tensors.Mask` (H, W) of 0, 1, and 255 where unlabelled.
+    pos_label : int, default=1
+        The label of foreground in y and in predictions; 255 for masks of 0 and 255.
+    ignore_label : int, None or "auto", default="auto"
+        The label of unlabelled pixels, which do not count; "auto" is 255 where that is not `pos_label`.
+    class_weight : dict, "balanced" or None, default=None
+        What a pixel counts by its true label, as {0: 1.0, 1: 5.0}; "balanced" lets both classes count alike.
+    validation_fraction : float or None, default=None
+        Share of the images that is held out for validation if fit is given no `validation_data`.
+    early_stopping : bool, default=False
+        Whether to stop when the Jaccard index of the validation images rises no more, and to keep the network of the
+        epoch at which it was best.
+    n_iter_no_change : int, default=5
+        Epochs without a rise after which that happens.
+    callbacks : list of skorch callbacks or None, default=None
+        Called in training, after those of the estimator; see `skorch.callbacks`.
     n_jobs : int, optional
         Processes that cut, as in joblib.
     device : str, default="auto"
         "auto", "cpu", "cuda", ...; "auto" is a graphics processor if there is one.
     memory : str or joblib.Memory, optional
         Where pretrained networks are kept, so that a search over `training`, `C` or `learning_rate` pretrains once a
-        fold. It needs an int as `random_state` to find them again.
+        fold. It needs an int as `random_state` to find them again. They are known by the images and labels, the
+        parameters of pretraining, and the network's first weights; `callbacks` are called in real training only.
     warm_start : bool, default=False
-        Whether fit goes on from the last fit's network and weights instead of pretraining.
+        Whether fit goes on from the last fit's network, weights of the field and state of Adam, instead of pretraining;
+        so further joint epochs are added to those before.
     random_state : int, RandomState or None, default=None
         Of the network's first weights and the order of images.
     verbose : int, default=0
-        Whether fit prints its progress.
+        1 prints lines of progress, 2 shows progress bars.
 
     Attributes
     ----------
@@ -117,7 +148,9 @@ class DeepStructuredSegmenter(NetworkSegmenter):
     crf_ : MaxMarginCRF
         The field with all that was learned of it. None for "cnn".
     classes_ : ndarray
-        The labels, 0 and 1.
+        The labels, 0 and `pos_label`.
+    class_weight_ : ndarray of shape (2,)
+        The weight of a pixel of either.
     n_channels_in_ : int
         Channels of the images.
     history_ : list of dict
@@ -145,6 +178,8 @@ class DeepStructuredSegmenter(NetworkSegmenter):
     dual_gap_: float | None
     sigma_: float | None
     n_iter_: int | None
+    history_: list[dict[str, Any]]
+    _optimizer_state: dict[int, dict[str, torch.Tensor]] | None
 
     _parameter_constraints = {
         **CRF_CONSTRAINTS,
@@ -152,6 +187,7 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         "training": [StrOptions({"cnn", "piecewise", "joint"})],
         "pretrain_epochs": [Interval(Integral, 0, None, closed="left")],
         "pretrain_learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "pretrain_schedule": [StrOptions(set(SCHEDULES))],
         "n_epochs": [Interval(Integral, 0, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "gradient": GRADIENTS,
@@ -170,12 +206,23 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         sigma: float | Literal["auto"] = "auto",
         pretrain_epochs: int = 20,
         pretrain_learning_rate: float = 1e-3,
+        pretrain_schedule: Literal["one_cycle", "linear", "cosine", "constant"] = "one_cycle",
+        freeze_epochs: int = 0,
         n_epochs: int = 10,
         learning_rate: float = 1e-4,
+        schedule: Literal["one_cycle", "linear", "cosine", "constant"] = "linear",
         batch_size: int = 10,
         tol: float = 1e-3,
         max_iter: int = 100,
         gradient: Literal["envelope", "kkt"] = "envelope",
+        augmentation: Literal["flip", "standard"] | Augmentation | None = None,
+        pos_label: int = 1,
+        ignore_label: int | Literal["auto"] | None = "auto",
+        class_weight: dict[int, float] | Literal["balanced"] | None = None,
+        validation_fraction: float | None = None,
+        early_stopping: bool = False,
+        n_iter_no_change: int = 5,
+        callbacks: list[Any] | None = None,
         n_jobs: int | None = None,
         device: str | torch.device = "auto",
         memory: str | Memory | None = None,
@@ -191,12 +238,23 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         self.sigma = sigma
         self.pretrain_epochs = pretrain_epochs
         self.pretrain_learning_rate = pretrain_learning_rate
+        self.pretrain_schedule = pretrain_schedule
+        self.freeze_epochs = freeze_epochs
         self.n_epochs = n_epochs
         self.learning_rate = learning_rate
+        self.schedule = schedule
         self.batch_size = batch_size
         self.tol = tol
         self.max_iter = max_iter
         self.gradient = gradient
+        self.augmentation = augmentation
+        self.pos_label = pos_label
+        self.ignore_label = ignore_label
+        self.class_weight = class_weight
+        self.validation_fraction = validation_fraction
+        self.early_stopping = early_stopping
+        self.n_iter_no_change = n_iter_no_change
+        self.callbacks = callbacks
         self.n_jobs = n_jobs
         self.device = device
         self.memory = memory
@@ -205,16 +263,25 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         self.verbose = verbose
 
     def fit(
-        self, X: ImagesLike, y: LabelsLike, validation_data: LabelledImagesLike | None = None
+        self,
+        X: ImagesLike,
+        y: LabelsLike | None = None,
+        *,
+        sample_weight: ArrayLike | None = None,
+        validation_data: LabelledImagesLike | None = None,
     ) -> "DeepStructuredSegmenter":
         """Train network and field.
 
         Parameters
         ----------
-        X : array of shape (n, H, W) or (n, H, W, channels), or list of arrays (H, W[, channels])
-            Images of bool, uint8, uint16 or float.
-        y : array of shape (n, H, W) or list of arrays (H, W)
-            Labels, 0 or 1.
+        X : array of shape (n, H, W) or (n, H, W, channels), or sequence
+            Images of bool, uint8, uint16 or float. Entries of a sequence are arrays (H, W[, channels]) whose sizes may
+            differ, tensors ([channels, ]H, W), PIL images, or paths of image files. Files, and sequences other than
+            lists and tuples, such as datasets of torch, are read as they are needed.
+        y : array of shape (n, H, W), or sequence
+            Labels: arrays or tensors (H, W), PIL images or paths of mask files; or None if X is a dataset of pairs.
+        sample_weight : array of shape (n,), optional
+            What each image counts, in the likelihood and in (8).
         validation_data : tuple (X, y), optional
             Images and labels whose Jaccard index is recorded after each epoch.
 
@@ -234,12 +301,12 @@ class DeepStructuredSegmenter(NetworkSegmenter):
             If Algorithm 1 does not reach `tol` within `max_iter` passes.
         """
         self._validate_params()
-        images = check_images(X)
-        labels = check_labels(y, images)
-        validation_data = check_validation_data(validation_data, images[0].shape[-1])
+        images, truths, validation_data = self._check_data(X, y, sample_weight, validation_data)
+        warm = self.warm_start and hasattr(self, "network_")
         start: WeightsLike = INITIAL_WEIGHTS
-        if not (self.warm_start and hasattr(self, "network_")):
-            self._pretrain(X, y, validation_data)
+        if not warm:
+            self._pretrain(images, truths, validation_data)
+            self._optimizer_state = None
         elif images[0].shape[-1] != self.n_channels_in_:
             raise ValueError(f"X has {images[0].shape[-1]} channels, but warm_start goes on with {self.n_channels_in_}")
         else:
@@ -247,59 +314,56 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         self.crf_ = self.objective_ = self.dual_gap_ = self.sigma_ = self.n_iter_ = None
         self.coef_ = np.array([1.0, 0.0, 0.0])
         if self.training != "cnn":
-            self._learn_field(images, labels, validation_data, start)
+            self._learn_field(images, truths, validation_data, start)
         return self
 
-    def _pretrain(self, X: ImagesLike, y: LabelsLike, validation_data: LabelledImages | None) -> None:
+    def _pretrain(
+        self, images: Sequence[np.ndarray], truths: Sequence[Truth], validation_data: LabelledImages | None
+    ) -> None:
+        parameters = self.get_params(deep=False)
+        shared = {name: parameters[name] for name in parameters.keys() & _parameters_of(CNNSegmenter)}
         cnn = CNNSegmenter(
-            self.network,
-            weights=self.weights,
-            n_epochs=self.pretrain_epochs,
-            learning_rate=self.pretrain_learning_rate,
-            batch_size=self.batch_size,
-            device=self.device,
-            random_state=self.random_state,
-            verbose=self.verbose,
+            **shared
+            | {
+                "n_epochs": self.pretrain_epochs,
+                "learning_rate": self.pretrain_learning_rate,
+                "schedule": self.pretrain_schedule,
+            }
         )
-        cnn = check_memory(self.memory).cache(_fit_cnn)(cnn, X, y, validation_data)
-        self.network_ = cnn.network_
-        self.history_ = cnn.history_
-        self.n_channels_in_ = cnn.n_channels_in_
-        self.classes_ = cnn.classes_
+        fitted = _fit_once(cnn, check_memory(self.memory), images, truths, validation_data)
+        for name, value in fitted.items():
+            setattr(self, name, value)
 
     def _learn_field(
         self,
         images: Sequence[np.ndarray],
-        labels: Sequence[BoolArray],
+        truths: Sequence[Truth],
         validation_data: LabelledImages | None,
         start: WeightsLike,
     ) -> None:
         """Learn the weights on the network as it is, and for joint training go on with both."""
         began = time.perf_counter()
-        scaled = [scale_image(image) for image in images]
-        labelings = [Labelings(truth) for truth in labels]
-        crf = MaxMarginCRF(
-            self.C,
-            connectivity=self.connectivity,
-            sigma=self.sigma,
-            tol=self.tol,
-            max_iter=self.max_iter,
-            n_jobs=self.n_jobs,
-            verbose=self.verbose,
-        )
+        scaled = Mapped(scale_image, images)
+        labelings = [Labelings(truth) for truth in truths]
+        parameters = self.get_params(deep=False)
+        crf = MaxMarginCRF(**{name: parameters[name] for name in _parameters_of(MaxMarginCRF)})
         log_odds = self._log_odds(images)
         crf.learn(log_odds, scaled, labelings, start)
         if self.training == "joint":
-            piecewise = {"stage": "joint", "epoch": 0, "gamma": crf.objective_}
-            piecewise["jaccard"] = mean_jaccard(labels, crf.segment(log_odds, scaled))
+            piecewise: dict[str, Any] = {"stage": "joint", "epoch": 0, "gamma": crf.objective_}
+            piecewise["jaccard"] = _jaccard(truths, crf.segment(zip(log_odds, scaled)))
             if validation_data is not None:
-                valid_images, valid_labels = validation_data
-                valid_predictions = crf.segment(self._log_odds(valid_images), [scale_image(i) for i in valid_images])
-                piecewise["valid_jaccard"] = mean_jaccard(valid_labels, valid_predictions)
+                piecewise["valid_jaccard"] = _jaccard(
+                    validation_data[1], crf.segment(self._results(validation_data[0]))
+                )
             piecewise["seconds"] = time.perf_counter() - began
-            history = self._train_jointly(images, labelings, crf, validation_data)
-            self.history_ = [*self.history_, piecewise, *history]
-            crf.learn(self._log_odds(images), scaled, labelings)
+            # a warm start goes on counting
+            last = max((row["epoch"] for row in self.history_ if row["stage"] == "joint"), default=None)
+            self.history_ = [*self.history_, piecewise] if last is None else self.history_
+            if self.n_epochs:
+                history = self._train_jointly(images, labelings, crf, validation_data, piecewise.get("valid_jaccard"))
+                self.history_ = self.history_ + [row | {"epoch": row["epoch"] + (last or 0)} for row in history]
+                crf.learn(self._log_odds(images), scaled, labelings)
         self.crf_ = crf
         self.coef_ = crf.coef_
         self.objective_ = crf.objective_
@@ -313,6 +377,7 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         labelings: Sequence[Labelings],
         crf: MaxMarginCRF,
         validation_data: LabelledImages | None,
+        valid_jaccard: float | None,
     ) -> list[dict[str, Any]]:
         loss = MaxMarginLoss(
             self.C,
@@ -324,8 +389,9 @@ class DeepStructuredSegmenter(NetworkSegmenter):
             gradient=self.gradient,
         )
         loss.coef_ = crf.coef_
+        truths = [stored.known for stored in labelings]
         with seeded(self.random_state) as seed:
-            history = train_jointly(
+            history, optimizer_state = train_jointly(
                 self.network_,
                 images,
                 labelings,
@@ -335,10 +401,15 @@ class DeepStructuredSegmenter(NetworkSegmenter):
                 batch_size=self.batch_size,
                 device=resolve_device(self.device),
                 seed=seed,
+                training_set=None if self.augmentation is None else self._training_set(images, truths),
+                schedule=self.schedule,
                 validation_data=validation_data,
+                callbacks=self._keep_best(valid_jaccard) + (self.callbacks or []),
+                optimizer_state=self._optimizer_state,
                 verbose=self.verbose,
             )
         self.network_.eval().cpu()
+        self._optimizer_state = _on_cpu(optimizer_state) if self.warm_start else None
         return history
 
     def predict(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:
@@ -346,18 +417,81 @@ class DeepStructuredSegmenter(NetworkSegmenter):
 
         Parameters
         ----------
-        X : array of shape (n, H, W) or (n, H, W, channels), or list of arrays (H, W[, channels])
+        X : array of shape (n, H, W) or (n, H, W, channels), or sequence
+            Images, as in fit.
 
         Returns
         -------
         ndarray of uint8 and shape (n, H, W), or list of ndarray of shape (H, W)
-            Labels, 0 or 1; a list for a list.
+            Labels, 0 or `pos_label`; a list for a list.
         """
-        log_odds, images = self._run_network(X)
-        labels = [l > 0 for l in log_odds] if self.crf_ is None else self.crf_.segment(log_odds, images)
-        return as_given([labeling.astype(np.uint8) for labeling in labels], X)
+        results = self._run_network(X)
+        labelings = (l > 0 for l, _ in results) if self.crf_ is None else self.crf_.segment(results)
+        return as_given([self._as_labels(labeling) for labeling in labelings], X)
 
 
-def _fit_cnn(cnn: CNNSegmenter, X: ImagesLike, y: LabelsLike, validation_data: LabelledImages | None) -> CNNSegmenter:
-    """What `memory` keeps."""
-    return cnn.fit(X, y, validation_data)
+def _parameters_of(estimator: type[BaseEstimator]) -> set[str]:
+    return set(estimator._get_param_names())
+
+
+def _jaccard(truths: Sequence[Truth], labelings: Iterable[BoolArray]) -> float:
+    return mean_of_defined(indices_of_truths(truths, labelings))
+
+
+def _on_cpu(state: dict[Any, Any]) -> dict[int, dict[str, torch.Tensor]]:
+    return {n: {name: tensor.cpu() for name, tensor in moments.items()} for n, moments in state.items()}
+
+
+def _fit_once(
+    cnn: CNNSegmenter,
+    memory: Memory,
+    images: Sequence[np.ndarray],
+    truths: Sequence[Truth],
+    validation_data: LabelledImages | None,
+) -> dict[str, Any]:
+    """The fitted attributes of a network, from the memory if it was trained before."""
+    location = getattr(memory, "location", memory)
+    if location is None:
+        return _fit_cnn("", cnn, images, truths, validation_data)
+    key = _name_of(cnn, images, truths, validation_data)
+    fit = memory.cache(_fit_cnn, ignore=["cnn", "images", "truths", "validation_data"])
+    if not isinstance(location, (str, PathLike)):
+        return fit(key, cnn, images, truths, validation_data)
+    Path(location).mkdir(parents=True, exist_ok=True)
+    # candidates of a search that run side by side wait for one of them
+    with FileLock(Path(location) / f"skmmcrf-{key}.lock"):
+        return fit(key, cnn, images, truths, validation_data)
+
+
+def _fit_cnn(
+    key: str,
+    cnn: CNNSegmenter,
+    images: Sequence[np.ndarray],
+    truths: Sequence[Truth],
+    validation_data: LabelledImages | None,
+) -> dict[str, Any]:
+    """What the memory keeps, under its key."""
+    cnn.learn(images, truths, validation_data)
+    kept = ("network_", "history_", "n_channels_in_", "classes_", "class_weight_")
+    return {name: getattr(cnn, name) for name in kept}
+
+
+def _name_of(
+    cnn: CNNSegmenter,
+    images: Sequence[np.ndarray],
+    truths: Sequence[Truth],
+    validation_data: LabelledImages | None,
+) -> str:
+    """A name of all that decides what is learned."""
+    parameters = cnn.get_params(deep=False)
+    for name in ("network", "weights", "callbacks", "verbose"):
+        del parameters[name]
+    with seeded(cnn.random_state):
+        network = cnn.build(images[0])
+    first_weights = {name: tensor.numpy(force=True) for name, tensor in network.state_dict().items()}
+    names = [hash_of([__version__, parameters, str(network), first_weights])]
+    for some_images, some_truths in filter(None, [(images, truths), validation_data]):
+        # one at a time, as they may be many
+        names += [hash_of([image, vars(truth)]) for image, truth in zip(some_images, some_truths)]
+        names.append("and")
+    return hash_of(names)

@@ -1,7 +1,6 @@
-"""What pretraining and joint training share: a skorch net over images of any size, its randomness and its progress."""
+"""What pretraining and joint training share: a skorch net over images of any size, its data, schedule and callbacks."""
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -10,14 +9,21 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 from skorch import NeuralNet
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
+from torchvision import tv_tensors
 
-from skmmcrf._typing import BoolArray, LabelledImages, RandomStateLike
-from skmmcrf.metrics import mean_jaccard
+from skmmcrf._typing import BoolArray, FloatArray, LabelledImages, RandomStateLike
+from skmmcrf.augmentation import Augmentation
+from skmmcrf.metrics import jaccard_indices, mean_of_defined
 from skmmcrf.networks import AnySize
-from skmmcrf.validation import scale_image
+from skmmcrf.sequences import ArraysOnDisk
+from skmmcrf.truth import UNLABELLED, Truth
+from skmmcrf.validation import is_lazy, scale_image
+
+#: Schedules of the learning rate, see `learning_rate_schedule`.
+SCHEDULES = ("one_cycle", "linear", "cosine", "constant")
 
 
 class ImageDataset(Dataset):
@@ -25,27 +31,68 @@ class ImageDataset(Dataset):
 
     Parameters
     ----------
-    images : list of ndarray of shape (H, W, channels)
-    labels : list, optional
-        Handed on as it is.
+    images : sequence of ndarray of shape (H, W, channels)
+    targets : sequence, optional
+        Handed on as they are: `Truth`, or `Labelings` with a truth.
     """
 
-    def __init__(self, images: Sequence[np.ndarray], labels: Sequence[Any] | None = None) -> None:
+    def __init__(self, images: Sequence[np.ndarray], targets: Sequence[Any] | None = None) -> None:
         self.images = images
-        self.labels = labels
+        self.targets = targets
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, n: int) -> tuple[torch.Tensor, Any]:
         image = torch.from_numpy(scale_image(self.images[n])).permute(2, 0, 1).contiguous()
-        return image, None if self.labels is None else self.labels[n]
+        return image, None if self.targets is None else self.targets[n]
+
+
+class AugmentedDataset(ImageDataset):
+    """Images that are changed at random, with their truth, each time that they are asked for.
+
+    Parameters
+    ----------
+    images : sequence of ndarray of shape (H, W, channels)
+    targets : sequence of Truth
+    augmentation : callable
+        Takes and gives a `torchvision.tv_tensors.Image` (channels, H, W) and a `torchvision.tv_tensors.Mask` (H, W) of
+        0, 1 and 255, where 255 is unlabelled.
+    """
+
+    def __init__(self, images: Sequence[np.ndarray], targets: Sequence[Truth], augmentation: Augmentation) -> None:
+        super().__init__(images, targets)
+        self.augmentation = augmentation
+
+    def __getitem__(self, n: int) -> tuple[torch.Tensor, Truth]:
+        """Give an image and its truth.
+
+        Raises
+        ------
+        ValueError
+            If the augmentation does not give an image and a mask that belong together.
+        """
+        image, truth = super().__getitem__(n)
+        mask = torch.from_numpy(truth.labels)
+        changed = self.augmentation(tv_tensors.Image(image), tv_tensors.Mask(mask))
+        if not (isinstance(changed, (tuple, list)) and len(changed) == 2):
+            raise ValueError(f"augmentation: it must give an image and a mask, not {type(changed).__name__}")
+        new_image, new_mask = (part.as_subclass(torch.Tensor).contiguous() for part in changed)
+        if new_image.shape != (len(image), *new_mask.shape) or not new_image.is_floating_point():
+            raise ValueError(
+                f"augmentation: of an image {tuple(image.shape)} and a mask {tuple(mask.shape)} it gave "
+                f"{tuple(new_image.shape)} of {new_image.dtype} and {tuple(new_mask.shape)}, which do not fit"
+            )
+        labels = new_mask.numpy()
+        if not np.isin(labels, (0, 1, UNLABELLED)).all():
+            raise ValueError(f"augmentation: a mask must hold 0, 1 and {UNLABELLED} only, got {np.unique(labels)[:5]}")
+        return new_image, Truth(labels == 1, labels != UNLABELLED, weight=truth.weight, class_weight=truth.class_weight)
 
 
 def _as_lists(samples: Sequence[tuple[torch.Tensor, Any]]) -> tuple[list[torch.Tensor], list[Any]]:
     """Collate samples to lists, because sizes may differ."""
-    images, labels = zip(*samples)
-    return list(images), list(labels)
+    images, targets = zip(*samples)
+    return list(images), list(targets)
 
 
 class SegmentationNet(NeuralNet):
@@ -58,8 +105,8 @@ class SegmentationNet(NeuralNet):
     def get_loss(
         self, y_pred: Sequence[torch.Tensor], y_true: Sequence[Any], X: Any = None, training: bool = False
     ) -> torch.Tensor:
-        """Give the criterion of log-odds and labels."""
-        return self.criterion_(y_pred, [torch.from_numpy(labels).to(self.device) for labels in y_true])
+        """Give the criterion of log-odds and truths."""
+        return self.criterion_(y_pred, y_true)
 
     def on_batch_end(self, net: NeuralNet, batch: Any = None, training: bool = False, **kwargs: Any) -> None:
         """Correct the batch size, which skorch reads off the channels of a list of images."""
@@ -86,7 +133,7 @@ def segmentation_net(
     net_class : subclass of SegmentationNet
     network : torch.nn.Module
     criterion : torch.nn.Module
-        Takes lists of log-odds and labels.
+        Takes lists of log-odds and of targets.
     freeze_batch_norm : bool
         Whether batch-norm layers keep their statistics.
     seed : int
@@ -111,13 +158,43 @@ def segmentation_net(
     )
 
 
+def learning_rate_schedule(name: str, learning_rate: float, n_steps: int) -> LRScheduler | None:
+    """Make the callback that changes the learning rate after every step.
+
+    Parameters
+    ----------
+    name : {"one_cycle", "linear", "cosine", "constant"}
+        "one_cycle" rises to the learning rate and falls to nearly nothing (Smith, Topin 2018); "linear" and "cosine"
+        fall from it to zero.
+    learning_rate : float
+    n_steps : int
+
+    Returns
+    -------
+    skorch.callbacks.LRScheduler, or None for "constant"
+
+    Examples
+    --------
+    >>> learning_rate_schedule("cosine", 1e-3, 100).kwargs
+    {'T_max': 100}
+    """
+    schedules = torch.optim.lr_scheduler
+    if name == "constant":
+        return None
+    if name == "one_cycle":
+        return LRScheduler(schedules.OneCycleLR, max_lr=learning_rate, total_steps=n_steps + 1, step_every="batch")
+    if name == "cosine":
+        return LRScheduler(schedules.CosineAnnealingLR, T_max=n_steps, step_every="batch")
+    return LRScheduler(schedules.LinearLR, start_factor=1.0, end_factor=0.0, total_iters=n_steps, step_every="batch")
+
+
 class JaccardOfNetwork(Callback):
     """Record the network's mean Jaccard index on the training images, while training, and on the validation images.
 
     Parameters
     ----------
-    validation_data : None or tuple of list of ndarray
-        Images (H, W, channels) and labels (H, W).
+    validation_data : None or tuple
+        Images (H, W, channels) and list of Truth.
     """
 
     def __init__(self, validation_data: LabelledImages | None) -> None:
@@ -125,48 +202,91 @@ class JaccardOfNetwork(Callback):
 
     def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Begin anew."""
-        self.truths_: list[BoolArray] = []
-        self.predictions_: list[BoolArray] = []
+        self.indices_: list[FloatArray] = []
 
     def on_batch_end(self, net: NeuralNet, batch: Any = None, y_pred: Any = None, **kwargs: Any) -> None:
-        """Keep what the batch's log-odds say."""
-        self.truths_ += batch[1]
-        self.predictions_ += [(l > 0).cpu().numpy() for l in y_pred]
+        """Measure what the batch's log-odds say."""
+        self.indices_.append(indices_of_truths(batch[1], [(l > 0).cpu().numpy() for l in y_pred]))
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Record the indices."""
-        net.history.record("jaccard", mean_jaccard(self.truths_, self.predictions_))
+        net.history.record("jaccard", mean_of_defined(np.concatenate(self.indices_)))
         if self.validation_data is not None:
-            images, labels = self.validation_data
-            log_odds = compute_log_odds(net.module.network, images, batch_size=net.batch_size, device=net.device)
-            net.history.record("valid_jaccard", mean_jaccard(labels, [l > 0 for l in log_odds]))
+            images, truths = self.validation_data
+            results = run_network(net.module.network, images, batch_size=net.batch_size, device=net.device)
+            indices = indices_of_truths(truths, (l > 0 for l, _ in results))
+            net.history.record("valid_jaccard", mean_of_defined(indices))
 
 
-class Progress(Callback):
-    """Print a line after every epoch: its number, what the history holds of it, seconds, and time left.
+def indices_of_truths(truths: Sequence[Truth], labelings: Iterable[BoolArray]) -> FloatArray:
+    """Jaccard index of each labeling, over the labelled pixels.
 
     Parameters
     ----------
-    stage : str
-        What the line begins with.
+    truths : sequence of Truth
+    labelings : iterable of ndarray of bool and shape (H, W)
+
+    Returns
+    -------
+    ndarray of float and shape (n,)
+    """
+    return np.concatenate(
+        [jaccard_indices([t.labels], [y], ignore_label=UNLABELLED) for t, y in zip(truths, labelings)]
+    )
+
+
+class KeepBest(EarlyStopping):
+    """Keep the network of the epoch with the best validation Jaccard index; stop when it rises no more.
+
+    Parameters
+    ----------
+    patience : int
+        Epochs without a rise after which training stops.
+    at_start : float, optional
+        The index of the network as it is before training, if that may be kept too.
     """
 
-    _shown = {"train_loss": "loss {:.4f}", "gamma": "gamma {:.6g}", "jaccard": "Jaccard {:.4f}",
-              "valid_jaccard": "validation {:.4f}", "dur": "{:.1f} s"}  # fmt: skip
-
-    def __init__(self, stage: str) -> None:
-        self.stage = stage
+    def __init__(self, patience: int, at_start: float | None = None) -> None:
+        super().__init__("valid_jaccard", patience=patience, threshold=0.0, lower_is_better=False, load_best=True)
+        self.at_start = at_start
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Start the clock."""
-        self.start_ = time.perf_counter()
+        """Begin at the network as it is."""
+        super().on_train_begin(net, **kwargs)
+        if self.at_start is not None:
+            self.dynamic_threshold_ = self.at_start
+            self.best_model_weights_ = {key: value.clone() for key, value in net.module_.state_dict().items()}
 
-    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Print the line."""
-        epoch = net.history[-1]
-        left = (time.perf_counter() - self.start_) / epoch["epoch"] * (net.max_epochs - epoch["epoch"])
-        shown = [text.format(epoch[key]) for key, text in self._shown.items() if key in epoch]
-        print(f"{self.stage} {epoch['epoch']}/{net.max_epochs}: {', '.join(shown)}, {left:.0f} s left", flush=True)
+
+class FreezeBackbone(Callback):
+    """Keep the parameters of the network's backbone as they are for some epochs.
+
+    Parameters
+    ----------
+    n_epochs : int
+    """
+
+    def __init__(self, n_epochs: int) -> None:
+        self.n_epochs = n_epochs
+
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Freeze what is not frozen already."""
+        backbone = net.module.network.backbone
+        self.frozen_ = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
+        self._set_trainable(False)
+
+    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Let it go when it is time."""
+        if len(net.history) > self.n_epochs:
+            self._set_trainable(True)
+
+    def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Leave the network as it was."""
+        self._set_trainable(True)
+
+    def _set_trainable(self, trainable: bool) -> None:
+        for parameter in self.frozen_:
+            parameter.requires_grad = trainable
 
 
 def history_rows(net: SegmentationNet, stage: str) -> list[dict[str, Any]]:
@@ -197,28 +317,50 @@ def history_rows(net: SegmentationNet, stage: str) -> list[dict[str, Any]]:
     ]
 
 
-def compute_log_odds(
+def run_network(
     network: nn.Module, images: Sequence[np.ndarray], *, batch_size: int, device: str
-) -> list[NDArray[np.float32]]:
-    """Run a network over images.
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Run a network over images, a batch at a time.
 
     Parameters
     ----------
     network : torch.nn.Module
-    images : list of ndarray of shape (H, W, channels)
+    images : sequence of ndarray of shape (H, W, channels)
     batch_size : int
     device : str
 
-    Returns
-    -------
-    list of ndarray of float32 and shape (H, W)
+    Yields
+    ------
+    log_odds : ndarray of float32 and shape (H, W)
+    image : ndarray of float32 and shape (H, W, channels)
+        Scaled to [0, 1].
     """
     module = AnySize(network).to(device).eval()
-    log_odds = []
-    with torch.inference_mode():
-        for batch, _ in DataLoader(ImageDataset(images), batch_size=batch_size, collate_fn=_as_lists):
-            log_odds += [x.cpu().float().numpy() for x in module([image.to(device) for image in batch])]
-    return log_odds
+    for batch, _ in DataLoader(ImageDataset(images), batch_size=batch_size, collate_fn=_as_lists):
+        # within the loop, because the next batch may be asked for from another thread
+        with torch.inference_mode():
+            log_odds = [l.cpu().float().numpy() for l in module([image.to(device) for image in batch])]
+        yield from zip(log_odds, (image.permute(1, 2, 0).numpy() for image in batch))
+
+
+def compute_log_odds(
+    network: nn.Module, images: Sequence[np.ndarray], *, batch_size: int, device: str
+) -> Sequence[NDArray[np.float32]]:
+    """Run a network over images, and keep the log-odds where the images are: in memory, or on disk for lazy ones.
+
+    Parameters
+    ----------
+    network, images, batch_size, device
+        See `run_network`.
+
+    Returns
+    -------
+    sequence of ndarray of float32 and shape (H, W)
+    """
+    kept: Any = ArraysOnDisk(np.float32) if is_lazy(images) else []
+    for log_odds, _ in run_network(network, images, batch_size=batch_size, device=device):
+        kept.append(log_odds)
+    return kept
 
 
 @contextmanager

@@ -1,17 +1,24 @@
 """Checks of images and labels, and the conversions that every estimator shares.
 
-Inside the package a set of images is a list of arrays (H, W, channels) and a set of labels a list of boolean arrays
-(H, W); the functions here bring what users give into that form, or say what is wrong with it.
+Inside the package a set of images is a sequence of arrays (H, W, channels) and a set of labels a list of `Truth`; the
+functions here bring what users give into that form, or say what is wrong with it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from numbers import Integral, Real
+from os import PathLike
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 
-from skmmcrf._typing import BoolArray, ImagesLike, LabelledImages, LabelledImagesLike, LabelsLike
+from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, LabelledImages, LabelledImagesLike, LabelsLike
+from skmmcrf.image_files import read_image
+from skmmcrf.sequences import ImageList, Mapped
+from skmmcrf.truth import UNLABELLED, Truth, balanced_class_weight
 
 #: What the parameters of the conditional random field and of its learner may be, wherever they appear.
 CRF_CONSTRAINTS = {
@@ -21,6 +28,13 @@ CRF_CONSTRAINTS = {
     "tol": [Interval(Real, 0, None, closed="left")],
     "max_iter": [Interval(Integral, 1, None, closed="left")],
     "n_jobs": [None, Integral],
+}
+
+#: What the parameters that say how labels are read and weighed may be.
+LABEL_CONSTRAINTS = {
+    "pos_label": [Interval(Integral, 1, 255, closed="both")],
+    "ignore_label": [Integral, StrOptions({"auto"}), None],
+    "class_weight": [dict, StrOptions({"balanced"}), None],
 }
 
 _IMAGE_DTYPES = "bool, uint8, uint16, float16, float32 or float64"
@@ -51,13 +65,15 @@ def scale_image(image: np.ndarray) -> NDArray[np.float32]:
     return scaled
 
 
-def check_images(X: ImagesLike, *, n_channels: int | None = None, name: str = "X") -> list[np.ndarray]:
+def check_images(X: ImagesLike, *, n_channels: int | None = None, name: str = "X") -> Sequence[np.ndarray]:
     """Check a set of images.
 
     Parameters
     ----------
-    X : array of shape (n, H, W) or (n, H, W, channels), or sequence of arrays (H, W) or (H, W, channels)
-        Images of dtype bool, uint8, uint16 or float. In a sequence their heights and widths may differ.
+    X : array of shape (n, H, W) or (n, H, W, channels), or sequence
+        Images of dtype bool, uint8, uint16 or float. Entries of a sequence are arrays (H, W) or (H, W, channels) whose
+        sizes may differ, tensors (H, W) or (channels, H, W), PIL images, or paths of image files; of pairs, as
+        datasets of torch have them, the first is taken.
     n_channels : int, optional
         The number of channels that is wanted, if it is known.
     name : str, default="X"
@@ -65,49 +81,69 @@ def check_images(X: ImagesLike, *, n_channels: int | None = None, name: str = "X
 
     Returns
     -------
-    list of ndarray of shape (H, W, channels)
-        The images in their own dtype; no pixel is copied.
+    sequence of ndarray of shape (H, W, channels)
+        The images in their own dtype. Those of an array or a list are in memory, no pixel is copied; files and the
+        entries of any other sequence are read each time that they are asked for.
 
     Raises
     ------
     ValueError
-        If there is no image, or one has a wrong shape, dtype, number of channels, or pixels that are not finite.
+        If there is no image, or one can't be read or has a wrong shape, dtype, number of channels, or pixels that are
+        not finite.
+    TypeError
+        If X is no sequence.
     """
-    images = [_check_image(image, f"{name}[{n}]") for n, image in enumerate(_as_sequence(X, name, dimensions=(3, 4)))]
-    wanted = n_channels or images[0].shape[2]
-    for n, image in enumerate(images):
-        if image.shape[2] != wanted:
-            raise ValueError(f"{name}[{n}] has {image.shape[2]} channels, but {wanted} are wanted")
-    return images
+    return _check_images(X, n_channels, name)[0]
 
 
-def check_labels(y: LabelsLike, images: Sequence[np.ndarray]) -> list[BoolArray]:
-    """Check the labels of a set of images.
+def check_labelled_images(
+    X: ImagesLike,
+    y: LabelsLike | None,
+    *,
+    n_channels: int | None = None,
+    name: str = "X",
+    pos_label: int = 1,
+    ignore_label: int | str | None = "auto",
+) -> tuple[Sequence[np.ndarray], list[Truth]]:
+    """Check images and their labels.
 
     Parameters
     ----------
-    y : array of shape (n, H, W), or sequence of arrays (H, W)
-        The labels, 0 or 1, of dtype bool, integer or float.
-    images : list of ndarray of shape (H, W, channels)
-        The images that they belong to, from `check_images`.
+    X : images
+        See `check_images`.
+    y : array of shape (n, H, W), sequence, or None
+        The labels, of dtype bool, integer or float. Entries of a sequence are arrays or tensors (H, W), PIL images or
+        paths of mask files. None takes them from X, if its entries are pairs.
+    n_channels : int, optional
+    name : str, default="X"
+    pos_label : int, default=1
+        The label of foreground; True always is.
+    ignore_label : int, None or "auto", default="auto"
+        The label of unlabelled pixels; "auto" is 255, or none where that is foreground.
 
     Returns
     -------
-    list of ndarray of bool and shape (H, W)
-        The labels.
+    images : sequence of ndarray of shape (H, W, channels)
+    truths : list of Truth
 
     Raises
     ------
-    ValueError
-        If the numbers of labels and images or their sizes differ, or if a label is neither 0 nor 1.
+    ValueError, TypeError
+        As `check_images`; if the numbers of labels and images or their sizes differ; if a label is none of 0,
+        `pos_label` and `ignore_label`; or if there is no foreground but 255, which "auto" takes for unlabelled.
     """
-    y = _as_sequence(y, "y", dimensions=(3,))
-    if len(y) != len(images):
-        raise ValueError(f"X and y must have the same length, got {len(images)} images and {len(y)} labels")
-    return [_check_labeling(labels, image.shape[:2], f"y[{n}]") for n, (labels, image) in enumerate(zip(y, images))]
+    if y is None and _holds_pairs(X):
+        y = Mapped(_second, X)
+    images, shapes = _check_images(X, n_channels, name)
+    labels, _ = _entries(y, "y", dimensions=(3,))
+    if len(labels) != len(images):
+        raise ValueError(f"X and y must have the same length, got {len(images)} images and {len(labels)} labels")
+    return images, _check_labels(labels, shapes, pos_label, ignore_label)
 
 
-def check_validation_data(validation_data: LabelledImagesLike | None, n_channels: int) -> LabelledImages | None:
+def check_validation_data(
+    validation_data: LabelledImagesLike | None, n_channels: int, **labels: Any
+) -> LabelledImages | None:
     """Check images and labels that training is watched on.
 
     Parameters
@@ -115,31 +151,106 @@ def check_validation_data(validation_data: LabelledImagesLike | None, n_channels
     validation_data : None or tuple (X, y)
     n_channels : int
         Channels of the training images.
+    **labels
+        `pos_label` and `ignore_label`, see `check_labelled_images`.
 
     Returns
     -------
-    None or tuple of list of ndarray
-        Images (H, W, channels) and labels (H, W).
+    None or tuple of sequence of ndarray (H, W, channels) and list of Truth
 
     Raises
     ------
     ValueError, TypeError
-        As `check_images` and `check_labels`, or if it is not a pair.
+        As `check_labelled_images`, or if it is not a pair.
     """
     if validation_data is None:
         return None
     if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
         raise TypeError("validation_data must be a pair (X, y)")
-    images = check_images(validation_data[0], n_channels=n_channels)
-    return images, check_labels(validation_data[1], images)
+    return check_labelled_images(*validation_data, n_channels=n_channels, **labels)
 
 
-def as_given(results: list[np.ndarray], X: ImagesLike) -> np.ndarray | list[np.ndarray]:
+def check_sample_weight(sample_weight: ArrayLike | None, n_images: int) -> FloatArray:
+    """Check the weights of images, and scale them to a mean of 1.
+
+    Parameters
+    ----------
+    sample_weight : array of shape (n_images,), optional
+        Not negative; all 1 by default.
+    n_images : int
+
+    Returns
+    -------
+    ndarray of float and shape (n_images,)
+
+    Raises
+    ------
+    ValueError
+        If there are not as many, or one is negative or not finite, or all are zero.
+
+    Examples
+    --------
+    >>> check_sample_weight([1, 3], 2)
+    array([0.5, 1.5])
+    """
+    if sample_weight is None:
+        return np.ones(n_images)
+    weights = np.asarray(sample_weight, dtype=float)
+    if weights.shape != (n_images,):
+        raise ValueError(f"sample_weight must be of shape ({n_images},), one weight an image, got {weights.shape}")
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
+        raise ValueError("sample_weight must be finite and not negative, and not all of it 0")
+    return weights / weights.mean()
+
+
+def check_class_weight(
+    class_weight: dict[int, float] | str | None, truths: Sequence[Truth], pos_label: int
+) -> tuple[float, float]:
+    """Give the weights of a pixel of the background and of the foreground.
+
+    Parameters
+    ----------
+    class_weight : dict, "balanced" or None
+        Weights by label, 1.0 where it has none; or such that both classes count alike.
+    truths : sequence of Truth
+    pos_label : int
+
+    Returns
+    -------
+    tuple of float
+
+    Raises
+    ------
+    ValueError
+        If a label is neither 0 nor `pos_label`, or a weight is not positive and finite.
+
+    Examples
+    --------
+    >>> check_class_weight({1: 5.0}, [], pos_label=1)
+    (1.0, 5.0)
+    """
+    if isinstance(class_weight, str):
+        return balanced_class_weight(truths)
+    weights: dict[int, Any] = {0: 1.0, pos_label: 1.0} | (class_weight or {})
+    for label, weight in weights.items():
+        if label not in (0, pos_label):
+            raise ValueError(f"class_weight must be of the labels 0 and {pos_label}, got one of {label!r}")
+        if not (isinstance(weight, (int, float, np.number)) and 0 < weight < np.inf):
+            raise ValueError(f"class_weight must be positive and finite, got {weight!r} for {label}")
+    return float(weights[0]), float(weights[pos_label])
+
+
+def is_lazy(images: Sequence[np.ndarray]) -> bool:
+    """Tell whether checked images are read each time that they are asked for."""
+    return isinstance(images, Mapped)
+
+
+def as_given(results: Sequence[np.ndarray], X: ImagesLike) -> np.ndarray | list[np.ndarray]:
     """Give results the outer form of the images: an array for an array, a list for any other sequence.
 
     Parameters
     ----------
-    results : list of ndarray
+    results : sequence of ndarray
         One result an image.
     X : array or sequence
         The images as the user gave them.
@@ -148,22 +259,155 @@ def as_given(results: list[np.ndarray], X: ImagesLike) -> np.ndarray | list[np.n
     -------
     ndarray or list of ndarray
     """
-    return np.stack(results) if isinstance(X, np.ndarray) and X.dtype != object else results
+    return np.stack(results) if isinstance(X, np.ndarray) and X.dtype.kind not in "OU" else ImageList(results)
 
 
-def _as_sequence(values: ImagesLike, name: str, dimensions: tuple[int, ...]) -> ImagesLike:
-    """The entries of an array of the wanted number of dimensions, or of a sequence."""
-    if isinstance(values, (str, bytes, dict)) or not (hasattr(values, "__len__") and hasattr(values, "__getitem__")):
+def read_labels(
+    labels: Any, name: str, *, pos_label: int, ignore_label: int | str | None
+) -> tuple[BoolArray, BoolArray | None]:
+    """Read the labels of one image.
+
+    Parameters
+    ----------
+    labels : array or tensor (H, W), PIL image or path
+    name : str
+        What errors call them.
+    pos_label, ignore_label
+        See `check_labelled_images`.
+
+    Returns
+    -------
+    foreground : ndarray of bool and shape (H, W)
+        False where unlabelled.
+    labelled : ndarray of bool and shape (H, W), or None if no pixel is unlabelled
+
+    Raises
+    ------
+    ValueError
+        If they can't be read, or another label is found.
+
+    Examples
+    --------
+    >>> read_labels([[0, 255]], "y", pos_label=255, ignore_label="auto")
+    (array([[False,  True]]), None)
+    """
+    if isinstance(labels, (str, PathLike)):
+        labels = _named(name, read_image, labels, palette=True)
+    elif isinstance(labels, torch.Tensor):
+        labels = labels.detach().cpu().numpy()
+        labels = labels[0] if labels.ndim == 3 and len(labels) == 1 else labels
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in "buif":
+        raise ValueError(f"{name} must hold the labels 0 and {pos_label}, got dtype {labels.dtype}")
+    if labels.dtype.kind == "b":
+        return labels, None
+    foreground = labels == pos_label
+    ignored = np.zeros(labels.shape, bool) if ignore_label is None else labels == _ignored(ignore_label, pos_label)
+    other = ~(foreground | ignored | (labels == 0))
+    if other.any():
+        found = np.unique(labels[other])[:5].tolist()
+        raise ValueError(f"{name} must hold the labels 0 and {pos_label} only, found {found}")
+    return foreground, ~ignored if ignored.any() else None
+
+
+def check_foreground_is_meant(
+    has_foreground: bool, has_unlabelled: bool, *, pos_label: int, ignore_label: int | str | None
+) -> None:
+    """Refuse labels without any foreground but with 255, unless that is said to mean unlabelled.
+
+    Raises
+    ------
+    ValueError
+    """
+    if ignore_label == "auto" and has_unlabelled and not has_foreground:
+        raise ValueError(
+            f"y holds no {pos_label}, but 255, which is taken for unlabelled: if it is the foreground, give "
+            "pos_label=255; if it is unlabelled, ignore_label=255"
+        )
+
+
+def _ignored(ignore_label: int | str, pos_label: int) -> float:
+    """The number of unlabelled pixels, NaN for none."""
+    if ignore_label == "auto":
+        ignore_label = UNLABELLED
+    return float(ignore_label) if ignore_label != pos_label else float("nan")
+
+
+def _check_labels(
+    labels: Sequence[Any], shapes: Sequence[tuple[int, ...]], pos_label: int, ignore_label: int | str | None
+) -> list[Truth]:
+    truths = []
+    for n, shape in enumerate(shapes):
+        name = f"y[{n}]"
+        foreground, labelled = read_labels(labels[n], name, pos_label=pos_label, ignore_label=ignore_label)
+        if foreground.shape != shape:
+            raise ValueError(f"{name} has shape {foreground.shape}, but its image has {shape}")
+        truths.append(Truth(foreground, labelled))
+    check_foreground_is_meant(
+        any(truth.foreground.any() for truth in truths),
+        not all(truth.is_complete for truth in truths),
+        pos_label=pos_label,
+        ignore_label=ignore_label,
+    )
+    return truths
+
+
+def _check_images(
+    X: ImagesLike, n_channels: int | None, name: str
+) -> tuple[Sequence[np.ndarray], list[tuple[int, ...]]]:
+    """The images and their heights and widths."""
+    values, lazy = _entries(X, name, dimensions=(3, 4))
+    kept, shapes = [], []
+    for n in range(len(values)):
+        image = _read_image(values[n], f"{name}[{n}]")
+        n_channels = n_channels or image.shape[2]
+        if image.shape[2] != n_channels:
+            raise ValueError(f"{name}[{n}] has {image.shape[2]} channels, but {n_channels} are wanted")
+        shapes.append(image.shape[:2])
+        if not lazy:
+            kept.append(image)
+    return (Mapped(partial(_read_image, name=f"an image of {name}"), values) if lazy else kept), shapes
+
+
+def _entries(values: Any, name: str, dimensions: tuple[int, ...]) -> tuple[Sequence[Any], bool]:
+    """The entries of an array of the wanted number of dimensions, or of a sequence; and whether to read them lazily."""
+    if hasattr(values, "iloc"):  # of pandas
+        if values.ndim == 2 and values.shape[1] != 1:
+            raise ValueError(f"{name} must be one column, got {values.shape[1]}")
+        values = values.squeeze(axis=1).tolist() if values.ndim == 2 else values.tolist()
+    if isinstance(values, (str, bytes, dict, PathLike)) or not (
+        hasattr(values, "__len__") and hasattr(values, "__getitem__")
+    ):
         raise TypeError(f"{name} must be an array or a list of arrays, got {type(values).__name__}")
-    if isinstance(values, np.ndarray) and values.dtype != object and values.ndim not in dimensions:
+    if isinstance(values, np.ndarray) and values.dtype.kind in "OU" and values.ndim == 1:
+        values = values.tolist()
+    if isinstance(values, np.ndarray) and values.ndim not in dimensions:
         shapes = {(3,): "(n, H, W)", (3, 4): "(n, H, W) or (n, H, W, channels)"}
         raise ValueError(f"{name} must be of shape {shapes[dimensions]}, got {values.shape}")
     if len(values) == 0:
         raise ValueError(f"{name} is empty; at least one image is needed")
-    return values
+    in_memory = isinstance(values, (np.ndarray, torch.Tensor)) or (
+        isinstance(values, (list, tuple)) and not any(isinstance(value, (str, PathLike)) for value in values)
+    )
+    return values, not in_memory
 
 
-def _check_image(image: ArrayLike, name: str) -> np.ndarray:
+def _holds_pairs(X: Any) -> bool:
+    return not isinstance(X, (np.ndarray, list)) and hasattr(X, "__getitem__") and isinstance(X[0], tuple)
+
+
+def _second(pair: tuple[Any, Any]) -> Any:
+    return pair[1]
+
+
+def _read_image(image: Any, name: str) -> np.ndarray:
+    if isinstance(image, tuple):
+        image = image[0]
+    if isinstance(image, (str, PathLike)):
+        image = _named(name, read_image, image)
+    elif isinstance(image, torch.Tensor):
+        image = image.detach().cpu()
+        image = (image if image.ndim < 3 else image.movedim(0, -1)).numpy()
     image = np.asarray(image)
     if not (image.dtype.kind in "bf" or image.dtype in (np.uint8, np.uint16)):
         raise ValueError(f"{name} must be of dtype {_IMAGE_DTYPES}, got {image.dtype}; scale other images to [0, 1]")
@@ -176,14 +420,9 @@ def _check_image(image: ArrayLike, name: str) -> np.ndarray:
     return image
 
 
-def _check_labeling(labels: ArrayLike, shape: tuple[int, ...], name: str) -> BoolArray:
-    labels = np.asarray(labels)
-    if labels.shape != shape:
-        raise ValueError(f"{name} has shape {labels.shape}, but its image has {shape}")
-    if labels.dtype.kind not in "buif":
-        raise ValueError(f"{name} must hold the labels 0 and 1, got dtype {labels.dtype}")
-    foreground = labels == 1
-    if not (foreground | (labels == 0)).all():
-        found = np.unique(labels[~foreground & (labels != 0)])[:5].tolist()
-        raise ValueError(f"{name} must hold the labels 0 and 1 only, found {found}")
-    return foreground
+def _named(name: str, read: Callable[..., np.ndarray], *args: Any, **kwargs: Any) -> np.ndarray:
+    """Read a file, or tell which entry could not be read."""
+    try:
+        return read(*args, **kwargs)
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from error

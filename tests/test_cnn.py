@@ -7,13 +7,14 @@ from torch import nn
 
 from skmmcrf import CNNSegmenter
 from skmmcrf.cnn import PixelwiseLogLikelihood
+from skmmcrf.truth import Truth
 from skmmcrf.validation import scale_image
 
 
 @pytest.fixture(scope="module")
 def fitted(phantoms):
     X, y = phantoms
-    return CNNSegmenter(n_epochs=12, learning_rate=1e-2, batch_size=3, random_state=0).fit(X, y, (X, y))
+    return CNNSegmenter(n_epochs=12, learning_rate=1e-2, batch_size=3, random_state=0).fit(X, y, validation_data=(X, y))
 
 
 def test_training_learns(fitted, phantoms):
@@ -101,9 +102,9 @@ def test_fit_is_silent_unless_asked(phantoms, capsys):
 
 def test_log_likelihood_counts_images_not_pixels():
     log_odds = [torch.zeros(2, 2), torch.full((5, 5), 3.0)]
-    labels = [torch.ones(2, 2, dtype=torch.bool), torch.zeros(5, 5, dtype=torch.bool)]
+    truths = [Truth(np.ones((2, 2), bool)), Truth(np.zeros((5, 5), bool))]
     expected = (np.log(2) + np.log1p(np.exp(3))) / 2
-    assert PixelwiseLogLikelihood()(log_odds, labels).item() == pytest.approx(expected)
+    assert PixelwiseLogLikelihood()(log_odds, truths).item() == pytest.approx(expected)
 
 
 def test_unfitted_and_other_channels_are_told(fitted, phantoms):

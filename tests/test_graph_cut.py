@@ -30,16 +30,16 @@ def test_inference_equals_enumeration(random_grid, all_labelings, shape, connect
 
 def test_no_pairwise_weight_is_the_sign_of_the_log_odds(random_grid):
     log_odds, image, *_ = random_grid(0, (9, 7))
-    (labels,) = segment(np.array([1.0, 0, 0]), [log_odds], [image], connectivity=8, sigma=0.1)
+    (labels,) = segment(np.array([1.0, 0, 0]), [(log_odds, image)], connectivity=8, sigma=0.1)
     np.testing.assert_array_equal(labels, log_odds > 0)
 
 
 def test_segment_is_the_same_in_processes(random_grid):
     problems = [random_grid(seed, (8, 9)) for seed in range(3)]
-    log_odds, images = [p[0] for p in problems], [p[1] for p in problems]
+    problems = [p[:2] for p in problems]
     w = np.array([1.0, 0.5, 0.5])
-    alone = segment(w, log_odds, images, connectivity=8, sigma=0.2)
-    together = segment(w, log_odds, images, connectivity=8, sigma=0.2, n_jobs=2)
+    alone = list(segment(w, problems, connectivity=8, sigma=0.2))
+    together = list(segment(w, problems, connectivity=8, sigma=0.2, n_jobs=2))
     assert all(np.array_equal(a, b) for a, b in zip(alone, together))
 
 

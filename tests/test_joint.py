@@ -7,20 +7,20 @@ from skmmcrf.joint import train_jointly
 from skmmcrf.max_margin import Labelings, learn_weights, solve_program
 from skmmcrf.networks import UNet
 from skmmcrf.training import compute_log_odds, seeded
-from skmmcrf.validation import check_images, check_labels, scale_image
+from skmmcrf.validation import check_labelled_images, scale_image
 
 
 @pytest.fixture
 def problem(phantoms):
-    images = check_images(phantoms[0])
-    labelings = [Labelings(truth) for truth in check_labels(phantoms[1], images)]
+    images, truths = check_labelled_images(*phantoms)
+    labelings = [Labelings(truth) for truth in truths]
     with seeded(0):
         network = UNet(1, width=8, depth=2)
     return network, images, labelings, MaxMarginLoss(0.01, sigma=0.2)
 
 
 def train(network, images, labelings, loss, n_epochs=4, seed=0, **kwargs):
-    return train_jointly(
+    history, _ = train_jointly(
         network,
         images,
         labelings,
@@ -32,6 +32,7 @@ def train(network, images, labelings, loss, n_epochs=4, seed=0, **kwargs):
         seed=seed,
         **kwargs,
     )
+    return history
 
 
 def gamma(network, images, labelings):
@@ -65,7 +66,7 @@ def test_gamma_of_an_epoch_is_that_of_the_stored_labelings_under_the_present_net
 
 def test_history_and_progress(problem, phantoms, capsys):
     images = problem[1]
-    history = train(*problem, n_epochs=2, validation_data=(images, [s.truth for s in problem[2]]), verbose=1)
+    history = train(*problem, n_epochs=2, validation_data=(images, [s.known for s in problem[2]]), verbose=1)
     assert [(row["stage"], row["epoch"]) for row in history] == [("joint", 1), ("joint", 2)]
     for row in history:
         assert set(row) == {"stage", "epoch", "loss", "gamma", "jaccard", "valid_jaccard", "seconds"}

@@ -11,6 +11,7 @@ from strategies import problems
 
 from skmmcrf.energy import joint_feature_difference, pairwise_features
 from skmmcrf.max_margin import Labelings, learn_weights, most_violated, optimality_residuals, solve_program
+from skmmcrf.truth import Truth
 
 
 def random_program(seed, n_images=6, n_labelings=5, scale=(1.0, 1.0, 1.0)):
@@ -170,7 +171,7 @@ def test_most_violated_is_the_worst_of_all_labelings(random_grid, all_labelings)
         difference = joint_feature_difference(labels, truth, log_odds, edges, features)
         return np.count_nonzero(labels != truth) - difference @ w
 
-    labels, difference, loss = most_violated(w, log_odds, image, truth, connectivity=8, sigma=0.3)
+    labels, difference, loss = most_violated(w, log_odds, image, Truth(truth), connectivity=8, sigma=0.3)
     assert loss - difference @ w == pytest.approx(max(map(violation, all_labelings(truth.shape))))
     assert loss == np.count_nonzero(labels != truth)
 

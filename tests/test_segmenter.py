@@ -1,3 +1,4 @@
+import os
 import pickle
 
 import numpy as np
@@ -144,26 +145,89 @@ def test_the_linear_system_trains_the_same_model(joint, phantoms):
     np.testing.assert_allclose(by_system.coef_, joint.coef_, rtol=0.05, atol=0.01)
 
 
-def test_memory_pretrains_once_and_changes_nothing(joint, phantoms, tmp_path, monkeypatch):
-    fits = []
-    fit = CNNSegmenter.fit
-    monkeypatch.setattr(CNNSegmenter, "fit", lambda self, *args: fits.append(1) or fit(self, *args))
+@pytest.fixture
+def trainings(monkeypatch):
+    """The networks that were really pretrained."""
+    trained = []
+    learn = CNNSegmenter.learn
+    monkeypatch.setattr(CNNSegmenter, "learn", lambda self, *args: trained.append(self) or learn(self, *args))
+    return trained
+
+
+def test_memory_pretrains_once_and_changes_nothing(joint, phantoms, tmp_path, trainings):
     for training in ("cnn", "piecewise", "joint"):
         model = quick(training=training, memory=str(tmp_path)).fit(*phantoms, validation_data=phantoms)
-    assert len(fits) == 1
+    assert len(trainings) == 1
     assert same_weights(model, joint)
     assert [row["stage"] for row in model.history_] == [row["stage"] for row in joint.history_]
 
 
-def test_warm_start_goes_on_with_network_and_weights(phantoms):
+def test_memory_knows_all_that_decides_what_is_learned(phantoms, tmp_path, trainings):
+    X, y = phantoms
+    changed = y.copy()
+    changed[0, 0, 0] = 1 - changed[0, 0, 0]
+    module = nn.Conv2d(1, 1, 3, padding=1)
+    other = nn.Conv2d(1, 1, 3, padding=1)
+    weight = np.arange(1, 7)
+    fits = [
+        ({}, (X, y), {}),
+        ({}, (X, changed), {}),
+        ({}, (255 - X, y), {}),
+        ({}, (X, y), {"validation_data": (X, y)}),
+        ({}, (X, y), {"sample_weight": weight}),
+        ({"class_weight": "balanced"}, (X, y), {}),
+        ({"augmentation": "flip"}, (X, y), {}),
+        ({"random_state": 1}, (X, y), {}),
+        ({"pretrain_epochs": 2}, (X, y), {}),
+        ({"network": module}, (X, y), {}),
+        ({"network": other}, (X, y), {}),
+    ]
+    for _ in range(2):
+        for parameters, data, metadata in fits:
+            model = quick(training="cnn", pretrain_epochs=1, memory=str(tmp_path))
+            model.set_params(**parameters).fit(*data, **metadata)
+        assert len(trainings) == len(fits)
+    # nothing of joint training, of the outside, or of how the same images are given
+    quick(C=3.0, learning_rate=1.0, training="cnn", pretrain_epochs=1, memory=str(tmp_path), verbose=1).fit(
+        list(X), list(y)
+    )
+    assert len(trainings) == len(fits)
+
+
+def counted_unet(n_channels):
+    with open(os.environ["SKMMCRF_TEST_COUNT"], "a") as file:
+        file.write(".")
+    return UNet(n_channels, width=8, depth=1)
+
+
+def test_a_search_in_processes_pretrains_once_a_fold(phantoms, tmp_path, monkeypatch):
+    monkeypatch.setenv("SKMMCRF_TEST_COUNT", str(tmp_path / "count"))
+    model = quick(pretrain_epochs=1, n_epochs=1, memory=str(tmp_path)).set_params(network=counted_unet)
+    # folds come first, so that two candidates of the same fold begin together
+    search = GridSearchCV(model, {"C": [0.1, 1.0, 10.0]}, cv=[(np.arange(4), np.arange(4, 6))], n_jobs=2, refit=False)
+    search.fit(*phantoms)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    # once to name what is wanted for each of three candidates, once to train
+    assert (tmp_path / "count").read_text() == "." * 4
+
+
+def test_warm_start_goes_on_where_it_stood(phantoms):
     X, y = phantoms
     model = quick(warm_start=True, learning_rate=1e-3).fit(X, y)
     before, objective = len(model.history_), model.objective_
-    model.fit(X, y)
-    assert [row["stage"] for row in model.history_[before:]] == ["joint"] * 3
+    model.set_params(n_epochs=3).fit(X, y)
+    assert [(row["stage"], row["epoch"]) for row in model.history_[before:]] == [("joint", n) for n in (3, 4, 5)]
     assert model.objective_ < objective
+    # Adam counts its steps: two of three images an epoch
+    assert {int(moments["step"]) for moments in model._optimizer_state.values()} == {2 * (2 + 3)}
     with pytest.raises(ValueError, match="X has 2 channels, but warm_start goes on with 1"):
         model.fit(np.stack([X, X], axis=-1), y)
+
+
+def test_warm_start_adds_joint_training_to_piecewise(phantoms):
+    model = quick(training="piecewise", warm_start=True).fit(*phantoms)
+    model.set_params(training="joint").fit(*phantoms)
+    assert [row["epoch"] for row in model.history_ if row["stage"] == "joint"] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("as_list", [False, True], ids=["array", "list"])
@@ -228,7 +292,11 @@ def test_a_truth_without_foreground_is_learned(phantoms):
         (lambda X, y: (X * np.nan, y), ValueError, r"X\[0\] contains NaN or infinite pixels"),
         (lambda X, y: (X / 0.0, y), ValueError, r"X\[0\] contains NaN or infinite pixels"),
         (lambda X, y: (X, y[:, 1:]), ValueError, r"y\[0\] has shape \(31, 40\), but its image has \(32, 40\)"),
-        (lambda X, y: (X, y * 255), ValueError, r"labels 0 and 1 only, found \[255\]"),
+        (
+            lambda X, y: (X, y * 255),
+            ValueError,
+            "y holds no 1, but 255, .*: if it is the foreground, give pos_label=255",
+        ),
         (lambda X, y: (X[1:], y), ValueError, "X and y must have the same length, got 5 images and 6 labels"),
         (lambda X, y: (X[:0], y[:0]), ValueError, "X is empty"),
         (lambda X, y: (X[0], y[0]), ValueError, r"X must be of shape \(n, H, W\)"),

@@ -1,5 +1,3 @@
-import re
-
 import numpy as np
 import pytest
 import torch
@@ -10,7 +8,6 @@ from skmmcrf.networks import UNet
 from skmmcrf.training import (
     ImageDataset,
     JaccardOfNetwork,
-    Progress,
     SegmentationNet,
     compute_log_odds,
     history_rows,
@@ -18,10 +15,10 @@ from skmmcrf.training import (
     seeded,
     segmentation_net,
 )
-from skmmcrf.validation import check_images, check_labels
+from skmmcrf.validation import check_labelled_images
 
 
-def train(images, labels, seed=0, callbacks=(), max_epochs=2, batch_size=4):
+def train(images, truths, seed=0, callbacks=(), max_epochs=2, batch_size=4):
     with seeded(0):
         network = UNet(images[0].shape[-1], width=8, depth=2)
         net = segmentation_net(
@@ -34,15 +31,16 @@ def train(images, labels, seed=0, callbacks=(), max_epochs=2, batch_size=4):
             batch_size=batch_size,
             callbacks=list(callbacks),
         )
-        return net.fit(ImageDataset(images, labels))
+        return net.fit(ImageDataset(images, truths))
 
 
 @pytest.fixture
 def unequal():
     rng = np.random.default_rng(0)
     shapes = [(9, 12, 2), (9, 12, 2), (5, 7, 2), (16, 3, 2), (9, 12, 2), (5, 7, 2)]
-    images = check_images([rng.uniform(size=shape) for shape in shapes])
-    return images, check_labels([rng.integers(0, 2, shape[:2]) for shape in shapes], images)
+    return check_labelled_images(
+        [rng.uniform(size=shape) for shape in shapes], [rng.integers(0, 2, shape[:2]) for shape in shapes]
+    )
 
 
 def test_batches_of_unequal_images_count_as_many_as_they_are(unequal):
@@ -76,14 +74,6 @@ def test_history_holds_what_was_recorded(unequal):
     assert set(rows[0]) == {"stage", "epoch", "loss", "jaccard", "valid_jaccard", "seconds"}
     assert all(type(value) in (str, int, float) for row in rows for value in row.values())
     assert 0 <= rows[0]["valid_jaccard"] <= 1
-
-
-def test_progress_prints_a_line_an_epoch(unequal, capsys):
-    train(*unequal, callbacks=[("progress", Progress("training"))], max_epochs=3)
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3
-    assert re.fullmatch(r"training 2/3: loss \d\.\d{4}, \d+\.\d s, \d+ s left", lines[1])
-    assert lines[2].endswith(", 0 s left")
 
 
 def test_seeded_leaves_torch_as_it_was():

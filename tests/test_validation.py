@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from skmmcrf.validation import as_given, check_images, check_labels, check_validation_data, scale_image
+from skmmcrf.validation import as_given, check_images, check_labelled_images, check_validation_data, scale_image
 
 
 @pytest.mark.parametrize(
@@ -29,10 +29,11 @@ def test_images_keep_their_pixels(dtype):
 
 
 def test_lists_may_hold_unequal_images():
-    images = check_images([np.zeros((4, 5, 3)), np.zeros((1, 9, 3))])
+    images, truths = check_labelled_images(
+        [np.zeros((4, 5, 3)), np.zeros((1, 9, 3))], [np.zeros((4, 5), int), np.ones((1, 9), bool)]
+    )
     assert [image.shape for image in images] == [(4, 5, 3), (1, 9, 3)]
-    labels = check_labels([np.zeros((4, 5), int), np.ones((1, 9), bool)], images)
-    assert [label.dtype for label in labels] == [bool, bool]
+    assert [truth.foreground.all() for truth in truths] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,8 @@ def test_bad_images_are_told(X, error, message):
         (np.zeros((1, 4, 5), int), "X and y must have the same length, got 2 images and 1 labels"),
         (np.zeros((2, 5, 4), int), r"y\[0\] has shape \(5, 4\), but its image has \(4, 5\)"),
         ([np.zeros((4, 5), int), np.zeros((4, 5, 1), int)], r"y\[1\] has shape \(4, 5, 1\)"),
-        (np.full((2, 4, 5), 255, np.uint8), r"y\[0\] must hold the labels 0 and 1 only, found \[255\]"),
+        (np.full((2, 4, 5), 255, np.uint8), "y holds no 1, but 255, .*: if it is the foreground, give pos_label=255"),
+        (np.full((2, 4, 5), 254, np.uint8), r"y\[0\] must hold the labels 0 and 1 only, found \[254\]"),
         (np.full((2, 4, 5), -1), r"labels 0 and 1 only, found \[-1\]"),
         (np.full((2, 4, 5), 0.5), r"labels 0 and 1 only, found \[0.5\]"),
         (np.full((2, 4, 5), np.nan), "labels 0 and 1 only"),
@@ -76,7 +78,7 @@ def test_bad_images_are_told(X, error, message):
 )
 def test_bad_labels_are_told(y, message):
     with pytest.raises(ValueError, match=message):
-        check_labels(y, check_images(np.zeros((2, 4, 5))))
+        check_labelled_images(np.zeros((2, 4, 5)), y)
 
 
 def test_validation_data_is_a_pair_with_the_channels_of_training():
@@ -92,4 +94,6 @@ def test_validation_data_is_a_pair_with_the_channels_of_training():
 def test_results_come_out_as_images_went_in():
     results = [np.zeros((4, 5)), np.ones((4, 5))]
     assert as_given(results, np.zeros((2, 4, 5))).shape == (2, 4, 5)
-    assert as_given(results, [np.zeros((4, 5))] * 2) is results
+    assert all(a is b for a, b in zip(as_given(results, [np.zeros((4, 5))] * 2), results))
+    joined = np.concatenate([as_given(results[:1], [None]), as_given([np.ones((1, 2))], [None])])
+    assert [result.shape for result in joined] == [(4, 5), (1, 2)]

@@ -63,6 +63,8 @@ class FCN8s(nn.Module):
     ----------
     size_divisor : int
         Heights and widths must be multiples of it; estimators pad the images so.
+    backbone : torch.nn.ModuleList
+        The layers of the classification network, in three parts.
 
     Raises
     ------
@@ -79,7 +81,7 @@ class FCN8s(nn.Module):
     def __init__(self, backbone: str, n_channels: int = 3, *, weights: str | PathLike[str] | None = None) -> None:
         super().__init__()
         self.to_rgb = _ToNormalisedRGB(n_channels)
-        self.stages = _three_stages(_load_backbone(backbone, weights))
+        self.backbone = _three_stages(_load_backbone(backbone, weights))
         sizes = self._feature_sizes(n_channels)
         widths = [channels for channels, _ in sizes]
         self.size_divisor = 64 // sizes[-1][1]
@@ -112,7 +114,7 @@ class FCN8s(nn.Module):
 
     def _features(self, images: torch.Tensor) -> Iterator[torch.Tensor]:
         features = self.to_rgb(images)
-        for stage in self.stages:
+        for stage in self.backbone:
             features = stage(features)
             yield features
 

@@ -51,7 +51,7 @@ def test_weights_of_a_file_are_those_of_the_backbone(tmp_path):
     model = torchvision.models.squeezenet1_1()
     torch.save(model.half().state_dict(), tmp_path / "weights.pth")  # halves are taken too
     network = FCN8s("squeezenet1_1", weights=tmp_path / "weights.pth")
-    loaded = list(network.stages.parameters())
+    loaded = list(network.backbone.parameters())
     expected = list(model.float().features.parameters())
     assert len(loaded) == len(expected)
     assert all(torch.equal(a, b) and a.dtype == torch.float32 for a, b in zip(loaded, expected))
@@ -62,9 +62,9 @@ def test_vgg16_is_that_of_long_et_al():
     assert network.size_divisor == 32
     features = list(network._features(torch.rand(1, 3, 64, 96)))
     assert [tuple(f.shape[1:]) for f in features] == [(256, 8, 12), (512, 4, 6), (4096, 2, 3)]
-    pools = [stage[-1] for stage in network.stages[:2]]
+    pools = [stage[-1] for stage in network.backbone[:2]]
     assert all(isinstance(pool, torch.nn.MaxPool2d) for pool in pools)
-    convolutions = [m for m in network.stages[2] if isinstance(m, torch.nn.Conv2d)][-2:]
+    convolutions = [m for m in network.backbone[2] if isinstance(m, torch.nn.Conv2d)][-2:]
     assert [m.kernel_size for m in convolutions] == [(7, 7), (1, 1)]
 
 

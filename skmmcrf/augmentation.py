@@ -1,0 +1,79 @@
+"""Random changes of an image together with its mask, so that few images teach more."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch import nn
+from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode, v2
+
+from skmmcrf.truth import UNLABELLED
+
+Augmentation: TypeAlias = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+
+class RandomIntensity(nn.Module):
+    """Change contrast and brightness of images of any range and number of channels, by one factor and one shift.
+
+    Parameters
+    ----------
+    contrast : float, default=0.2
+        The factor lies between 1 less and 1 more this.
+    brightness : float, default=0.1
+        The shift lies between less and more this, times the largest absolute value of the image.
+
+    Examples
+    --------
+    >>> import torch
+    >>> image, mask = RandomIntensity()(torch.rand(5, 8, 8), torch.zeros(8, 8))
+    >>> image.shape
+    torch.Size([5, 8, 8])
+    """
+
+    def __init__(self, contrast: float = 0.2, brightness: float = 0.1) -> None:
+        super().__init__()
+        self.contrast = contrast
+        self.brightness = brightness
+
+    def forward(self, image: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Change the image, a Tensor of float and shape (channels, H, W); the mask stays."""
+        factor = 1 + self.contrast * (2 * torch.rand(()) - 1)
+        shift = self.brightness * (2 * torch.rand(()) - 1) * image.abs().max()
+        mean = image.mean()
+        return tv_tensors.wrap((image - mean) * factor + mean + shift, like=image), mask
+
+
+def build_augmentation(augmentation: str | Augmentation | None) -> Augmentation | None:
+    """Make the augmentation that an estimator's parameter names.
+
+    Parameters
+    ----------
+    augmentation : {"flip", "standard"}, callable or None
+        "flip" mirrors half of the images left to right. "standard" does so too, scales them by 0.8 to 1.25, shifts them
+        by up to a tenth, turns them by up to 10 degrees, and changes contrast and brightness; pixels from beyond the
+        border are unlabelled. A callable takes and gives an image and its mask, as torchvision's transforms v2 do.
+
+    Returns
+    -------
+    callable or None
+
+    Examples
+    --------
+    >>> import torch
+    >>> image, mask = tv_tensors.Image(torch.rand(1, 6, 8)), tv_tensors.Mask(torch.ones(6, 8, dtype=torch.uint8))
+    >>> [part.shape for part in build_augmentation("standard")(image, mask)]
+    [torch.Size([1, 6, 8]), torch.Size([6, 8])]
+    """
+    if augmentation == "flip":
+        return v2.RandomHorizontalFlip()
+    if augmentation == "standard":
+        moved = v2.RandomAffine(
+            degrees=10,
+            translate=(0.1, 0.1),
+            scale=(0.8, 1.25),
+            interpolation=InterpolationMode.BILINEAR,
+            fill={tv_tensors.Image: 0, tv_tensors.Mask: UNLABELLED},
+        )
+        return v2.Compose([v2.RandomHorizontalFlip(), moved, RandomIntensity()])
+    return augmentation  # type: ignore[return-value]  # other names are refused before

@@ -1,0 +1,96 @@
+"""Sequences of arrays: made when asked for, kept on disk, or given as results."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+
+class Mapped(Sequence):
+    """A function of the entries of a sequence, computed anew each time that one is asked for.
+
+    Parameters
+    ----------
+    function : callable
+    values : sequence
+        Anything with a length and entries by number.
+
+    Examples
+    --------
+    >>> list(Mapped(abs, [-1, 2]))
+    [1, 2]
+    """
+
+    def __init__(self, function: Callable[[Any], Any], values: Any) -> None:
+        self.function = function
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, n: Any) -> Any:
+        if not 0 <= n < len(self):
+            raise IndexError(n)
+        return self.function(self.values[n])
+
+
+class ArraysOnDisk(Sequence):
+    """Arrays of one dtype in a temporary file, each read when it is asked for.
+
+    Parameters
+    ----------
+    dtype : dtype
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> arrays = ArraysOnDisk(np.float32)
+    >>> arrays.append(np.eye(2, dtype=np.float32))
+    >>> arrays[0]
+    array([[1., 0.],
+           [0., 1.]], dtype=float32)
+    """
+
+    def __init__(self, dtype: DTypeLike) -> None:
+        self.dtype = np.dtype(dtype)
+        self._folder = tempfile.TemporaryDirectory(prefix="skmmcrf-")  # goes when this object goes
+        self._file = Path(self._folder.name) / "arrays"
+        self._shapes: list[tuple[int, ...]] = []
+        self._offsets = [0]
+
+    def append(self, array: np.ndarray) -> None:
+        """Write an array behind the others."""
+        with self._file.open("ab") as file:
+            np.ascontiguousarray(array, self.dtype).tofile(file)
+        self._shapes.append(array.shape)
+        self._offsets.append(self._offsets[-1] + array.size * self.dtype.itemsize)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+    def __getitem__(self, n: Any) -> np.ndarray:
+        shape = self._shapes[n]
+        count = int(np.prod(shape))
+        return np.fromfile(self._file, self.dtype, count, offset=self._offsets[n]).reshape(shape)
+
+
+class ImageList(list):
+    """Results for images of unequal sizes: a list that as an array is one of objects.
+
+    So `sklearn.model_selection.cross_val_predict` can join the results of its folds.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> np.concatenate([ImageList([np.zeros((2, 3))]), ImageList([np.zeros((4, 5))])]).shape
+    (2,)
+    """
+
+    def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> NDArray[Any]:
+        array = np.empty(len(self), dtype=object)
+        for n, result in enumerate(self):  # at once, numpy would look into them
+            array[n] = result
+        return array
