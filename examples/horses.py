@@ -2,8 +2,7 @@
 
 The folder holds images/, masks/ and the lists train.txt and val.txt. The network is an FCN-8s on SqueezeNet 1.1 with
 pretrained weights, unless told otherwise. Prints the mean Jaccard index of the validation images for CNN only,
-piecewise and joint training, and saves results as in the paper's Fig. 1 and the curves of joint training as in its
-Fig. 3.
+piecewise and joint training, and saves results as in the paper's Fig. 1 and the curves of training as in its Fig. 3.
 """
 
 import argparse
@@ -15,7 +14,7 @@ import numpy as np
 
 from skmmcrf import DeepStructuredSegmenter
 from skmmcrf.datasets import load_image_folder
-from skmmcrf.display import plot_history, plot_segmentations
+from skmmcrf.display import SegmentationDisplay, TrainingCurveDisplay
 from skmmcrf.metrics import jaccard_indices, mean_jaccard
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -63,12 +62,12 @@ for name, labels in predictions.items():
 # from the worst to the best of the joint model
 order = np.argsort(jaccard_indices(val.masks, predictions["joint"]))
 shown = order[np.linspace(0, len(order) - 1, 6).astype(int)]
-figure = plot_segmentations(
+display = SegmentationDisplay.from_predictions(
     [val.images[n] for n in shown],
     [val.masks[n] for n in shown],
     {name: [labels[n] for n in shown] for name, labels in predictions.items()},
 )
 arguments.out.mkdir(parents=True, exist_ok=True)
-figure.savefig(arguments.out / "segmentations.png", dpi=100)
-plot_history(model.history_).savefig(arguments.out / "history.png", dpi=100)
+display.figure_.savefig(arguments.out / "segmentations.png", dpi=100)
+TrainingCurveDisplay.from_estimator(model).figure_.savefig(arguments.out / "history.png", dpi=100)
 print(f"pictures: {arguments.out / 'segmentations.png'}, {arguments.out / 'history.png'}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from skmmcrf import DeepStructuredSegmenter
 from skmmcrf.datasets import make_phantoms
-from skmmcrf.display import plot_segmentations
+from skmmcrf.display import SegmentationDisplay
 from skmmcrf.metrics import mean_jaccard
 
 X_train, y_train = make_phantoms(24, random_state=0)
@@ -23,7 +23,8 @@ print(f"\nmean Jaccard index of {len(X_test)} test images")
 for name, labels in predictions.items():
     print(f"{name:>10}: {100 * mean_jaccard(y_test, labels):.1f} %")
 
-figure = plot_segmentations(X_test[:4], y_test[:4], {name: labels[:4] for name, labels in predictions.items()})
+shown = {name: labels[:4] for name, labels in predictions.items()}
+display = SegmentationDisplay.from_predictions(X_test[:4], y_test[:4], shown)
 picture = Path("three_ways.png").resolve()
-figure.savefig(picture, dpi=100)
+display.figure_.savefig(picture, dpi=100)
 print(f"picture: {picture}")

@@ -1,137 +1,606 @@
-"""Pictures of images, labelings and training curves. They need matplotlib."""
+"""Pictures of results, of training and of the learned energy, as scikit-learn's displays. They need matplotlib.
+
+A display holds what is drawn; `plot` draws it in a new figure, or in a figure or subfigure that it is given, and keeps
+`figure_` and `axes_`. The class methods compute what is drawn and plot it.
+"""
 
 from collections.abc import Mapping, Sequence
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from textwrap import fill
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from sklearn.utils._optional_dependencies import check_matplotlib_support
+from sklearn.utils.validation import check_is_fitted
 
-from skmmcrf._typing import FloatArray, ImagesLike, LabelsLike
+from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, IntArray, LabelsLike
+from skmmcrf.energy import joint_feature, pairwise_features
 from skmmcrf.metrics import jaccard_indices
-from skmmcrf.validation import scale_image
+from skmmcrf.segmenter import DeepStructuredSegmenter
+from skmmcrf.validation import check_images, scale_image
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.figure import Figure, SubFigure
+
+_UNLABELLED = 255
 
 
-def plot_segmentations(images: ImagesLike, labels: LabelsLike, predictions: Mapping[str, LabelsLike]) -> "Figure":
-    """Draw images, the truth, and one or more results with their Jaccard index, as in the paper's Fig. 1.
+class SegmentationDisplay:
+    """Images, their truth and one or more results with the Jaccard index, outlined as in the paper's Fig. 1.
+
+    Make one with `from_estimator` or `from_predictions`.
 
     Parameters
     ----------
-    images : sequence of n arrays of shape (H, W) or (H, W, channels)
-        bool, uint8, uint16 or float; the first of several channels is shown unless they are three.
-    labels : sequence of n arrays of shape (H, W)
-        The truth, 0 or 1.
-    predictions : dict of str to sequence of n arrays of shape (H, W)
-        Results by their name.
+    images : list of n ndarrays of shape (H, W, channels)
+        bool, uint8, uint16 or float, of any sizes. The first of several channels is shown unless they are three;
+        floats are clipped to [0, 1].
+    labels : list of n ndarrays of shape (H, W)
+        The truth: 0, `pos_label`, or 255 for unlabelled pixels.
+    predictions : dict of str to list of n ndarrays of shape (H, W)
+        Results by their name, 0 or `pos_label`.
+    jaccard : dict of str to ndarray of shape (n,)
+        The results' Jaccard indices, between 0 and 1; NaN where neither truth nor result has any foreground.
+    pos_label : int, default=1
+        The label of foreground. If it is 255, no pixel is unlabelled.
 
-    Returns
-    -------
-    matplotlib.figure.Figure
-        A row for each image: the image, the truth and each result, outlined.
-
-    Raises
-    ------
-    ImportError
-        If matplotlib is missing.
+    Attributes
+    ----------
+    figure_ : matplotlib Figure or SubFigure
+    axes_ : ndarray of matplotlib Axes of shape (n, 2 + n_results)
+        A row for each image: the image, the truth and each result.
 
     Examples
     --------
     >>> from skmmcrf.datasets import make_phantoms
+    >>> from skmmcrf.display import SegmentationDisplay
     >>> X, y = make_phantoms(2, random_state=0)
-    >>> figure = plot_segmentations(X, y, {"all": y | 1})
-    >>> len(figure.axes)
-    6
+    >>> display = SegmentationDisplay.from_predictions(X, y, {"all": y | 1, "none": 0 * y})
+    >>> display.axes_.shape, display.jaccard["none"]
+    ((2, 4), array([0., 0.]))
     """
-    plt = _pyplot()
-    columns: dict[str, Any] = {"image": None, "truth": labels, **predictions}
-    heights = [2.2 * np.shape(labeling)[0] / np.shape(labeling)[1] for labeling in labels]
-    figure, axes = plt.subplots(
-        len(images),
-        len(columns),
-        figsize=(2.2 * len(columns), sum(heights) + 0.3 * len(images)),
-        height_ratios=heights,
-        squeeze=False,
-        layout="constrained",
-    )
-    for column, (name, labelings) in enumerate(columns.items()):
-        axes[0, column].set_title(name)
-        indices = jaccard_indices(labels, labelings) if name in predictions else None
-        for row, image in enumerate(images):
-            ax = axes[row, column]
-            ax.imshow(_shown(image), cmap="gray", vmin=0, vmax=1)
-            if labelings is not None:
-                _outline(ax, labelings[row], "yellow" if name == "truth" else "deepskyblue")
-            if indices is not None:
-                index = indices[row]
+
+    def __init__(
+        self,
+        images: Sequence[np.ndarray],
+        labels: Sequence[np.ndarray],
+        predictions: Mapping[str, Sequence[np.ndarray]],
+        jaccard: Mapping[str, FloatArray],
+        *,
+        pos_label: int = 1,
+    ) -> None:
+        self.images = images
+        self.labels = labels
+        self.predictions = predictions
+        self.jaccard = jaccard
+        self.pos_label = pos_label
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: ImagesLike,
+        y: LabelsLike,
+        *,
+        pos_label: int = 1,
+        figure: "Figure | SubFigure | None" = None,
+    ) -> "SegmentationDisplay":
+        """Predict and plot.
+
+        Parameters
+        ----------
+        estimator : fitted estimator, or dict of str to fitted estimator
+            Anything that predicts labels of images, Pipelines too; each gets a column.
+        X : array of shape (n, H, W) or (n, H, W, channels), or list of arrays (H, W[, channels])
+            Images of bool, uint8, uint16 or float.
+        y : array of shape (n, H, W) or list of arrays (H, W)
+            The truth: 0, `pos_label`, or 255 for unlabelled pixels, which are shaded and not counted.
+        pos_label : int, default=1
+            The label of foreground, in y and in what is predicted.
+        figure : matplotlib Figure or SubFigure, optional
+            Where to draw; a new figure by default.
+
+        Returns
+        -------
+        SegmentationDisplay
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is missing.
+        ValueError
+            If images and labels do not fit, or labels have other values.
+
+        Examples
+        --------
+        >>> from skmmcrf import CNNSegmenter
+        >>> from skmmcrf.datasets import make_phantoms
+        >>> from skmmcrf.display import SegmentationDisplay
+        >>> X, y = make_phantoms(4, shape=(32, 32), random_state=0)
+        >>> models = {f"{n} epochs": CNNSegmenter(n_epochs=n, random_state=0).fit(X, y) for n in (1, 3)}
+        >>> SegmentationDisplay.from_estimator(models, X, y).axes_.shape
+        (4, 4)
+        """
+        check_matplotlib_support(f"{cls.__name__}.from_estimator")
+        _check_labelings(y, check_images(X), {0, pos_label, _UNLABELLED}, "y")
+        predictions = {name: model.predict(X) for name, model in _estimators(estimator).items()}
+        return cls.from_predictions(X, y, predictions, pos_label=pos_label, figure=figure)
+
+    @classmethod
+    def from_predictions(
+        cls,
+        X: ImagesLike,
+        y: LabelsLike,
+        predictions: LabelsLike | Mapping[str, LabelsLike],
+        *,
+        pos_label: int = 1,
+        figure: "Figure | SubFigure | None" = None,
+    ) -> "SegmentationDisplay":
+        """Plot what was predicted.
+
+        Parameters
+        ----------
+        X : array of shape (n, H, W) or (n, H, W, channels), or list of arrays (H, W[, channels])
+            Images of bool, uint8, uint16 or float.
+        y : array of shape (n, H, W) or list of arrays (H, W)
+            The truth: 0, `pos_label`, or 255 for unlabelled pixels, which are shaded and not counted.
+        predictions : labels like y but without 255, or dict of str to such labels
+            Each gets a column.
+        pos_label : int, default=1
+            The label of foreground, in y and in the predictions.
+        figure : matplotlib Figure or SubFigure, optional
+            Where to draw; a new figure by default.
+
+        Returns
+        -------
+        SegmentationDisplay
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is missing.
+        ValueError
+            If images and labels do not fit, or labels have other values.
+        """
+        check_matplotlib_support(f"{cls.__name__}.from_predictions")
+        named = predictions if isinstance(predictions, Mapping) else {"result": predictions}
+        images = check_images(X)
+        labels = _check_labelings(y, images, {0, pos_label, _UNLABELLED}, "y")
+        results = {
+            name: _check_labelings(result, images, {0, pos_label}, f"predictions of {name!r}")
+            for name, result in named.items()
+        }
+        jaccard = {name: _jaccard(labels, result, pos_label) for name, result in results.items()}
+        return cls(images, labels, results, jaccard, pos_label=pos_label).plot(figure=figure)
+
+    def plot(self, *, figure: "Figure | SubFigure | None" = None) -> "SegmentationDisplay":
+        """Draw.
+
+        Parameters
+        ----------
+        figure : matplotlib Figure or SubFigure, optional
+            Where to draw; a new figure by default.
+
+        Returns
+        -------
+        self
+        """
+        check_matplotlib_support(f"{type(self).__name__}.plot")
+        names = ["image", "truth", *self.predictions]
+        # columns are equally wide, and tall images do not take all the room
+        heights = [2.2 * min(image.shape[0] / image.shape[1], 1.4) for image in self.images]
+        self.figure_ = figure or _new_figure(2.2 * len(names), sum(heights) + 0.3 * len(heights) + 0.3)
+        self.axes_ = self.figure_.subplots(len(heights), len(names), height_ratios=heights, squeeze=False)
+        for ax, name in zip(self.axes_[0], names):
+            ax.set_title(fill(name, 26), fontsize="medium")
+        for row, (axes, image, truth) in enumerate(zip(self.axes_, self.images, self.labels)):
+            for ax in axes:
+                _show(ax, image)
+            unlabelled = _unlabelled(truth, self.pos_label)
+            _outline(axes[1], truth == self.pos_label, "yellow")
+            if unlabelled.any():
+                _shade(axes[1], unlabelled)
+                axes[1].set_xlabel("shaded: unlabelled")
+            for ax, (name, labelings) in zip(axes[2:], self.predictions.items()):
+                _outline(ax, labelings[row] == self.pos_label, "deepskyblue")
+                index = self.jaccard[name][row]
                 ax.set_xlabel("Jaccard: both empty" if np.isnan(index) else f"Jaccard {100 * index:.1f} %")
-            ax.set(xticks=[], yticks=[])
-    return figure
+        return self
 
 
-def plot_history(history: Sequence[Mapping[str, Any]]) -> "Figure":
-    """Draw gamma and the Jaccard indices of joint training by epoch, as in the paper's Fig. 3.
+class TrainingCurveDisplay:
+    """Loss, or gamma, and the mean Jaccard index by epoch, as in the paper's Fig. 3.
+
+    Make one with `from_estimator`.
 
     Parameters
     ----------
-    history : list of dict
-        `history_` of a `DeepStructuredSegmenter` that was trained jointly.
+    histories : dict of str to list of dict
+        The `history_` of models by their name.
 
-    Returns
-    -------
-    matplotlib.figure.Figure
-
-    Raises
-    ------
-    ImportError
-        If matplotlib is missing.
-    ValueError
-        If the history has no joint epochs.
+    Attributes
+    ----------
+    figure_ : matplotlib Figure or SubFigure
+    axes_ : ndarray of matplotlib Axes of shape (2, n_stages)
+        A column for each stage of training: the loss of the network alone, or gamma, above the Jaccard indices of
+        training (solid) and validation images (dashed).
 
     Examples
     --------
+    >>> from skmmcrf.display import TrainingCurveDisplay
     >>> history = [{"stage": "joint", "epoch": n, "gamma": 9.0 - n, "jaccard": 0.8} for n in range(3)]
-    >>> len(plot_history(history).axes)
-    2
+    >>> TrainingCurveDisplay({"joint": history}).plot().axes_.shape
+    (2, 1)
     """
-    plt = _pyplot()
-    epochs = [epoch for epoch in history if epoch["stage"] == "joint"]
-    if not epochs:
-        raise ValueError("history has no epochs of joint training")
-    figure, (upper, lower) = plt.subplots(2, 1, sharex=True, figsize=(5, 5), layout="constrained")
-    numbers = [epoch["epoch"] for epoch in epochs]
-    upper.plot(numbers, [epoch["gamma"] for epoch in epochs], "o-", color="black")
-    upper.set_ylabel("objective $\\gamma$")
-    for key, name in {"jaccard": "training images", "valid_jaccard": "validation images"}.items():
-        if key in epochs[0]:
-            lower.plot(numbers, [100 * epoch[key] for epoch in epochs], "o-", label=name)
-    lower.set(xlabel="epoch of joint training (0: piecewise)", ylabel="mean Jaccard index in %")
-    lower.xaxis.get_major_locator().set_params(integer=True)
-    lower.legend()
-    return figure
+
+    # by stage: what is minimised, its name, and the name of epochs
+    _stages = {
+        "cnn": ("loss", "loss (negative log-likelihood)", "epoch of the network alone"),
+        "joint": ("gamma", "objective $\\gamma$", "epoch of joint training (0: piecewise)"),
+    }
+    # by measure: its name and line
+    _measures: dict[str, tuple[str, Any]] = {
+        "jaccard": ("training images", "-"),
+        "valid_jaccard": ("validation images", "--"),
+    }
+
+    def __init__(self, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+        self.histories = histories
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        *,
+        stage: Literal["cnn", "joint"] | None = None,
+        figure: "Figure | SubFigure | None" = None,
+    ) -> "TrainingCurveDisplay":
+        """Plot what the `history_` of estimators holds.
+
+        Parameters
+        ----------
+        estimator : fitted DeepStructuredSegmenter or CNNSegmenter, or dict of str to such
+        stage : {"cnn", "joint"}, optional
+            The stage to draw; all that any estimator went through by default.
+        figure : matplotlib Figure or SubFigure, optional
+            Where to draw; a new figure by default.
+
+        Returns
+        -------
+        TrainingCurveDisplay
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is missing.
+        TypeError
+            If an estimator keeps no history.
+        ValueError
+            If an estimator is not fitted, or none has an epoch of the stage.
+
+        Examples
+        --------
+        >>> from skmmcrf import CNNSegmenter
+        >>> from skmmcrf.datasets import make_phantoms
+        >>> from skmmcrf.display import TrainingCurveDisplay
+        >>> cnn = CNNSegmenter(n_epochs=2, random_state=0).fit(*make_phantoms(4, shape=(32, 32), random_state=0))
+        >>> TrainingCurveDisplay.from_estimator(cnn).axes_[0, 0].get_ylabel()
+        'loss (negative log-likelihood)'
+        """
+        check_matplotlib_support(f"{cls.__name__}.from_estimator")
+        histories = {name: _history(model) for name, model in _estimators(estimator).items()}
+        return cls(histories).plot(stage=stage, figure=figure)
+
+    def plot(
+        self,
+        *,
+        stage: Literal["cnn", "joint"] | None = None,
+        figure: "Figure | SubFigure | None" = None,
+    ) -> "TrainingCurveDisplay":
+        """Draw.
+
+        Parameters
+        ----------
+        stage : {"cnn", "joint"}, optional
+            The stage to draw; all that any history has by default.
+        figure : matplotlib Figure or SubFigure, optional
+            Where to draw; a new figure by default.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If no history has an epoch of the stage.
+        """
+        check_matplotlib_support(f"{type(self).__name__}.plot")
+        if stage is not None and stage not in self._stages:
+            raise ValueError(f"stage must be one of {list(self._stages)} or None, got {stage!r}")
+        found = {epoch["stage"] for history in self.histories.values() for epoch in history}
+        stages = [name for name in self._stages if name in found and stage in (None, name)]
+        if not stages:
+            raise ValueError(f"there is no epoch of {'training' if stage is None else f'stage {stage!r}'} to draw")
+        self.figure_ = figure or _new_figure(4.5 * len(stages), 5)
+        self.axes_ = self.figure_.subplots(2, len(stages), sharex="col", squeeze=False)
+        for (upper, lower), name in zip(self.axes_.T, stages):
+            self._plot_stage(upper, lower, name)
+        return self
+
+    def _plot_stage(self, upper: "Axes", lower: "Axes", stage: str) -> None:
+        from matplotlib.lines import Line2D
+        from matplotlib.ticker import MaxNLocator
+
+        objective, objective_name, epoch_name = self._stages[stage]
+        measured = set()
+        for number, (name, history) in enumerate(self.histories.items()):
+            rows = [row for row in history if row["stage"] == stage]
+            epochs = [row["epoch"] for row in rows]
+            style: dict[str, Any] = {"color": f"C{number}", "marker": "o", "markersize": 3}
+            if rows:
+                upper.plot(epochs, [row[objective] for row in rows], label=name, **style)
+            for measure, (_, line) in self._measures.items():
+                if rows and measure in rows[0]:
+                    measured.add(measure)
+                    percent = [100 * row[measure] for row in rows]
+                    lower.plot(epochs, percent, line, label=f"{name}, {measure}", **style)
+        upper.set_ylabel(objective_name)
+        lower.set(xlabel=epoch_name, ylabel="mean Jaccard index in %")
+        lower.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if len(self.histories) > 1:
+            upper.legend(fontsize="small")
+        lines = {name: line for measure, (name, line) in self._measures.items() if measure in measured}
+        handles = [Line2D([], [], color="gray", linestyle=line) for line in lines.values()]
+        lower.legend(handles, lines, fontsize="small")
 
 
-def _pyplot() -> ModuleType:
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise ImportError("pictures need matplotlib: pip install matplotlib") from error
-    return plt
+class EnergyDisplay:
+    """The learned energy of one image, (2)-(4): its unary and pairwise terms, and what the labeling costs.
+
+    Make one with `from_estimator`.
+
+    Parameters
+    ----------
+    image : ndarray of shape (H, W, channels)
+        bool, uint8, uint16 or float.
+    labels : ndarray of bool and shape (H, W)
+        The labeling whose energy is shown.
+    log_odds : ndarray of float and shape (H, W)
+    coef : ndarray of shape (3,)
+        w = (w1, w2, w3).
+    edges : ndarray of int and shape (2, n_edges)
+    features : ndarray of float and shape (2, n_edges)
+        As `skmmcrf.energy.pairwise_features` gives them.
+
+    Attributes
+    ----------
+    figure_ : matplotlib Figure or SubFigure
+    axes_ : ndarray of 4 matplotlib Axes
+        The image with the outline of the labeling; w1 times the log-odds of the pixels; the cost of cutting between a
+        pixel and its neighbours at distance 1, w2 + w3 times the contrast term, as a mean over the neighbours; and the
+        edges that the labeling cuts, by their cost.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skmmcrf.display import EnergyDisplay
+    >>> from skmmcrf.energy import pairwise_features
+    >>> image, labels = np.zeros((4, 6, 1)), np.arange(24).reshape(4, 6) < 12
+    >>> edges, features = pairwise_features(image, connectivity=4, sigma=1.0)
+    >>> display = EnergyDisplay(image, labels, np.where(labels, 9.0, -9.0), np.array([1.0, 0.5, 0.5]), edges, features)
+    >>> display.plot().axes_[3].get_xlabel()
+    '6 of 38 edges are cut'
+    """
+
+    def __init__(
+        self,
+        image: np.ndarray,
+        labels: BoolArray,
+        log_odds: FloatArray,
+        coef: FloatArray,
+        edges: IntArray,
+        features: FloatArray,
+    ) -> None:
+        self.image = image
+        self.labels = labels
+        self.log_odds = log_odds
+        self.coef = coef
+        self.edges = edges
+        self.features = features
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: DeepStructuredSegmenter,
+        image: np.ndarray,
+        *,
+        figure: "Figure | SubFigure | None" = None,
+    ) -> "EnergyDisplay":
+        """Plot the energy of an image and of its best labeling.
+
+        Parameters
+        ----------
+        estimator : fitted DeepStructuredSegmenter
+            Of training "piecewise" or "joint".
+        image : array of shape (H, W) or (H, W, channels)
+            bool, uint8, uint16 or float.
+        figure : matplotlib Figure or SubFigure, optional
+            Where to draw; a new figure by default.
+
+        Returns
+        -------
+        EnergyDisplay
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is missing.
+        TypeError
+            If it is another estimator.
+        ValueError
+            If the estimator is not fitted or has no field, or the image is not one it can take.
+
+        Examples
+        --------
+        >>> from skmmcrf import DeepStructuredSegmenter
+        >>> from skmmcrf.datasets import make_phantoms
+        >>> from skmmcrf.display import EnergyDisplay
+        >>> X, y = make_phantoms(4, shape=(32, 32), random_state=0)
+        >>> model = DeepStructuredSegmenter(training="piecewise", pretrain_epochs=5, random_state=0).fit(X, y)
+        >>> display = EnergyDisplay.from_estimator(model, X[0])
+        >>> [ax.get_title() for ax in display.axes_]
+        ['result', 'unary: $w_1$ · log-odds', 'pairwise: $w_2 + w_3$ · contrast', 'cost of the cut edges']
+        """
+        check_matplotlib_support(f"{cls.__name__}.from_estimator")
+        if not isinstance(estimator, DeepStructuredSegmenter):
+            raise TypeError(f"estimator must be a DeepStructuredSegmenter, got {type(estimator).__name__}")
+        check_is_fitted(estimator)
+        if estimator.crf_ is None:
+            raise ValueError('estimator has no energy to show: its training is "cnn", the network alone')
+        images = check_images([image], n_channels=estimator.n_channels_in_, name="image")
+        crf, scaled, (log_odds,) = estimator.crf_, scale_image(images[0]), estimator.decision_function(images)
+        (labels,) = crf.segment([log_odds], [scaled])
+        edges, features = pairwise_features(scaled, connectivity=crf.connectivity, sigma=crf.sigma_)
+        return cls(images[0], labels, log_odds, crf.coef_, edges, features).plot(figure=figure)
+
+    def plot(self, *, figure: "Figure | SubFigure | None" = None) -> "EnergyDisplay":
+        """Draw.
+
+        Parameters
+        ----------
+        figure : matplotlib Figure or SubFigure, optional
+            Where to draw; a new figure by default.
+
+        Returns
+        -------
+        self
+        """
+        check_matplotlib_support(f"{type(self).__name__}.plot")
+        height, width = self.labels.shape
+        n_rows, n_columns = (1, 4) if height > width else (2, 2)
+        # inches of an image, with room beside it for the colour bar and above and below for words
+        wide = 3.2 * min(1, 1.6 * width / height)
+        size = n_columns * (max(wide, 2) + 0.9), n_rows * (wide * height / width + 0.6) + 0.5
+        self.figure_ = figure or _new_figure(*size)
+        self.axes_ = self.figure_.subplots(n_rows, n_columns, squeeze=False).ravel()
+        energy = self.coef * joint_feature(self.labels, self.log_odds, self.edges, self.features)
+        self.figure_.suptitle(
+            f"w = ({', '.join(f'{w:.3g}' for w in self.coef)})\n"
+            f"energy {energy.sum():.6g} = unary {energy[0]:.6g} + pairwise {energy[1:].sum():.6g}",
+            fontsize="medium",
+        )
+        result, unary, pairwise, cut = self.axes_
+        result.set_title("result", fontsize="medium")
+        _show(result, self.image)
+        _outline(result, self.labels, "deepskyblue")
+        self._plot_unary(unary)
+        self._plot_pairwise(pairwise)
+        self._plot_cut(cut)
+        return self
+
+    def _plot_unary(self, ax: "Axes") -> None:
+        unary = self.coef[0] * self.log_odds
+        # a few pixels of which the network is very sure would leave the others pale
+        limit = np.quantile(np.abs(unary), 0.95) or 1.0
+        ax.set_title("unary: $w_1$ · log-odds", fontsize="medium")
+        ax.set_xlabel("outline: foreground by the log-odds alone", fontsize="small")
+        self._add_colorbar(ax, _draw(ax, unary, cmap="RdBu", vmin=-limit, vmax=limit), extend="both")
+        _outline(ax, self.log_odds > 0, "black")
+
+    def _plot_pairwise(self, ax: "Axes") -> None:
+        per_distance = self.coef[1] + self.coef[2] * self.features[1] / self.features[0]
+        n_pixels, ends = self.labels.size, self.edges.ravel()
+        sums = np.bincount(ends, np.tile(per_distance, 2), n_pixels)
+        means = sums / np.maximum(np.bincount(ends, minlength=n_pixels), 1)
+        ax.set_title("pairwise: $w_2 + w_3$ · contrast", fontsize="medium")
+        ax.set_xlabel("mean over a pixel's neighbours", fontsize="small")
+        self._add_colorbar(ax, _draw(ax, means.reshape(self.labels.shape), cmap="viridis"))
+
+    def _plot_cut(self, ax: "Axes") -> None:
+        from matplotlib.collections import LineCollection
+
+        flat = self.labels.ravel()
+        cut = flat[self.edges[0]] != flat[self.edges[1]]
+        ax.set_title("cost of the cut edges", fontsize="medium")
+        ax.set_xlabel(f"{np.count_nonzero(cut)} of {cut.size} edges are cut", fontsize="small")
+        _show(ax, self.image)
+        if cut.any():
+            rows, columns = np.unravel_index(self.edges[:, cut], self.labels.shape)
+            ends = np.stack([columns, rows], axis=-1).swapaxes(0, 1)
+            lines = LineCollection(list(ends), array=self.coef[1:] @ self.features[:, cut], cmap="cool", linewidths=1.5)
+            self._add_colorbar(ax, ax.add_collection(lines, autolim=False))
+
+    def _add_colorbar(self, ax: "Axes", drawn: "ScalarMappable", **style: Any) -> None:
+        # as high as the panel, whatever the shape of the image
+        self.figure_.colorbar(drawn, cax=ax.inset_axes((1.02, 0, 0.05, 1)), **style)
 
 
-def _shown(image: ArrayLike) -> FloatArray:
-    image = scale_image(np.asarray(image))
-    return np.clip(image if image.ndim == 2 or image.shape[2] == 3 else image[..., 0], 0, 1)
+def _new_figure(width: float, height: float) -> "Figure":
+    import matplotlib.pyplot as plt
+
+    return plt.figure(figsize=(width, height), layout="constrained")
 
 
-def _outline(ax: "Axes", labels: ArrayLike, color: str) -> None:
-    if not np.any(labels):
+def _estimators(estimator: Any) -> Mapping[str, Any]:
+    return estimator if isinstance(estimator, Mapping) else {type(estimator).__name__: estimator}
+
+
+def _history(estimator: Any) -> Sequence[Mapping[str, Any]]:
+    check_is_fitted(estimator)
+    if not hasattr(estimator, "history_"):
+        raise TypeError(f"estimator must have a history_, got {type(estimator).__name__}")
+    return estimator.history_
+
+
+def _check_labelings(
+    labelings: LabelsLike, images: Sequence[np.ndarray], values: set[int], name: str
+) -> list[np.ndarray]:
+    checked = [np.asarray(labels) for labels in labelings]
+    if len(checked) != len(images):
+        raise ValueError(f"{name} must have the length of X, got {len(images)} images and {len(checked)} labels")
+    for n, (labels, image) in enumerate(zip(checked, images)):
+        if labels.shape != image.shape[:2]:
+            raise ValueError(f"{name}: entry {n} has shape {labels.shape}, but its image has {image.shape[:2]}")
+        if not np.isin(labels, list(values)).all():
+            raise ValueError(f"{name} may hold {sorted(values)}, found {np.unique(labels)[:5].tolist()} in entry {n}")
+    return checked
+
+
+def _unlabelled(labels: np.ndarray, pos_label: int) -> BoolArray:
+    return (labels == _UNLABELLED) & (pos_label != _UNLABELLED)
+
+
+def _jaccard(labels: Sequence[np.ndarray], result: Sequence[np.ndarray], pos_label: int) -> FloatArray:
+    """Jaccard indices over the pixels that are labelled."""
+    labelled = [~_unlabelled(truth, pos_label) for truth in labels]
+    return jaccard_indices(*([(a == pos_label) & b for a, b in zip(each, labelled)] for each in (labels, result)))
+
+
+def _show(ax: "Axes", image: np.ndarray) -> None:
+    image = scale_image(image)
+    shown = image if image.shape[2] == 3 else image[..., 0]
+    _draw(ax, np.clip(shown, 0, 1), cmap="gray", vmin=0, vmax=1)
+
+
+def _draw(ax: "Axes", values: np.ndarray, **style: Any) -> "ScalarMappable":
+    height, width = values.shape[:2]
+    # room for an outline along the edge of the image, where a frame would hide it
+    margin = 0.5 + 0.01 * max(height, width)
+    ax.set(xlim=(-margin, width - 1 + margin), ylim=(height - 1 + margin, -margin))
+    ax.set(xticks=[], yticks=[], frame_on=False)
+    return ax.imshow(values, **style)
+
+
+def _outline(ax: "Axes", labels: BoolArray, color: str) -> None:
+    if not labels.any():
         return
     # a border of background closes the outlines of what touches the edge of the image
-    height, width = np.shape(labels)
-    rows, columns = np.arange(-1, height + 1), np.arange(-1, width + 1)
-    ax.contour(columns, rows, np.pad(labels, 1), levels=[0.5], colors=color, linewidths=1.2)
-    ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    rows, columns = (np.arange(-1, n + 1) for n in labels.shape)
+    for line_color, width in (("black", 2.4), (color, 1.2)):
+        ax.contour(columns, rows, np.pad(labels, 1), levels=[0.5], colors=line_color, linewidths=width)
+
+
+def _shade(ax: "Axes", area: BoolArray) -> None:
+    ax.imshow(np.where(area[..., np.newaxis], [1.0, 0.2, 0.8, 0.5], 0.0), interpolation="nearest")
