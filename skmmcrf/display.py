@@ -461,7 +461,7 @@ class EnergyDisplay:
             raise ValueError('estimator has no energy to show: its training is "cnn", the network alone')
         images = check_images([image], n_channels=estimator.n_channels_in_, name="image")
         crf, scaled, (log_odds,) = estimator.crf_, scale_image(images[0]), estimator.decision_function(images)
-        (labels,) = crf.segment([log_odds], [scaled])
+        (labels,) = crf.segment([(log_odds, scaled)])
         edges, features = pairwise_features(scaled, connectivity=crf.connectivity, sigma=crf.sigma_)
         return cls(images[0], labels, log_odds, crf.coef_, edges, features).plot(figure=figure)
 

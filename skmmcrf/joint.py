@@ -120,9 +120,9 @@ def train_jointly(
     schedule: str = "linear",
     validation_data: LabelledImages | None = None,
     callbacks: Sequence[Any] = (),
-    optimizer_state: dict[str, Any] | None = None,
+    optimizer_state: dict[int, Any] | None = None,
     verbose: int = 0,
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], dict[int, Any]]:
     """Train a network on the max-margin objective by Algorithm 2, in batches.
 
     For each batch Algorithm 1 solves (8) over its images, starting from what is stored for them, and the network takes

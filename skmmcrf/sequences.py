@@ -1,6 +1,8 @@
 """Sequences of arrays: made when asked for, kept on disk, or given as results."""
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,8 +58,9 @@ class ArraysOnDisk(Sequence):
 
     def __init__(self, dtype: DTypeLike) -> None:
         self.dtype = np.dtype(dtype)
-        self._folder = tempfile.TemporaryDirectory(prefix="skmmcrf-")  # goes when this object goes
-        self._file = Path(self._folder.name) / "arrays"
+        self._folder = tempfile.mkdtemp(prefix="skmmcrf-")
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._file = Path(self._folder) / "arrays"
         self._shapes: list[tuple[int, ...]] = []
         self._offsets = [0]
 
@@ -71,7 +74,7 @@ class ArraysOnDisk(Sequence):
     def __len__(self) -> int:
         return len(self._shapes)
 
-    def __getitem__(self, n: Any) -> np.ndarray:
+    def __getitem__(self, n: Any) -> Any:
         shape = self._shapes[n]
         count = int(np.prod(shape))
         return np.fromfile(self._file, self.dtype, count, offset=self._offsets[n]).reshape(shape)
@@ -89,7 +92,7 @@ class ImageList(list):
     (2,)
     """
 
-    def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> NDArray[Any]:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         array = np.empty(len(self), dtype=object)
         for n, result in enumerate(self):  # at once, numpy would look into them
             array[n] = result

@@ -6,22 +6,31 @@ import numpy as np
 from hypothesis import strategies as st
 
 from skmmcrf.max_margin import Labelings, learn_weights
+from skmmcrf.truth import Truth
 from skmmcrf.validation import scale_image
 
 
 @dataclass
 class Problem:
-    """Log-odds, images and truths, and the parameters of the learner."""
+    """Log-odds, images, truths and what they count, and the parameters of the learner."""
 
     log_odds: list
     images: list
     truths: list
+    weights: list
+    class_weight: tuple
     C: float
     connectivity: int
     sigma: float
 
+    def labelings(self):
+        return [
+            Labelings(Truth(truth, weight=weight, class_weight=self.class_weight))
+            for truth, weight in zip(self.truths, self.weights)
+        ]
+
     def learn(self, tol=0.0, max_iter=200, **kwargs):
-        labelings = [Labelings(truth) for truth in self.truths]
+        labelings = self.labelings()
         return learn_weights(
             self.log_odds,
             self.images,
@@ -75,10 +84,14 @@ def problems(draw, max_images=3, max_pixels=12):
         truths.append(truth)
     if draw(st.booleans()):  # the same image once more
         log_odds, images, truths = ([*each, each[0]] for each in (log_odds, images, truths))
+    shares = st.sampled_from([0.0, 0.3, 1.0, 7.0])
+    some = draw(st.lists(shares, min_size=len(images), max_size=len(images)).filter(any))
     return Problem(
         log_odds,
         images,
         truths,
+        draw(st.sampled_from([[1.0] * len(images), some])),
+        draw(st.sampled_from([(1.0, 1.0), (1.0, 20.0), (0.5, 0.01)])),
         C=draw(log_uniform(1e-6, 1e6)),
         connectivity=draw(st.sampled_from([4, 8])),
         sigma=draw(log_uniform(1e-2, 1e2)),

@@ -3,6 +3,7 @@ import pytest
 
 from skmmcrf.derivative import DegenerateProgramError, LinearSystem, envelope_gradient
 from skmmcrf.max_margin import Labelings, learn_weights, solve_program
+from skmmcrf.truth import Truth
 
 
 def problem(seed, sizes=((5, 6), (4, 7))):
@@ -23,6 +24,52 @@ def solve(log_odds, images, truths, C=0.05, connectivity=8):
         log_odds, images, labelings, C, connectivity=connectivity, sigma=0.3, tol=0.0, max_iter=200
     )
     return solution, labelings
+
+
+def weighted(truths):
+    """Truths of images and classes that count unequally."""
+    return [Truth(truth, weight=1.5 - n, class_weight=(1.0, 3.0)) for n, truth in enumerate(truths)]
+
+
+def partly_labelled(truths):
+    rng = np.random.default_rng(0)
+    return [Truth(truth, rng.uniform(size=truth.shape) < 0.7) for truth in truths]
+
+
+@pytest.mark.parametrize("known", [weighted, partly_labelled])
+@pytest.mark.parametrize("seed", range(3))
+def test_gradient_of_what_counts_unequally(seed, known):
+    C = 0.05
+    log_odds, images, truths = problem(seed)
+    solution, labelings = solve(log_odds, images, known(truths), C)
+    gradients = [envelope_gradient(solution.w, s, m) for s, m in zip(labelings, solution.multipliers)]
+    bounds = [abs(solution.w[0]) * C / 2 * stored.known.weight * (1 + 1e-9) for stored in labelings]
+    assert all(np.abs(gradient).max() <= bound for gradient, bound in zip(gradients, bounds))
+    step = 1e-5
+    for n, pixel in [(0, (1, 1)), (0, (3, 4)), (0, (2, 0)), (1, (0, 0)), (1, (2, 3)), (1, (2, 5))]:
+        gammas = []
+        for sign in (1, -1):
+            changed = [l.copy() for l in log_odds]
+            changed[n][pixel] += sign * step
+            gammas.append(solve(changed, images, known(truths), C)[0].value)
+        slope = (gammas[0] - gammas[1]) / (2 * step)
+        assert gradients[n][pixel] == pytest.approx(slope, rel=1e-5, abs=1e-5 * max(bounds))
+    try:
+        system = LinearSystem(solution, labelings, C)
+    except DegenerateProgramError:
+        return
+    for n, gradient in enumerate(gradients):
+        np.testing.assert_allclose(system.gradient(n), gradient, rtol=0, atol=1e-8 * max(bounds))
+
+
+def test_an_image_of_no_weight_has_no_gradient():
+    log_odds, images, truths = problem(1)
+    known = [Truth(truth, weight=weight) for truth, weight in zip(truths, (2.0, 0.0))]
+    solution, labelings = solve(log_odds, images, known)
+    system = LinearSystem(solution, labelings, 0.05)
+    np.testing.assert_array_equal(system.gradient(1), np.zeros((4, 7)))
+    expected = envelope_gradient(solution.w, labelings[0], solution.multipliers[0])
+    np.testing.assert_allclose(system.gradient(0), expected, rtol=0, atol=1e-8 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("connectivity", [4, 8])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from skmmcrf import MaxMarginLoss
+from skmmcrf import MaxMarginCRF, MaxMarginLoss
 
 
 def batch(seed=0, n=2, shape=(5, 6), n_channels=None):
@@ -124,6 +124,20 @@ def test_the_optimum_of_a_perfect_network_needs_no_gradient():
     assert value.item() < 1e-6
 
 
+def test_unlabelled_pixels_and_class_weights_count_as_they_should():
+    log_odds, labels, images = batch()
+    unlabelled = labels.clone()
+    unlabelled[:, :, 4:] = 255
+    loss = MaxMarginLoss(0.1, sigma=0.3, tol=0.0, class_weight={1: 2.0})
+    value = loss(log_odds, unlabelled, images)
+    crf = MaxMarginCRF(0.1, sigma=0.3, tol=0.0, class_weight={1: 2.0})
+    Z = torch.stack([log_odds.detach(), images], dim=-1).numpy()
+    assert value.item() == pytest.approx(crf.fit(Z, unlabelled.numpy()).objective_, rel=1e-6)
+    assert value.item() != pytest.approx(gamma(*batch()).item(), rel=0.01)
+    with pytest.raises(ValueError, match=r"labels 0 and 1 only, found \[255\]"):
+        MaxMarginLoss(ignore_label=None)(log_odds, unlabelled, images)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -152,6 +166,8 @@ def test_batches_that_do_not_fit_are_refused(change, message):
         {"tol": -1},
         {"max_iter": 0},
         {"gradient": "lu"},
+        {"class_weight": "balanced"},
+        {"ignore_label": "auto"},
     ],
 )
 def test_parameters_out_of_range_are_refused(parameters):

@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+import torch
+from torchvision import tv_tensors
+
+from skmmcrf.augmentation import RandomIntensity, build_augmentation
+from skmmcrf.training import AugmentedDataset, seeded
+from skmmcrf.truth import Truth
+
+
+def stripes(n_channels=1):
+    """An image whose pixels say where they come from, and the mask of its left half."""
+    image = np.tile(np.linspace(0.1, 1, 12, dtype=np.float32), (10, 1))
+    return np.stack([image] * n_channels, axis=-1), Truth(image < 0.5)
+
+
+@pytest.mark.parametrize("n_channels", [1, 2, 3, 5])
+@pytest.mark.parametrize("name", ["flip", "standard"])
+def test_image_and_mask_change_together(name, n_channels):
+    image, truth = stripes(n_channels)
+    dataset = AugmentedDataset([image], [truth], build_augmentation(name))
+    with seeded(0):
+        samples = [dataset[0] for _ in range(20)]
+    shares = []
+    for changed, mask in samples:
+        assert changed.shape == (n_channels, *mask.shape)
+        inside = mask.labelled
+        level = changed[0].numpy()
+        # the foreground is what was dark, away from borders that interpolation blurs
+        if mask.foreground.any() and (inside & ~mask.foreground).any():
+            assert np.median(level[mask.foreground]) < np.median(level[inside & ~mask.foreground])
+        shares.append(mask.foreground[:, :3].mean())
+    assert min(shares) < 0.3 < 0.7 < max(shares)  # some are mirrored
+    assert all(mask.is_complete for _, mask in samples) == (name == "flip")
+
+
+def test_the_seed_decides():
+    image, truth = stripes()
+    dataset = AugmentedDataset([image], [truth], build_augmentation("standard"))
+    draws = []
+    for seed in (0, 0, 1):
+        with seeded(seed):
+            draws.append(torch.stack([dataset[0][0] for _ in range(3)]))
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+
+
+def test_intensity_leaves_order_and_mask():
+    image, mask = tv_tensors.Image(torch.linspace(-500, 900, 24).view(1, 4, 6)), torch.zeros(4, 6)
+    changed, same = RandomIntensity(contrast=0.5, brightness=0.5)(image, mask)
+    assert same is mask
+    assert isinstance(changed, tv_tensors.Image)
+    steps = changed.as_subclass(torch.Tensor).diff(dim=-1)
+    torch.testing.assert_close(steps, steps[:, :1, :1].expand_as(steps))
+    assert 0.5 <= (steps / image.diff(dim=-1)).mean() <= 1.5
+
+
+def test_weights_go_with_the_truth():
+    image, truth = stripes()
+    truth = Truth(truth.foreground, weight=3.0, class_weight=(1.0, 4.0))
+    _, changed = AugmentedDataset([image], [truth], build_augmentation("flip"))[0]
+    assert (changed.weight, changed.class_weight) == (3.0, (1.0, 4.0))
+
+
+@pytest.mark.parametrize(
+    ("transform", "message"),
+    [
+        (lambda image, mask: image, "must give an image and a mask, not"),
+        (lambda image, mask: (image[:, 1:], mask), r"gave \(1, 9, 12\) of torch.float32 and \(10, 12\)"),
+        (lambda image, mask: ((255 * image).to(torch.uint8), mask), "of torch.uint8"),
+        (lambda image, mask: (image, mask * 2), "a mask must hold 0, 1 and 255 only"),
+        (lambda image, mask: (image.expand(3, -1, -1), mask), "do not fit"),
+    ],
+)
+def test_other_results_are_refused(transform, message):
+    image, truth = stripes()
+    with pytest.raises(ValueError, match=f"augmentation: .*{message}"):
+        AugmentedDataset([image], [truth], transform)[0]
