@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure, SubFigure
 
-_UNLABELLED = 255
+
 
 
 class SegmentationDisplay:
@@ -123,7 +123,7 @@ class SegmentationDisplay:
         (4, 4)
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
-        _check_labelings(y, check_images(X), {0, pos_label, _UNLABELLED}, "y")
+        _check_labelings(y, check_images(X), {0, pos_label, UNLABELLED}, "y")
         predictions = {name: model.predict(X) for name, model in _estimators(estimator).items()}
         return cls.from_predictions(X, y, predictions, pos_label=pos_label, figure=figure)
 
@@ -166,7 +166,7 @@ class SegmentationDisplay:
         check_matplotlib_support(f"{cls.__name__}.from_predictions")
         named = predictions if isinstance(predictions, Mapping) else {"result": predictions}
         images = check_images(X)
-        labels = _check_labelings(y, images, {0, pos_label, _UNLABELLED}, "y")
+        labels = _check_labelings(y, images, {0, pos_label, UNLABELLED}, "y")
         results = {
             name: _check_labelings(result, images, {0, pos_label}, f"predictions of {name!r}")
             for name, result in named.items()
@@ -569,13 +569,13 @@ def _check_labelings(
 
 
 def _unlabelled(labels: np.ndarray, pos_label: int) -> BoolArray:
-    return (labels == _UNLABELLED) & (pos_label != _UNLABELLED)
+    return (labels == UNLABELLED) & (pos_label != UNLABELLED)
 
 
 def _jaccard(labels: Sequence[np.ndarray], result: Sequence[np.ndarray], pos_label: int) -> FloatArray:
-    """Jaccard indices over the pixels that are labelled."""
-    labelled = [~_unlabelled(truth, pos_label) for truth in labels]
-    return jaccard_indices(*([(a == pos_label) & b for a, b in zip(each, labelled)] for each in (labels, result)))
+    """Jaccard indices over the pixels that are labelled, which may all be background."""
+    ignore_label = None if pos_label == UNLABELLED else UNLABELLED
+    return jaccard_indices(labels, result, pos_label=pos_label, ignore_label=ignore_label)
 
 
 def _show(ax: "Axes", image: np.ndarray) -> None:

@@ -1,61 +1,499 @@
-"""How well labelings agree with the truth."""
+"""How well labelings agree with the truth: measures of each image, their means, and scorers for scikit-learn.
+
+All measures leave unlabelled pixels out by taking truth and prediction as background there. For the measures of
+boundaries they are thus what lies outside of the image: the foreground ends there.
+"""
+
+import inspect
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from numbers import Real
+from statistics import harmonic_mean
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
+from scipy import ndimage
+from sklearn.metrics import make_scorer
+from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 
-from skmmcrf._typing import FloatArray, LabelsLike
+from skmmcrf._typing import BoolArray, FloatArray, LabelsLike
+from skmmcrf.validation import (
+    LABEL_CONSTRAINTS,
+    as_sequence,
+    check_foreground_is_meant,
+    check_sample_weight,
+    read_labels,
+    resolve_ignore_label,
+)
+
+_IgnoreLabel: TypeAlias = int | Literal["auto"] | None
+
+_CONSTRAINTS = {
+    "pos_label": LABEL_CONSTRAINTS["pos_label"],
+    "ignore_label": LABEL_CONSTRAINTS["ignore_label"],
+    "tolerance": [Interval(Real, 0, None, closed="left"), None],
+    "percentile": [Interval(Real, 0, 100, closed="both")],
+}
 
 
-def jaccard_indices(y_true: LabelsLike, y_pred: LabelsLike, ignore_label=None) -> FloatArray:
+def jaccard_indices(
+    y_true: LabelsLike, y_pred: LabelsLike, *, pos_label: int = 1, ignore_label: _IgnoreLabel = "auto"
+) -> FloatArray:
     """Jaccard index of each image: foreground common to both over foreground of either.
 
     Parameters
     ----------
-    y_true, y_pred : sequence of n arrays of shape (H, W)
-        Labels, 0 or 1.
+    y_true, y_pred : array of shape (n, H, W), or sequence of n arrays of shape (H, W)
+        Labels. In a sequence their heights and widths may differ. Boolean arrays are True in the foreground; others are
+        `pos_label` there and 0 in the background, and the truth may be `ignore_label`.
+    pos_label : int, default=1
+        The label of the foreground.
+    ignore_label : int, None or "auto", default="auto"
+        The label of unlabelled pixels in the truth, which count in neither truth nor prediction. "auto" is 255, unless
+        that is `pos_label`; None if all pixels are labelled.
 
     Returns
     -------
     ndarray of float and shape (n,)
         Between 0 and 1; NaN where neither truth nor prediction has any foreground.
 
+    Raises
+    ------
+    ValueError, TypeError
+        If numbers or sizes of labelings differ, a label is none of those above, or the whole truth has 255 but no
+        foreground while `ignore_label` is "auto".
+
     Examples
     --------
     >>> jaccard_indices([[[0, 1, 1]], [[0, 0, 0]]], [[[1, 1, 0]], [[0, 0, 0]]]).round(2)
     array([0.33,  nan])
+    >>> jaccard_indices([[[0, 1, 255]]], [[[0, 1, 1]]])
+    array([1.])
     """
-    indices = np.full(len(y_true), np.nan)
-    for n, (truth, labels) in enumerate(zip(y_true, y_pred)):
-        keep = np.asarray(truth) != ignore_label if ignore_label is not None else np.ones(np.shape(truth), bool)
-        truth, labels = (np.asarray(truth) == 1) & keep, np.asarray(labels, bool) & keep
-        union = np.count_nonzero(truth | labels)
-        if union:
-            indices[n] = np.count_nonzero(truth & labels) / union
-    return indices
+    return _measure_images(_jaccard, y_true, y_pred, pos_label, ignore_label)
 
 
-def mean_jaccard(y_true: LabelsLike, y_pred: LabelsLike) -> float:
+def dice_indices(
+    y_true: LabelsLike, y_pred: LabelsLike, *, pos_label: int = 1, ignore_label: _IgnoreLabel = "auto"
+) -> FloatArray:
+    """Dice index of each image: twice the foreground common to both over the sum of both; the F1 score of the pixels.
+
+    Parameters
+    ----------
+    y_true, y_pred, pos_label, ignore_label
+        As in `jaccard_indices`.
+
+    Returns
+    -------
+    ndarray of float and shape (n,)
+        Between 0 and 1; NaN where neither truth nor prediction has any foreground.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `jaccard_indices`.
+
+    Examples
+    --------
+    >>> dice_indices([[[0, 1, 1]], [[0, 0, 0]]], [[[1, 1, 0]], [[0, 0, 0]]])
+    array([0.5, nan])
+    """
+    jaccard = jaccard_indices(y_true, y_pred, pos_label=pos_label, ignore_label=ignore_label)
+    return 2 * jaccard / (1 + jaccard)
+
+
+def boundary_f_measures(
+    y_true: LabelsLike,
+    y_pred: LabelsLike,
+    *,
+    pos_label: int = 1,
+    ignore_label: _IgnoreLabel = "auto",
+    tolerance: float | None = None,
+) -> FloatArray:
+    """Boundary F-measure of each image: how much of the boundary was found, up to a tolerance.
+
+    Precision is the part of the predicted boundary that lies no farther than `tolerance` from the true one, recall the
+    part of the true boundary that lies no farther from the predicted one; the measure is their harmonic mean. The
+    boundary is made of the foreground pixels that have a neighbour, of four, which is background, unlabelled or outside
+    the image.
+
+    Parameters
+    ----------
+    y_true, y_pred, pos_label, ignore_label
+        As in `jaccard_indices`.
+    tolerance : float, optional
+        In pixels. By default 0.75 % of the image's diagonal, but no less than one pixel.
+
+    Returns
+    -------
+    ndarray of float and shape (n,)
+        Between 0 and 1; 0 where only one of truth and prediction has any foreground, NaN where neither has.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `jaccard_indices`, or if `tolerance` is negative.
+
+    References
+    ----------
+    G. Csurka, D. Larlus, F. Perronnin, "What is a good evaluation measure for semantic segmentation?", BMVC 2013.
+
+    Examples
+    --------
+    >>> boundary_f_measures([[[0, 1, 0, 0]]], [[[0, 0, 1, 0]]])
+    array([1.])
+    >>> boundary_f_measures([[[0, 1, 0, 0]]], [[[0, 0, 1, 0]]], tolerance=0)
+    array([0.])
+    """
+    _check_parameters(tolerance=tolerance)
+    return _measure_images(partial(_boundary_f, tolerance=tolerance), y_true, y_pred, pos_label, ignore_label)
+
+
+def hausdorff_distances(
+    y_true: LabelsLike,
+    y_pred: LabelsLike,
+    *,
+    pos_label: int = 1,
+    ignore_label: _IgnoreLabel = "auto",
+    percentile: float = 100,
+) -> FloatArray:
+    """Hausdorff distance of each image: how far the boundaries of truth and prediction lie apart at most.
+
+    Every pixel of one boundary has its distance from the nearest pixel of the other. The percentile of these distances
+    is taken in both directions, and the greater of the two is the measure. The boundary is that of
+    `boundary_f_measures`.
+
+    Parameters
+    ----------
+    y_true, y_pred, pos_label, ignore_label
+        As in `jaccard_indices`.
+    percentile : float, default=100
+        Between 0 and 100. 100 is the greatest distance, and 95 the usual measure that outliers do not decide.
+
+    Returns
+    -------
+    ndarray of float and shape (n,)
+        In pixels; the diagonal of the image, sqrt(H^2 + W^2), where only one of truth and prediction has any
+        foreground, which is more than any two pixels lie apart; NaN where neither has.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `jaccard_indices`, or if `percentile` is not between 0 and 100.
+
+    Examples
+    --------
+    >>> hausdorff_distances([[[0, 1, 1, 1]], [[1, 1, 1, 1]]], [[[1, 1, 0, 0]], [[0, 0, 0, 0]]]).round(2)
+    array([2.  , 4.12])
+    """
+    _check_parameters(percentile=percentile)
+    return _measure_images(partial(_hausdorff, percentile=percentile), y_true, y_pred, pos_label, ignore_label)
+
+
+def mean_jaccard(
+    y_true: LabelsLike,
+    y_pred: LabelsLike,
+    *,
+    pos_label: int = 1,
+    ignore_label: _IgnoreLabel = "auto",
+    sample_weight: ArrayLike | None = None,
+) -> float:
     """Mean Jaccard index over the images that have foreground in truth or prediction, as the paper's tables give it.
 
     Parameters
     ----------
-    y_true, y_pred : sequence of n arrays of shape (H, W)
-        Labels, 0 or 1.
+    y_true, y_pred, pos_label, ignore_label
+        As in `jaccard_indices`.
+    sample_weight : array of shape (n,), optional
+        Weights of the images, none of them negative.
 
     Returns
     -------
     float
-        Between 0 and 1; NaN if no image has any foreground.
+        Between 0 and 1; NaN if no image that has weight has any foreground.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `jaccard_indices`, or if `sample_weight` does not hold one weight an image.
 
     Examples
     --------
     >>> mean_jaccard([[[0, 1, 1]], [[0, 0, 0]]], [[[0, 1, 0]], [[0, 0, 0]]])
     0.5
     """
-    indices = jaccard_indices(y_true, y_pred)
-    scored = indices[~np.isnan(indices)]
-    return float(scored.mean()) if scored.size else float("nan")
+    return _mean(jaccard_indices, y_true, y_pred, sample_weight, pos_label=pos_label, ignore_label=ignore_label)
 
 
-def mean_of_defined(indices, weights=None):
-    d = ~np.isnan(indices)
-    return float(np.average(indices[d], weights=None if weights is None else weights[d])) if d.any() else float("nan")
+def mean_dice(
+    y_true: LabelsLike,
+    y_pred: LabelsLike,
+    *,
+    pos_label: int = 1,
+    ignore_label: _IgnoreLabel = "auto",
+    sample_weight: ArrayLike | None = None,
+) -> float:
+    """Mean Dice index over the images that have foreground in truth or prediction.
+
+    Parameters
+    ----------
+    y_true, y_pred, pos_label, ignore_label, sample_weight
+        As in `mean_jaccard`.
+
+    Returns
+    -------
+    float
+        Between 0 and 1; NaN if no image that has weight has any foreground.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `mean_jaccard`.
+
+    Examples
+    --------
+    >>> mean_dice([[[0, 1, 1]], [[1, 1, 0]]], [[[1, 1, 0]], [[1, 1, 0]]], sample_weight=[1, 3])
+    0.875
+    """
+    return _mean(dice_indices, y_true, y_pred, sample_weight, pos_label=pos_label, ignore_label=ignore_label)
+
+
+def mean_boundary_f(
+    y_true: LabelsLike,
+    y_pred: LabelsLike,
+    *,
+    pos_label: int = 1,
+    ignore_label: _IgnoreLabel = "auto",
+    tolerance: float | None = None,
+    sample_weight: ArrayLike | None = None,
+) -> float:
+    """Mean boundary F-measure over the images that have foreground in truth or prediction.
+
+    Parameters
+    ----------
+    y_true, y_pred, pos_label, ignore_label, sample_weight
+        As in `mean_jaccard`.
+    tolerance : float, optional
+        As in `boundary_f_measures`.
+
+    Returns
+    -------
+    float
+        Between 0 and 1; NaN if no image that has weight has any foreground.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `mean_jaccard`, or if `tolerance` is negative.
+
+    Examples
+    --------
+    >>> mean_boundary_f([[[0, 1, 0, 0]], [[0, 0, 0, 1]]], [[[0, 0, 1, 0]], [[1, 0, 0, 0]]])
+    0.5
+    """
+    return _mean(
+        boundary_f_measures,
+        y_true,
+        y_pred,
+        sample_weight,
+        pos_label=pos_label,
+        ignore_label=ignore_label,
+        tolerance=tolerance,
+    )
+
+
+def mean_hausdorff(
+    y_true: LabelsLike,
+    y_pred: LabelsLike,
+    *,
+    pos_label: int = 1,
+    ignore_label: _IgnoreLabel = "auto",
+    percentile: float = 100,
+    sample_weight: ArrayLike | None = None,
+) -> float:
+    """Mean Hausdorff distance over the images that have foreground in truth or prediction.
+
+    Parameters
+    ----------
+    y_true, y_pred, pos_label, ignore_label, sample_weight
+        As in `mean_jaccard`.
+    percentile : float, default=100
+        As in `hausdorff_distances`.
+
+    Returns
+    -------
+    float
+        In pixels; NaN if no image that has weight has any foreground.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `mean_jaccard`, or if `percentile` is not between 0 and 100.
+
+    Examples
+    --------
+    >>> mean_hausdorff([[[0, 1, 0, 0]], [[0, 0, 0, 1]]], [[[0, 0, 1, 0]], [[1, 0, 0, 0]]])
+    2.0
+    """
+    return _mean(
+        hausdorff_distances,
+        y_true,
+        y_pred,
+        sample_weight,
+        pos_label=pos_label,
+        ignore_label=ignore_label,
+        percentile=percentile,
+    )
+
+
+_MEANS: dict[str, Callable[..., float]] = {
+    "jaccard": mean_jaccard,
+    "dice": mean_dice,
+    "boundary_f": mean_boundary_f,
+    "hausdorff": mean_hausdorff,
+}
+
+
+def make_segmentation_scorer(measure: str, **parameters: Any) -> Callable[..., float]:
+    """Make a scorer of a mean measure, for `scoring` in scikit-learn's `cross_validate`, `GridSearchCV` and the like.
+
+    Parameters
+    ----------
+    measure : {"jaccard", "dice", "boundary_f", "hausdorff"}
+    **parameters
+        Parameters of `mean_jaccard`, `mean_dice`, `mean_boundary_f` or `mean_hausdorff`.
+
+    Returns
+    -------
+    callable
+        The scorer, called with estimator, images and labels. As greater scores are better ones, it gives the Hausdorff
+        distance with a minus sign. Like the means it gives NaN if no image counts.
+
+    Raises
+    ------
+    ValueError
+        If the measure is unknown.
+    TypeError
+        If it has no such parameter.
+
+    Examples
+    --------
+    >>> from sklearn.model_selection import cross_val_score
+    >>> from skmmcrf import CNNSegmenter
+    >>> from skmmcrf.datasets import make_phantoms
+    >>> X, y = make_phantoms(4, shape=(32, 32), random_state=0)
+    >>> cnn = CNNSegmenter(n_epochs=1, random_state=0)
+    >>> cross_val_score(cnn, X, y, scoring=make_segmentation_scorer("boundary_f", tolerance=2), cv=2).shape
+    (2,)
+    """
+    if measure not in _MEANS:
+        raise ValueError(f"measure must be one of {', '.join(map(repr, _MEANS))}, got {measure!r}")
+    mean = _MEANS[measure]
+    # cross-validation would make NaN of this error
+    inspect.signature(mean).bind((), (), **parameters)
+    return make_scorer(mean, greater_is_better=measure != "hausdorff", **parameters)
+
+
+def mean_of_defined(values: FloatArray, weights: FloatArray | None = None) -> float:
+    """Mean of a measure over the images for which it is defined.
+
+    Parameters
+    ----------
+    values : ndarray of float and shape (n,)
+        NaN where it is not.
+    weights : ndarray of float and shape (n,), optional
+
+    Returns
+    -------
+    float
+        NaN if no image counts.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mean_of_defined(np.array([0.5, np.nan, 1.0]))
+    0.75
+    """
+    weights = np.ones(len(values)) if weights is None else weights
+    counts = ~np.isnan(values) & (weights > 0)
+    return float(np.average(values[counts], weights=weights[counts])) if counts.any() else float("nan")
+
+
+def _mean(
+    measure: Callable[..., FloatArray],
+    y_true: LabelsLike,
+    y_pred: LabelsLike,
+    sample_weight: ArrayLike | None,
+    **parameters: Any,
+) -> float:
+    weights = check_sample_weight(sample_weight, len(as_sequence(y_true, "y_true", dimensions=(3,))[0]))
+    return mean_of_defined(measure(y_true, y_pred, **parameters), weights)
+
+
+def _measure_images(
+    measure: Callable[[BoolArray, BoolArray], float],
+    y_true: LabelsLike,
+    y_pred: LabelsLike,
+    pos_label: int,
+    ignore_label: _IgnoreLabel,
+) -> FloatArray:
+    """A measure of each image's true and predicted foreground; NaN where there is neither."""
+    pairs = _read_pairs(y_true, y_pred, pos_label, ignore_label)
+    values = [measure(truth, found) if truth.any() or found.any() else np.nan for truth, found in pairs]
+    return np.array(values, dtype=float)
+
+
+def _jaccard(truth: BoolArray, found: BoolArray) -> float:
+    return np.count_nonzero(truth & found) / np.count_nonzero(truth | found)
+
+
+def _boundary_f(truth: BoolArray, found: BoolArray, tolerance: float | None) -> float:
+    if not (truth.any() and found.any()):
+        return 0.0
+    if tolerance is None:
+        tolerance = max(1.0, 0.0075 * math.hypot(*truth.shape))
+    # recall and precision
+    return harmonic_mean([float(np.mean(apart <= tolerance)) for apart in _boundary_distances(truth, found)])
+
+
+def _hausdorff(truth: BoolArray, found: BoolArray, percentile: float) -> float:
+    if not (truth.any() and found.any()):
+        return math.hypot(*truth.shape)
+    return max(float(np.percentile(apart, percentile)) for apart in _boundary_distances(truth, found))
+
+
+def _boundary_distances(truth: BoolArray, found: BoolArray) -> tuple[FloatArray, FloatArray]:
+    """How far each pixel of the true boundary is from the predicted one, and each of the predicted from the true."""
+    true_boundary, found_boundary = (foreground & ~ndimage.binary_erosion(foreground) for foreground in (truth, found))
+    to_true, to_found = (ndimage.distance_transform_edt(~boundary) for boundary in (true_boundary, found_boundary))
+    return to_found[true_boundary], to_true[found_boundary]
+
+
+def _read_pairs(
+    y_true: LabelsLike, y_pred: LabelsLike, pos_label: int, ignore_label: _IgnoreLabel
+) -> Iterator[tuple[BoolArray, BoolArray]]:
+    """True and predicted foreground of each image, both without unlabelled pixels."""
+    _check_parameters(pos_label=pos_label, ignore_label=ignore_label)
+    unlabelled = resolve_ignore_label(pos_label, ignore_label)
+    truths, _ = as_sequence(y_true, "y_true", dimensions=(3,))
+    predictions, _ = as_sequence(y_pred, "y_pred", dimensions=(3,))
+    if len(truths) != len(predictions):
+        raise ValueError(f"y_true and y_pred must have the same length, got {len(truths)} and {len(predictions)}")
+    has_foreground = has_unlabelled = False
+    for n in range(len(truths)):
+        truth, labelled = read_labels(truths[n], f"y_true[{n}]", pos_label, unlabelled)
+        found = np.asarray(predictions[n])
+        if found.shape != truth.shape:
+            raise ValueError(f"y_pred[{n}] has shape {found.shape}, but y_true[{n}] has {truth.shape}")
+        if labelled is not None:
+            has_unlabelled = True
+            found = np.where(labelled, found, np.zeros_like(found))
+        has_foreground |= bool(truth.any())
+        yield truth, read_labels(found, f"y_pred[{n}]", pos_label, None)[0]
+    check_foreground_is_meant("y_true", has_foreground, has_unlabelled, pos_label, ignore_label)
+
+
+def _check_parameters(**parameters: object) -> None:
+    validate_parameter_constraints(_CONSTRAINTS, parameters, caller_name="the measure")

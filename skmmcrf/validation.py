@@ -135,7 +135,7 @@ def check_labelled_images(
     if y is None and _holds_pairs(X):
         y = Mapped(_second, X)
     images, shapes = _check_images(X, n_channels, name)
-    labels, _ = _entries(y, "y", dimensions=(3,))
+    labels, _ = as_sequence(y, "y", dimensions=(3,))
     if len(labels) != len(images):
         raise ValueError(f"X and y must have the same length, got {len(images)} images and {len(labels)} labels")
     return images, _check_labels(labels, shapes, pos_label, ignore_label)
@@ -262,115 +262,28 @@ def as_given(results: Sequence[np.ndarray], X: ImagesLike) -> np.ndarray | list[
     return np.stack(results) if isinstance(X, np.ndarray) and X.dtype.kind not in "OU" else ImageList(results)
 
 
-def read_labels(
-    labels: Any, name: str, *, pos_label: int, ignore_label: int | str | None
-) -> tuple[BoolArray, BoolArray | None]:
-    """Read the labels of one image.
+def as_sequence(values: Any, name: str, dimensions: tuple[int, ...]) -> tuple[Sequence[Any], bool]:
+    """Give the entries of what users gave as images or labels.
 
     Parameters
     ----------
-    labels : array or tensor (H, W), PIL image or path
+    values : array, sequence, or column of pandas
     name : str
-        What errors call them.
-    pos_label, ignore_label
-        See `check_labelled_images`.
+        What errors call it.
+    dimensions : tuple of int
+        How many an array may have.
 
     Returns
     -------
-    foreground : ndarray of bool and shape (H, W)
-        False where unlabelled.
-    labelled : ndarray of bool and shape (H, W), or None if no pixel is unlabelled
+    entries : sequence
+    lazy : bool
+        Whether to read an entry only when it is needed: of paths, and of sequences other than lists, tuples and arrays.
 
     Raises
     ------
-    ValueError
-        If they can't be read, or another label is found.
-
-    Examples
-    --------
-    >>> read_labels([[0, 255]], "y", pos_label=255, ignore_label="auto")
-    (array([[False,  True]]), None)
+    ValueError, TypeError
+        If it is none of these, is empty, or an array of other dimensions.
     """
-    if isinstance(labels, (str, PathLike)):
-        labels = _named(name, read_image, labels, palette=True)
-    elif isinstance(labels, torch.Tensor):
-        labels = labels.detach().cpu().numpy()
-        labels = labels[0] if labels.ndim == 3 and len(labels) == 1 else labels
-    labels = np.asarray(labels)
-    if labels.dtype.kind not in "buif":
-        raise ValueError(f"{name} must hold the labels 0 and {pos_label}, got dtype {labels.dtype}")
-    if labels.dtype.kind == "b":
-        return labels, None
-    foreground = labels == pos_label
-    ignored = np.zeros(labels.shape, bool) if ignore_label is None else labels == _ignored(ignore_label, pos_label)
-    other = ~(foreground | ignored | (labels == 0))
-    if other.any():
-        found = np.unique(labels[other])[:5].tolist()
-        raise ValueError(f"{name} must hold the labels 0 and {pos_label} only, found {found}")
-    return foreground, ~ignored if ignored.any() else None
-
-
-def check_foreground_is_meant(
-    has_foreground: bool, has_unlabelled: bool, *, pos_label: int, ignore_label: int | str | None
-) -> None:
-    """Refuse labels without any foreground but with 255, unless that is said to mean unlabelled.
-
-    Raises
-    ------
-    ValueError
-    """
-    if ignore_label == "auto" and has_unlabelled and not has_foreground:
-        raise ValueError(
-            f"y holds no {pos_label}, but 255, which is taken for unlabelled: if it is the foreground, give "
-            "pos_label=255; if it is unlabelled, ignore_label=255"
-        )
-
-
-def _ignored(ignore_label: int | str, pos_label: int) -> float:
-    """The number of unlabelled pixels, NaN for none."""
-    if ignore_label == "auto":
-        ignore_label = UNLABELLED
-    return float(ignore_label) if ignore_label != pos_label else float("nan")
-
-
-def _check_labels(
-    labels: Sequence[Any], shapes: Sequence[tuple[int, ...]], pos_label: int, ignore_label: int | str | None
-) -> list[Truth]:
-    truths = []
-    for n, shape in enumerate(shapes):
-        name = f"y[{n}]"
-        foreground, labelled = read_labels(labels[n], name, pos_label=pos_label, ignore_label=ignore_label)
-        if foreground.shape != shape:
-            raise ValueError(f"{name} has shape {foreground.shape}, but its image has {shape}")
-        truths.append(Truth(foreground, labelled))
-    check_foreground_is_meant(
-        any(truth.foreground.any() for truth in truths),
-        not all(truth.is_complete for truth in truths),
-        pos_label=pos_label,
-        ignore_label=ignore_label,
-    )
-    return truths
-
-
-def _check_images(
-    X: ImagesLike, n_channels: int | None, name: str
-) -> tuple[Sequence[np.ndarray], list[tuple[int, ...]]]:
-    """The images and their heights and widths."""
-    values, lazy = _entries(X, name, dimensions=(3, 4))
-    kept, shapes = [], []
-    for n in range(len(values)):
-        image = _read_image(values[n], f"{name}[{n}]")
-        n_channels = n_channels or image.shape[2]
-        if image.shape[2] != n_channels:
-            raise ValueError(f"{name}[{n}] has {image.shape[2]} channels, but {n_channels} are wanted")
-        shapes.append(image.shape[:2])
-        if not lazy:
-            kept.append(image)
-    return (Mapped(partial(_read_image, name=f"an image of {name}"), values) if lazy else kept), shapes
-
-
-def _entries(values: Any, name: str, dimensions: tuple[int, ...]) -> tuple[Sequence[Any], bool]:
-    """The entries of an array of the wanted number of dimensions, or of a sequence; and whether to read them lazily."""
     if hasattr(values, "iloc"):  # of pandas
         if values.ndim == 2 and values.shape[1] != 1:
             raise ValueError(f"{name} must be one column, got {values.shape[1]}")
@@ -390,6 +303,141 @@ def _entries(values: Any, name: str, dimensions: tuple[int, ...]) -> tuple[Seque
         isinstance(values, (list, tuple)) and not any(isinstance(value, (str, PathLike)) for value in values)
     )
     return values, not in_memory
+
+
+def resolve_ignore_label(pos_label: int, ignore_label: int | str | None) -> int | None:
+    """Give the label of unlabelled pixels, or None if there is none.
+
+    Parameters
+    ----------
+    pos_label : int
+    ignore_label : int, None or "auto"
+        "auto" is 255, or none where that is `pos_label`.
+
+    Returns
+    -------
+    int or None
+
+    Raises
+    ------
+    ValueError
+        If one label would mean two things.
+
+    Examples
+    --------
+    >>> resolve_ignore_label(1, "auto"), resolve_ignore_label(255, "auto")
+    (255, None)
+    """
+    if ignore_label == "auto":
+        return None if pos_label == UNLABELLED else UNLABELLED
+    if ignore_label in (0, pos_label):
+        raise ValueError(f"ignore_label must be neither 0, the background, nor {pos_label=}, got {ignore_label}")
+    return ignore_label  # type: ignore[return-value]  # no other string is left
+
+
+def read_labels(labels: Any, name: str, pos_label: int, unlabelled: int | None) -> tuple[BoolArray, BoolArray | None]:
+    """Read the labels of one image.
+
+    Parameters
+    ----------
+    labels : array or tensor (H, W), PIL image or path
+        True or `pos_label` in the foreground, False or 0 in the background, or `unlabelled`.
+    name : str
+        What errors call them.
+    pos_label : int
+    unlabelled : int or None
+
+    Returns
+    -------
+    foreground : ndarray of bool and shape (H, W)
+    labelled : ndarray of bool and shape (H, W), or None if all pixels are
+
+    Raises
+    ------
+    ValueError
+        If they can't be read, or another label is found.
+
+    Examples
+    --------
+    >>> read_labels([[0, 1, 255]], "y", pos_label=1, unlabelled=255)
+    (array([[False,  True, False]]), array([[ True,  True, False]]))
+    """
+    if isinstance(labels, (str, PathLike)):
+        labels = _named(name, read_image, labels, palette=True)
+    elif isinstance(labels, torch.Tensor):
+        labels = labels.detach().cpu().numpy()
+        labels = labels[0] if labels.ndim == 3 and len(labels) == 1 else labels
+    labels = np.asarray(labels)
+    if labels.ndim != 2 or 0 in labels.shape:
+        raise ValueError(f"{name} must be of shape (H, W), none of them 0, got {labels.shape}")
+    if labels.dtype.kind == "b":
+        return labels, None
+    if labels.dtype.kind not in "uif":
+        raise ValueError(f"{name} must hold the labels 0 and {pos_label}, got dtype {labels.dtype}")
+    foreground = labels == pos_label
+    labelled = np.ones(labels.shape, dtype=bool) if unlabelled is None else labels != unlabelled
+    other = labelled & ~foreground & (labels != 0)
+    if other.any():
+        allowed = f"0 and {pos_label}" if unlabelled is None else f"0, {pos_label} and {unlabelled}"
+        raise ValueError(f"{name} must hold the labels {allowed} only, found {np.unique(labels[other])[:5].tolist()}")
+    return foreground, None if labelled.all() else labelled
+
+
+def check_foreground_is_meant(
+    name: str, has_foreground: bool, has_unlabelled: bool, pos_label: int, ignore_label: int | str | None
+) -> None:
+    """Refuse labels without any foreground but with 255, unless that is said to mean unlabelled.
+
+    Parameters
+    ----------
+    name : str
+        What the error calls the labels.
+    has_foreground, has_unlabelled : bool
+    pos_label : int
+    ignore_label : int, None or "auto"
+
+    Raises
+    ------
+    ValueError
+    """
+    if ignore_label == "auto" and has_unlabelled and not has_foreground:
+        raise ValueError(
+            f"{name} holds no {pos_label}, but 255, which is taken for unlabelled: if it is the foreground, give "
+            "pos_label=255; if it is unlabelled, ignore_label=255"
+        )
+
+
+def _check_labels(
+    labels: Sequence[Any], shapes: Sequence[tuple[int, ...]], pos_label: int, ignore_label: int | str | None
+) -> list[Truth]:
+    truths = []
+    unlabelled = resolve_ignore_label(pos_label, ignore_label)
+    for n, shape in enumerate(shapes):
+        foreground, labelled = read_labels(labels[n], f"y[{n}]", pos_label, unlabelled)
+        if foreground.shape != shape:
+            raise ValueError(f"y[{n}] has shape {foreground.shape}, but its image has {shape}")
+        truths.append(Truth(foreground, labelled))
+    has_foreground = any(truth.foreground.any() for truth in truths)
+    has_unlabelled = not all(truth.is_complete for truth in truths)
+    check_foreground_is_meant("y", has_foreground, has_unlabelled, pos_label, ignore_label)
+    return truths
+
+
+def _check_images(
+    X: ImagesLike, n_channels: int | None, name: str
+) -> tuple[Sequence[np.ndarray], list[tuple[int, ...]]]:
+    """The images and their heights and widths."""
+    values, lazy = as_sequence(X, name, dimensions=(3, 4))
+    kept, shapes = [], []
+    for n in range(len(values)):
+        image = _read_image(values[n], f"{name}[{n}]")
+        n_channels = n_channels or image.shape[2]
+        if image.shape[2] != n_channels:
+            raise ValueError(f"{name}[{n}] has {image.shape[2]} channels, but {n_channels} are wanted")
+        shapes.append(image.shape[:2])
+        if not lazy:
+            kept.append(image)
+    return (Mapped(partial(_read_image, name=f"an image of {name}"), values) if lazy else kept), shapes
 
 
 def _holds_pairs(X: Any) -> bool:

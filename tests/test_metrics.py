@@ -1,22 +1,338 @@
+import pickle
+
 import numpy as np
 import pytest
-from sklearn.metrics import jaccard_score
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy.spatial.distance import cdist, directed_hausdorff
+from sklearn import config_context
+from sklearn.metrics import f1_score, jaccard_score
+from sklearn.model_selection import GridSearchCV, KFold, cross_validate
+from strategies import shapes
 
-from skmmcrf.metrics import jaccard_indices, mean_jaccard
+from skmmcrf import CNNSegmenter
+from skmmcrf.metrics import (
+    boundary_f_measures,
+    dice_indices,
+    hausdorff_distances,
+    jaccard_indices,
+    make_segmentation_scorer,
+    mean_boundary_f,
+    mean_dice,
+    mean_hausdorff,
+    mean_jaccard,
+)
+
+MEASURES = {
+    "jaccard": (jaccard_indices, mean_jaccard),
+    "dice": (dice_indices, mean_dice),
+    "boundary_f": (boundary_f_measures, mean_boundary_f),
+    "hausdorff": (hausdorff_distances, mean_hausdorff),
+}
+every_measure = pytest.mark.parametrize("measure", [measure for measure, _ in MEASURES.values()])
+every_mean = pytest.mark.parametrize(("measure", "mean"), MEASURES.values(), ids=MEASURES)
 
 
-def test_jaccard_equals_that_of_scikit_learn():
-    rng = np.random.default_rng(0)
-    truth, labels = rng.integers(0, 2, (2, 5, 6, 7))
-    expected = [jaccard_score(t.ravel(), l.ravel()) for t, l in zip(truth, labels)]
-    np.testing.assert_allclose(jaccard_indices(truth, labels), expected)
-    assert mean_jaccard(truth, labels) == pytest.approx(np.mean(expected))
+@st.composite
+def labelings(draw, number=2, max_pixels=40):
+    """Boolean labelings of one shape, from empty to full."""
+    shape = draw(shapes(max_pixels))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    return [rng.uniform(size=shape) < draw(st.sampled_from([0, 0.05, 0.3, 0.7, 1])) for _ in range(number)]
 
 
-def test_only_images_empty_in_both_are_left_out():
-    empty, full = np.zeros((2, 3), int), np.ones((2, 3), int)
-    np.testing.assert_array_equal(
-        jaccard_indices([empty, empty, full, full], [empty, full, empty, full]), [np.nan, 0, 0, 1]
-    )
-    assert mean_jaccard([empty, empty, full, full], [empty, full, empty, full]) == pytest.approx(1 / 3)
-    assert np.isnan(mean_jaccard([empty], [empty]))
+def two_with_foreground():
+    return labelings().filter(lambda pair: all(labels.any() for labels in pair))
+
+
+def boundary(foreground):
+    """The foreground pixels that are not amid four others."""
+    pixels = set(zip(*np.nonzero(foreground)))
+    return [(i, j) for i, j in pixels if not {(i - 1, j), (i + 1, j), (i, j - 1), (i, j + 1)} <= pixels]
+
+
+def best(measure):
+    return 0 if measure is hausdorff_distances else 1
+
+
+def worst(measure, shape):
+    return np.hypot(*shape) if measure is hausdorff_distances else 0
+
+
+@pytest.fixture(scope="module")
+def unequal(phantoms):
+    X, y = phantoms
+    crops = [np.s_[:], np.s_[2:], np.s_[:, 3:], np.s_[1:, :-5], np.s_[:], np.s_[:-4]]
+    return [x[c] for x, c in zip(X, crops)], [t[c] for t, c in zip(y, crops)]
+
+
+@given(labelings(), labelings(number=1))
+def test_overlap_equals_that_of_scikit_learn(pair, other):
+    truth, found = pair
+    assume(truth.any() or found.any())
+    for measure, reference in ((jaccard_indices, jaccard_score), (dice_indices, f1_score)):
+        expected = reference(truth.ravel(), found.ravel())
+        assert measure([*other, truth], [*other, found])[1] == pytest.approx(expected)
+
+
+@given(two_with_foreground())
+def test_hausdorff_distance_equals_that_of_scipy(pair):
+    one, other = map(boundary, pair)
+    expected = max(directed_hausdorff(one, other)[0], directed_hausdorff(other, one)[0])
+    assert hausdorff_distances(*[[labels] for labels in pair]) == pytest.approx(expected)
+
+
+@given(two_with_foreground(), st.floats(0, 100))
+def test_percentile_is_of_all_distances_in_either_direction(pair, percentile):
+    distances = cdist(*map(boundary, pair))
+    expected = max(np.percentile(distances.min(axis=axis), percentile) for axis in (0, 1))
+    measured = hausdorff_distances(*[[labels] for labels in pair], percentile=percentile)
+    assert measured == pytest.approx(expected)
+
+
+@given(two_with_foreground(), st.sampled_from([0, 1, 1.2, 1.5, 2, 3]))
+def test_boundary_f_is_the_harmonic_mean_of_what_has_a_match(pair, tolerance):
+    distances = cdist(*map(boundary, pair))
+    precision, recall = (np.mean(distances.min(axis=axis) <= tolerance) for axis in (0, 1))
+    expected = 2 / (1 / precision + 1 / recall) if precision else 0
+    assert boundary_f_measures(*[[labels] for labels in pair], tolerance=tolerance) == pytest.approx(expected)
+
+
+@given(two_with_foreground(), st.floats(0, 8))
+def test_boundary_f_is_one_just_from_the_hausdorff_distance_on(pair, tolerance):
+    pair = [[labels] for labels in pair]
+    distance = hausdorff_distances(*pair)[0]
+    assert boundary_f_measures(*pair, tolerance=distance) == 1
+    assert (boundary_f_measures(*pair, tolerance=tolerance) == 1) == (distance <= tolerance)
+
+
+@pytest.mark.parametrize(("shape", "tolerance"), [((30, 40), 1), ((300, 400), 3.75)])
+def test_boundary_tolerance_grows_with_the_diagonal_from_one_pixel_on(shape, tolerance):
+    def measured(shift):
+        truth, found = np.zeros((2, *shape), bool)
+        truth[10, 10] = found[10, 10 + shift] = True
+        return boundary_f_measures([truth], [found])[0]
+
+    assert [measured(shift) for shift in range(6)] == [shift <= tolerance for shift in range(6)]
+
+
+@every_measure
+@given(pair=labelings())
+def test_measures_are_symmetric_and_in_their_range(measure, pair):
+    truth, found = ([labels] for labels in pair)
+    value = measure(truth, found)
+    assert value.dtype == float
+    np.testing.assert_array_equal(measure(found, truth), value)
+    np.testing.assert_array_equal(measure(np.flip(truth, axis=2), np.flip(found, axis=2)), value)
+    if truth[0].any() or found[0].any():
+        limits = sorted([best(measure), worst(measure, truth[0].shape)])
+        assert limits[0] <= value[0] <= limits[1]
+    else:
+        assert np.isnan(value[0])
+
+
+@every_measure
+@given(pair=labelings())
+def test_only_the_truth_is_perfect(measure, pair):
+    truth, found = ([labels] for labels in pair)
+    assume(truth[0].any())
+    exact = {"tolerance": 0} if measure is boundary_f_measures else {}
+    assert measure(truth, truth, **exact) == best(measure)
+    if measure in (jaccard_indices, dice_indices):
+        assert (measure(truth, found) == 1) == np.array_equal(truth, found)
+    else:
+        same_boundary = set(boundary(truth[0])) == set(boundary(found[0]))
+        assert (measure(truth, found, **exact) == best(measure)) == same_boundary
+
+
+@every_mean
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1), (4, 5)])
+def test_an_empty_labeling_against_a_full_one(measure, mean, shape):
+    empty, full = np.zeros(shape, int), np.ones(shape, int)
+    truths, found = [empty, empty, full, full], [empty, full, empty, full]
+    bad, good = worst(measure, shape), best(measure)
+    np.testing.assert_allclose(measure(truths, found), [np.nan, bad, bad, good])
+    assert mean(truths, found) == pytest.approx((2 * bad + good) / 3)
+    assert np.isnan(mean([empty], [empty]))
+
+
+@given(st.lists(labelings(max_pixels=20), min_size=1, max_size=4), st.data())
+@every_mean
+def test_means_are_over_the_images_that_count(measure, mean, pairs, data):
+    truths, found = zip(*pairs)
+    weights = data.draw(st.lists(st.sampled_from([0, 1, 2]), min_size=len(pairs), max_size=len(pairs)))
+    assume(any(t.any() or f.any() for w, t, f in zip(weights, truths, found) if w))
+    copies = [[labels[n] for n in np.repeat(np.arange(len(pairs)), weights)] for labels in (truths, found)]
+    expected = pytest.approx(np.nanmean(measure(*copies)))
+    assert mean(*copies) == expected
+    assert mean(truths, found, sample_weight=weights) == expected
+
+
+@every_mean
+def test_mean_is_nan_where_no_image_that_counts_has_weight(measure, mean):
+    truth = np.array([[[0, 0]], [[0, 1]]])
+    assert np.isnan(mean(truth, truth, sample_weight=[1, 0]))
+
+
+@every_measure
+@given(pair=labelings(), pos_label=st.sampled_from([1, 2, 7, 254, 255]), dtype=st.sampled_from([int, float]))
+def test_the_labels_of_the_foreground_do_not_matter(measure, pair, pos_label, dtype):
+    truth, found = ([labels] for labels in pair)
+    coded = [np.array([pos_label * labels[0]], dtype=dtype) for labels in (truth, found)]
+    expected = measure(truth, found)
+    np.testing.assert_array_equal(measure(*coded, pos_label=pos_label), expected)
+    np.testing.assert_array_equal(measure(coded[0], found, pos_label=pos_label), expected)
+    np.testing.assert_array_equal(measure(truth, coded[1], pos_label=pos_label), expected)
+
+
+@every_measure
+@given(four=labelings(number=4), ignore_label=st.sampled_from([255, 2, -1]), pos_label=st.sampled_from([1, 7]))
+def test_predictions_of_unlabelled_pixels_do_not_matter(measure, four, ignore_label, pos_label):
+    truth, found, other, unlabelled = four
+    labels = np.where(unlabelled, ignore_label, pos_label * truth)
+    changed = np.where(unlabelled, other, found)
+
+    def measured(prediction):
+        return measure([labels], [prediction], ignore_label=ignore_label, pos_label=pos_label)
+
+    expected = measure([truth & ~unlabelled], [found & ~unlabelled])
+    np.testing.assert_array_equal(measured(found), expected)
+    np.testing.assert_array_equal(measured(changed), expected)
+    np.testing.assert_array_equal(measured(np.where(unlabelled, np.nan, pos_label * found)), expected)
+
+
+@given(labelings(number=3))
+def test_overlap_is_that_of_the_labelled_pixels(three):
+    truth, found, unlabelled = three
+    assume(((truth | found) & ~unlabelled).any() and (truth & ~unlabelled).any())
+    labels = np.where(unlabelled, 255, truth).astype(np.uint8)
+    expected = jaccard_score(truth[~unlabelled], found[~unlabelled])
+    assert jaccard_indices([labels], [found]) == pytest.approx(expected)
+
+
+def test_255_is_unlabelled_unless_it_is_the_foreground():
+    truth, found = np.array([[[0, 255, 1]]]), np.array([[[0, 1, 1]]])
+    assert jaccard_indices(truth, found) == 1
+    with pytest.raises(ValueError, match=r"y_true\[0\] must hold the labels 0 and 1 only, found \[255\]"):
+        jaccard_indices(truth, found, ignore_label=None)
+    masks = np.array([[[0, 255, 255]]], np.uint8)
+    assert jaccard_indices(masks, 255 * found, pos_label=255) == 1
+    assert jaccard_indices(masks, [[[True, True, True]]], pos_label=255) == pytest.approx(2 / 3)
+
+
+@every_mean
+def test_masks_of_0_and_255_are_not_taken_for_unlabelled(measure, mean):
+    masks, found = [np.array([[0, 255]]), np.array([[0, 0, 0]])], [np.array([[0, 1]]), np.array([[0, 0, 1]])]
+    for each in (measure, mean):
+        with pytest.raises(ValueError, match="give pos_label=255; if it is unlabelled, ignore_label=255"):
+            each(masks, found)
+    np.testing.assert_allclose(measure(masks, found, ignore_label=255), [np.nan, worst(measure, (1, 3))])
+
+
+@every_mean
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"y_true": []}, ValueError, "y_true is empty"),
+        ({"y_true": None}, TypeError, "y_true must be an array or a list of arrays, got NoneType"),
+        ({"y_true": np.zeros((4, 5))}, ValueError, r"y_true must be of shape \(n, H, W\), got \(4, 5\)"),
+        ({"y_true": [np.zeros((4, 5)), np.zeros(4)]}, ValueError, r"y_true\[1\] must be of shape \(H, W\)"),
+        ({"y_true": [np.zeros((4, 0))] * 2}, ValueError, r"y_true\[0\] must be of shape .*, none of them 0"),
+        ({"y_pred": np.zeros((3, 4, 5))}, ValueError, "y_true and y_pred must have the same length, got 2 and 3"),
+        (
+            {"y_pred": [np.zeros((4, 5)), np.zeros((5, 4))]},
+            ValueError,
+            r"y_pred\[1\] has shape \(5, 4\), but y_true\[1\] has \(4, 5\)",
+        ),
+        ({"y_true": np.full((2, 4, 5), 3)}, ValueError, r"y_true\[0\] .* 0, 1 and 255 only, found \[3\]"),
+        ({"y_true": np.full((2, 4, 5), np.nan)}, ValueError, r"y_true\[0\] .* only, found \[nan\]"),
+        ({"y_true": np.full((2, 4, 5), "1")}, ValueError, r"y_true\[0\] must hold the labels 0 and 1, got dtype"),
+        ({"y_pred": np.full((2, 4, 5), 255)}, ValueError, r"y_pred\[0\] .* 0 and 1 only, found \[255\]"),
+        ({"y_pred": np.full((2, 4, 5), 0.3)}, ValueError, r"y_pred\[0\] .* 0 and 1 only, found \[0.3\]"),
+        ({"pos_label": 0}, ValueError, "The 'pos_label' parameter of"),
+        ({"ignore_label": 0}, ValueError, "ignore_label must be neither 0, the background, nor pos_label=1, got 0"),
+        ({"pos_label": 2, "ignore_label": 2}, ValueError, "nor pos_label=2, got 2"),
+        ({"pos_label": "1"}, ValueError, "The 'pos_label' parameter of"),
+        ({"ignore_label": "none"}, ValueError, "The 'ignore_label' parameter of"),
+    ],
+)
+def test_bad_input_is_told(measure, mean, change, error, message):
+    arguments = {"y_true": np.ones((2, 4, 5), int), "y_pred": np.ones((2, 4, 5), int)} | change
+    for each in (measure, mean):
+        with pytest.raises(error, match=message):
+            each(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("functions", "parameters"),
+    [(MEASURES["boundary_f"], {"tolerance": t}) for t in (-1, np.nan, "1")]
+    + [(MEASURES["hausdorff"], {"percentile": p}) for p in (-1, 101, None)],
+)
+def test_bad_parameters_are_told(functions, parameters):
+    for each in functions:
+        with pytest.raises(ValueError, match=f"The '{next(iter(parameters))}' parameter of"):
+            each(np.ones((1, 2, 2), int), np.ones((1, 2, 2), int), **parameters)
+
+
+@every_mean
+@pytest.mark.parametrize(
+    ("sample_weight", "message"),
+    [([1], r"of shape \(2,\)"), (1, r"of shape \(2,\)"), ([1, -1], "not negative"), ([1, np.nan], "finite")],
+)
+def test_bad_weights_are_told(measure, mean, sample_weight, message):
+    with pytest.raises(ValueError, match=f"sample_weight must be .*{message}"):
+        mean(np.ones((2, 2, 2), int), np.ones((2, 2, 2), int), sample_weight=sample_weight)
+
+
+@pytest.mark.parametrize("as_list", [False, True], ids=["array", "list"])
+def test_scorers_in_cross_validation(phantoms, unequal, as_list):
+    X, y = unequal if as_list else phantoms
+    parameters = {"boundary_f": {"tolerance": 2}, "hausdorff": {"percentile": 95}}
+    scoring = {name: make_segmentation_scorer(name, **parameters.get(name, {})) for name in MEASURES}
+    cnn, folds = CNNSegmenter(n_epochs=1, random_state=0), KFold(2)
+    results = cross_validate(cnn, X, y, scoring=scoring, cv=folds, return_estimator=True, error_score="raise")
+    for n, (_, test) in enumerate(folds.split(X)):
+        images, truths = [X[i] for i in test], [y[i] for i in test]
+        found = results["estimator"][n].predict(images)
+        for name, (_, mean) in MEASURES.items():
+            sign = -1 if name == "hausdorff" else 1
+            assert results[f"test_{name}"][n] == pytest.approx(sign * mean(truths, found, **parameters.get(name, {})))
+
+
+def test_grid_search_takes_the_least_hausdorff_distance(unequal):
+    X, y = unequal
+    cnn = CNNSegmenter(learning_rate=1e-2, batch_size=1, random_state=1)
+    scoring = make_segmentation_scorer("hausdorff", percentile=95)
+    search = GridSearchCV(cnn, {"n_epochs": [0, 8]}, scoring=scoring, cv=2, error_score="raise").fit(X, y)
+    assert (search.cv_results_["mean_test_score"] <= 0).all()
+    assert search.best_params_ == {"n_epochs": 8}
+    assert search.score(X, y) == -mean_hausdorff(y, search.predict(X), percentile=95)
+
+
+def test_scorers_take_weights(unequal):
+    X, y = unequal
+    weights = np.array([1, 2, 0, 3, 1, 1])
+    cnn = CNNSegmenter(n_epochs=1, random_state=0).fit(X, y)
+    scorer = make_segmentation_scorer("dice")
+    assert scorer(cnn, X, y, sample_weight=weights) == mean_dice(y, cnn.predict(X), sample_weight=weights)
+    with config_context(enable_metadata_routing=True):
+        scoring = scorer.set_score_request(sample_weight=True)
+        everything = [(np.arange(6), np.arange(6))]
+        cnn.set_fit_request(sample_weight=False)
+        results = cross_validate(cnn, X, y, scoring=scoring, cv=everything, params={"sample_weight": weights})
+    assert results["test_score"] == mean_dice(y, cnn.predict(X), sample_weight=weights) > 0
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_scorers_pickle(unequal, name):
+    X, y = unequal
+    cnn = CNNSegmenter(n_epochs=0, random_state=0).fit(X, y)
+    scorer = make_segmentation_scorer(name, ignore_label=None)
+    assert pickle.loads(pickle.dumps(scorer))(cnn, X, y) == scorer(cnn, X, y)
+
+
+def test_unknown_scorers_are_told():
+    with pytest.raises(ValueError, match="one of 'jaccard', 'dice', 'boundary_f', 'hausdorff', got 'accuracy'"):
+        make_segmentation_scorer("accuracy")
+    with pytest.raises(TypeError, match="unexpected keyword argument 'tolerance'"):
+        make_segmentation_scorer("jaccard", tolerance=2)
