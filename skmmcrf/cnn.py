@@ -8,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from sklearn.base import TransformerMixin
+from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 from torch.nn import functional as F
@@ -40,7 +42,7 @@ from skmmcrf.truth import Truth
 from skmmcrf.validation import as_given
 
 
-class CNNSegmenter(NetworkSegmenter):
+class CNNSegmenter(TransformerMixin, NetworkSegmenter):
     """Segmentation by a network alone, trained by the pixelwise log-likelihood.
 
     Training minimises the mean negative log-likelihood of the pixels with AdamW. A pixel is foreground where its
@@ -315,6 +317,11 @@ class CNNSegmenter(NetworkSegmenter):
             Log-odds in channel 0, the image scaled to [0, 1] in the others.
         """
         return as_given([np.dstack(pair) for pair in self._run_network(X)], X)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
 
 
 class PixelwiseLogLikelihood(nn.Module):

@@ -12,18 +12,17 @@ import numpy as np
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
-from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, IntArray, LabelsLike
+from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, IntArray, LabelledImages, LabelsLike
 from skmmcrf.energy import joint_feature, pairwise_features
 from skmmcrf.metrics import jaccard_indices
 from skmmcrf.segmenter import DeepStructuredSegmenter
-from skmmcrf.validation import check_images, scale_image
+from skmmcrf.truth import UNLABELLED
+from skmmcrf.validation import check_images, check_labelled_images, check_labels, scale_image
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure, SubFigure
-
-
 
 
 class SegmentationDisplay:
@@ -37,13 +36,11 @@ class SegmentationDisplay:
         bool, uint8, uint16 or float, of any sizes. The first of several channels is shown unless they are three;
         floats are clipped to [0, 1].
     labels : list of n ndarrays of shape (H, W)
-        The truth: 0, `pos_label`, or 255 for unlabelled pixels.
-    predictions : dict of str to list of n ndarrays of shape (H, W)
-        Results by their name, 0 or `pos_label`.
+        The truth: 0, 1, or 255 for unlabelled pixels.
+    predictions : dict of str to list of n ndarrays of bool and shape (H, W)
+        The foreground of results by their name.
     jaccard : dict of str to ndarray of shape (n,)
         The results' Jaccard indices, between 0 and 1; NaN where neither truth nor result has any foreground.
-    pos_label : int, default=1
-        The label of foreground. If it is 255, no pixel is unlabelled.
 
     Attributes
     ----------
@@ -67,14 +64,11 @@ class SegmentationDisplay:
         labels: Sequence[np.ndarray],
         predictions: Mapping[str, Sequence[np.ndarray]],
         jaccard: Mapping[str, FloatArray],
-        *,
-        pos_label: int = 1,
     ) -> None:
         self.images = images
         self.labels = labels
         self.predictions = predictions
         self.jaccard = jaccard
-        self.pos_label = pos_label
 
     @classmethod
     def from_estimator(
@@ -123,7 +117,7 @@ class SegmentationDisplay:
         (4, 4)
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
-        _check_labelings(y, check_images(X), {0, pos_label, UNLABELLED}, "y")
+        _check_truths(X, y, pos_label)
         predictions = {name: model.predict(X) for name, model in _estimators(estimator).items()}
         return cls.from_predictions(X, y, predictions, pos_label=pos_label, figure=figure)
 
@@ -165,14 +159,15 @@ class SegmentationDisplay:
         """
         check_matplotlib_support(f"{cls.__name__}.from_predictions")
         named = predictions if isinstance(predictions, Mapping) else {"result": predictions}
-        images = check_images(X)
-        labels = _check_labelings(y, images, {0, pos_label, UNLABELLED}, "y")
+        images, truths = _check_truths(X, y, pos_label)
+        shapes = [truth.shape for truth in truths]
         results = {
-            name: _check_labelings(result, images, {0, pos_label}, f"predictions of {name!r}")
+            name: [read.foreground for read in check_labels(result, shapes, f"predictions of {name!r}", pos_label)]
             for name, result in named.items()
         }
-        jaccard = {name: _jaccard(labels, result, pos_label) for name, result in results.items()}
-        return cls(images, labels, results, jaccard, pos_label=pos_label).plot(figure=figure)
+        labels = [truth.labels for truth in truths]
+        jaccard = {name: jaccard_indices(labels, result, ignore_label=UNLABELLED) for name, result in results.items()}
+        return cls(images, labels, results, jaccard).plot(figure=figure)
 
     def plot(self, *, figure: "Figure | SubFigure | None" = None) -> "SegmentationDisplay":
         """Draw.
@@ -197,13 +192,13 @@ class SegmentationDisplay:
         for row, (axes, image, truth) in enumerate(zip(self.axes_, self.images, self.labels)):
             for ax in axes:
                 _show(ax, image)
-            unlabelled = _unlabelled(truth, self.pos_label)
-            _outline(axes[1], truth == self.pos_label, "yellow")
+            unlabelled = truth == UNLABELLED
+            _outline(axes[1], truth == 1, "yellow")
             if unlabelled.any():
                 _shade(axes[1], unlabelled)
                 axes[1].set_xlabel("shaded: unlabelled")
             for ax, (name, labelings) in zip(axes[2:], self.predictions.items()):
-                _outline(ax, labelings[row] == self.pos_label, "deepskyblue")
+                _outline(ax, labelings[row], "deepskyblue")
                 index = self.jaccard[name][row]
                 ax.set_xlabel("Jaccard: both empty" if np.isnan(index) else f"Jaccard {100 * index:.1f} %")
         return self
@@ -554,28 +549,10 @@ def _history(estimator: Any) -> Sequence[Mapping[str, Any]]:
     return estimator.history_
 
 
-def _check_labelings(
-    labelings: LabelsLike, images: Sequence[np.ndarray], values: set[int], name: str
-) -> list[np.ndarray]:
-    checked = [np.asarray(labels) for labels in labelings]
-    if len(checked) != len(images):
-        raise ValueError(f"{name} must have the length of X, got {len(images)} images and {len(checked)} labels")
-    for n, (labels, image) in enumerate(zip(checked, images)):
-        if labels.shape != image.shape[:2]:
-            raise ValueError(f"{name}: entry {n} has shape {labels.shape}, but its image has {image.shape[:2]}")
-        if not np.isin(labels, list(values)).all():
-            raise ValueError(f"{name} may hold {sorted(values)}, found {np.unique(labels)[:5].tolist()} in entry {n}")
-    return checked
-
-
-def _unlabelled(labels: np.ndarray, pos_label: int) -> BoolArray:
-    return (labels == UNLABELLED) & (pos_label != UNLABELLED)
-
-
-def _jaccard(labels: Sequence[np.ndarray], result: Sequence[np.ndarray], pos_label: int) -> FloatArray:
-    """Jaccard indices over the pixels that are labelled, which may all be background."""
+def _check_truths(X: ImagesLike, y: LabelsLike, pos_label: int) -> LabelledImages:
+    # said, because a few images may well be without foreground
     ignore_label = None if pos_label == UNLABELLED else UNLABELLED
-    return jaccard_indices(labels, result, pos_label=pos_label, ignore_label=ignore_label)
+    return check_labelled_images(X, y, pos_label=pos_label, ignore_label=ignore_label)
 
 
 def _show(ax: "Axes", image: np.ndarray) -> None:

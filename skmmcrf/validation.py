@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 
 from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, LabelledImages, LabelledImagesLike, LabelsLike
@@ -135,10 +136,53 @@ def check_labelled_images(
     if y is None and _holds_pairs(X):
         y = Mapped(_second, X)
     images, shapes = _check_images(X, n_channels, name)
-    labels, _ = as_sequence(y, "y", dimensions=(3,))
-    if len(labels) != len(images):
-        raise ValueError(f"X and y must have the same length, got {len(images)} images and {len(labels)} labels")
-    return images, _check_labels(labels, shapes, pos_label, ignore_label)
+    truths = check_labels(y, shapes, "y", pos_label, ignore_label)
+    has_foreground = any(truth.foreground.any() for truth in truths)
+    has_unlabelled = not all(truth.is_complete for truth in truths)
+    check_foreground_is_meant("y", has_foreground, has_unlabelled, pos_label, ignore_label)
+    return images, truths
+
+
+def check_labels(
+    y: LabelsLike | None,
+    shapes: Sequence[tuple[int, ...]],
+    name: str = "y",
+    pos_label: int = 1,
+    ignore_label: int | str | None = None,
+) -> list[Truth]:
+    """Check the labels of images.
+
+    Parameters
+    ----------
+    y : array of shape (n, H, W), or sequence
+        See `check_labelled_images`.
+    shapes : sequence of n tuples
+        Heights and widths of the images.
+    name : str, default="y"
+        What errors call the labels.
+    pos_label : int, default=1
+    ignore_label : int, None or "auto", default=None
+
+    Returns
+    -------
+    list of Truth
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `check_labelled_images`.
+    """
+    labels, _ = as_sequence(y, name, dimensions=(3,))
+    if len(labels) != len(shapes):
+        raise ValueError(f"X and {name} must have the same length, got {len(shapes)} images and {len(labels)} labels")
+    unlabelled = resolve_ignore_label(pos_label, ignore_label)
+    truths = []
+    for n, shape in enumerate(shapes):
+        foreground, labelled = read_labels(labels[n], f"{name}[{n}]", pos_label, unlabelled)
+        if foreground.shape != shape:
+            raise ValueError(f"{name}[{n}] has shape {foreground.shape}, but its image has {shape}")
+        truths.append(Truth(foreground, labelled))
+    return truths
 
 
 def check_validation_data(
@@ -288,6 +332,8 @@ def as_sequence(values: Any, name: str, dimensions: tuple[int, ...]) -> tuple[Se
         if values.ndim == 2 and values.shape[1] != 1:
             raise ValueError(f"{name} must be one column, got {values.shape[1]}")
         values = values.squeeze(axis=1).tolist() if values.ndim == 2 else values.tolist()
+    if issparse(values):
+        raise TypeError(f"{name} must be dense, got the sparse {type(values).__name__}")
     if isinstance(values, (str, bytes, dict, PathLike)) or not (
         hasattr(values, "__len__") and hasattr(values, "__getitem__")
     ):
@@ -405,22 +451,6 @@ def check_foreground_is_meant(
             f"{name} holds no {pos_label}, but 255, which is taken for unlabelled: if it is the foreground, give "
             "pos_label=255; if it is unlabelled, ignore_label=255"
         )
-
-
-def _check_labels(
-    labels: Sequence[Any], shapes: Sequence[tuple[int, ...]], pos_label: int, ignore_label: int | str | None
-) -> list[Truth]:
-    truths = []
-    unlabelled = resolve_ignore_label(pos_label, ignore_label)
-    for n, shape in enumerate(shapes):
-        foreground, labelled = read_labels(labels[n], f"y[{n}]", pos_label, unlabelled)
-        if foreground.shape != shape:
-            raise ValueError(f"y[{n}] has shape {foreground.shape}, but its image has {shape}")
-        truths.append(Truth(foreground, labelled))
-    has_foreground = any(truth.foreground.any() for truth in truths)
-    has_unlabelled = not all(truth.is_complete for truth in truths)
-    check_foreground_is_meant("y", has_foreground, has_unlabelled, pos_label, ignore_label)
-    return truths
 
 
 def _check_images(

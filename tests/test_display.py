@@ -141,11 +141,11 @@ def test_foreground_of_another_label(phantoms):
 @pytest.mark.parametrize(
     ("y", "predictions", "message"),
     [
-        (np.zeros((1, 2, 2)), np.zeros((2, 2, 2)), "y must have the length of X, got 2 images and 1"),
-        (np.zeros((2, 2, 3)), np.zeros((2, 2, 2)), r"y: entry 0 has shape \(2, 3\), but its image has \(2, 2\)"),
-        (np.full((2, 2, 2), 7), np.zeros((2, 2, 2)), r"y may hold \[0, 1, 255\], found \[7\]"),
-        (np.zeros((2, 2, 2)), np.zeros((3, 2, 2)), "predictions of 'result' must have the length of X"),
-        (np.zeros((2, 2, 2)), {"mine": np.full((2, 2, 2), 255)}, r"predictions of 'mine' may hold \[0, 1\]"),
+        (np.zeros((1, 2, 2)), np.zeros((2, 2, 2)), "X and y must have the same length, got 2 images and 1"),
+        (np.zeros((2, 2, 3)), np.zeros((2, 2, 2)), r"y\[0\] has shape \(2, 3\), but its image has \(2, 2\)"),
+        (np.full((2, 2, 2), 7), np.zeros((2, 2, 2)), r"labels 0, 1 and 255 only, found \[7\]"),
+        (np.zeros((2, 2, 2)), np.zeros((3, 2, 2)), "X and predictions of 'result' must have the same length"),
+        (np.zeros((2, 2, 2)), {"mine": np.full((2, 2, 2), 255)}, r"predictions of 'mine'\[0\] must hold the labels 0 and 1 only"),
     ],
 )
 def test_what_does_not_fit_is_named(y, predictions, message):
@@ -154,7 +154,7 @@ def test_what_does_not_fit_is_named(y, predictions, message):
 
 
 def test_bad_labels_are_found_before_prediction(phantoms):
-    with pytest.raises(ValueError, match="y may hold"):
+    with pytest.raises(ValueError, match="labels 0, 1 and 255 only"):
         SegmentationDisplay.from_estimator({"never asked": None}, phantoms[0], phantoms[1] + 1)
 
 

@@ -66,7 +66,10 @@ def test_bad_images_are_told(X, error, message):
     [
         (np.zeros((1, 4, 5), int), "X and y must have the same length, got 2 images and 1 labels"),
         (np.zeros((2, 5, 4), int), r"y\[0\] has shape \(5, 4\), but its image has \(4, 5\)"),
-        ([np.zeros((4, 5), int), np.zeros((4, 5, 1), int)], r"y\[1\] must be of shape \(H, W\), none of them 0, got \(4, 5, 1\)"),
+        (
+            [np.zeros((4, 5), int), np.zeros((4, 5, 1), int)],
+            r"y\[1\] must be of shape \(H, W\), none of them 0, got \(4, 5, 1\)",
+        ),
         (np.full((2, 4, 5), 255, np.uint8), "y holds no 1, but 255, .*: if it is the foreground, give pos_label=255"),
         (np.full((2, 4, 5), 254, np.uint8), r"y\[0\] must hold the labels 0, 1 and 255 only, found \[254\]"),
         (np.full((2, 4, 5), -1), r"labels 0, 1 and 255 only, found \[-1\]"),
