@@ -4,9 +4,11 @@ import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from torch import nn
+from torchvision.transforms import v2
 
 from skmmcrf import CNNSegmenter
 from skmmcrf.cnn import PixelwiseLogLikelihood
+from skmmcrf.datasets import make_phantoms
 from skmmcrf.truth import Truth
 from skmmcrf.validation import scale_image
 
@@ -125,9 +127,86 @@ def test_unfitted_and_other_channels_are_told(fitted, phantoms):
         ({"network": nn.Conv2d(3, 1, 1)}, "network: it can't take an image of shape"),
         ({"weights": "missing.pth", "network": "fcn8s_squeezenet1_1"}, "weights: missing.pth can't be read"),
         ({"device": "nonsense"}, "device: 'nonsense' is not to be had"),
+        ({"schedule": "up"}, "'schedule' parameter"),
+        ({"freeze_epochs": -1}, "'freeze_epochs' parameter"),
+        ({"augmentation": "more"}, "'augmentation' parameter"),
+        ({"pos_label": 0}, "'pos_label' parameter"),
+        ({"ignore_label": "none"}, "'ignore_label' parameter"),
+        ({"ignore_label": 1}, "ignore_label must be neither 0, the background, nor pos_label=1"),
+        ({"class_weight": "heavy"}, "'class_weight' parameter"),
+        ({"class_weight": {3: 1.0}}, "class_weight must be of the labels 0 and 1, got one of 3"),
+        ({"validation_fraction": 1.0}, "'validation_fraction' parameter"),
+        ({"validation_fraction": 0.99}, "test_size=0.99"),
+        ({"n_iter_no_change": 0}, "'n_iter_no_change' parameter"),
+        ({"callbacks": "all"}, "'callbacks' parameter"),
     ],
 )
 def test_bad_parameters_are_told_before_training(phantoms, monkeypatch, parameters, error):
     monkeypatch.setattr("skmmcrf.cnn.SegmentationNet.fit", lambda *_: pytest.fail("training began"))
     with pytest.raises(ValueError, match=error):
         CNNSegmenter(**parameters).fit(*phantoms)
+
+
+def backbone_weights(cnn):
+    return torch.cat([parameter.flatten() for parameter in cnn.network_.backbone.parameters()])
+
+
+def test_the_backbone_stays_for_some_epochs(phantoms, tmp_path):
+    import torchvision
+
+    torch.save(torchvision.models.squeezenet1_1().state_dict(), tmp_path / "weights.pth")
+    network = {"network": "fcn8s_squeezenet1_1", "weights": tmp_path / "weights.pth", "random_state": 0}
+    start, frozen, thawed = (
+        CNNSegmenter(**network, n_epochs=n_epochs, freeze_epochs=1).fit(*phantoms) for n_epochs in (0, 1, 2)
+    )
+    assert torch.equal(backbone_weights(start), backbone_weights(frozen))
+    assert not torch.equal(backbone_weights(start), backbone_weights(thawed))
+    assert any(score.weight.any() for score in frozen.network_.scores)
+    assert all(parameter.requires_grad for parameter in frozen.network_.parameters())
+
+
+def test_freezing_needs_a_backbone(phantoms):
+    with pytest.raises(ValueError, match="freeze_epochs: the network has no backbone to freeze"):
+        CNNSegmenter(freeze_epochs=1).fit(*phantoms)
+
+
+@pytest.mark.parametrize("augmentation", ["flip", "standard", v2.RandomCrop((16, 20)), v2.RandomRotation(90)])
+def test_augmentation_changes_what_is_learned(phantoms, augmentation):
+    cnns = [
+        CNNSegmenter(n_epochs=1, augmentation=a, random_state=0).fit(*phantoms)
+        for a in (None, augmentation, augmentation)
+    ]
+    weights = [next(cnn.network_.parameters()) for cnn in cnns]
+    assert not torch.equal(weights[0], weights[1])
+    assert torch.equal(weights[1], weights[2])
+
+
+def test_augmentation_makes_more_of_few_images():
+    X, y = make_phantoms(34, shape=(48, 48), random_state=0)
+    scores = [
+        CNNSegmenter(n_epochs=60, batch_size=2, augmentation=augmentation, random_state=0)
+        .fit(X[:4], y[:4])
+        .score(X[4:], y[4:])
+        for augmentation in (None, "standard")
+    ]
+    assert scores[1] > scores[0] + 0.02
+
+
+def test_a_bad_augmentation_is_told_before_training(phantoms, monkeypatch):
+    monkeypatch.setattr("skmmcrf.cnn.SegmentationNet.fit", lambda *_: pytest.fail("training began"))
+    with pytest.raises(ValueError, match="augmentation: it must give an image and a mask"):
+        CNNSegmenter(augmentation=lambda image, mask: image).fit(*phantoms)
+
+
+def test_early_stopping_needs_validation_images(phantoms):
+    with pytest.raises(ValueError, match="early_stopping needs validation images"):
+        CNNSegmenter(early_stopping=True).fit(*phantoms)
+
+
+def test_likelihood_counts_labelled_pixels_by_their_weights():
+    log_odds = torch.tensor([[0.0, 2.0, -1.0]])
+    truth = Truth(np.array([[True, False, True]]), np.array([[True, True, False]]), weight=3.0, class_weight=(1.0, 5.0))
+    expected = 3 * (5 * np.log(2) + np.log1p(np.exp(2))) / 2
+    assert PixelwiseLogLikelihood()([log_odds], [truth]).item() == pytest.approx(expected)
+    unknown = Truth(np.array([[True, False, True]]), np.zeros((1, 3), bool))
+    assert PixelwiseLogLikelihood()([log_odds], [unknown]).item() == 0

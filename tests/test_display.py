@@ -145,7 +145,11 @@ def test_foreground_of_another_label(phantoms):
         (np.zeros((2, 2, 3)), np.zeros((2, 2, 2)), r"y\[0\] has shape \(2, 3\), but its image has \(2, 2\)"),
         (np.full((2, 2, 2), 7), np.zeros((2, 2, 2)), r"labels 0, 1 and 255 only, found \[7\]"),
         (np.zeros((2, 2, 2)), np.zeros((3, 2, 2)), "X and predictions of 'result' must have the same length"),
-        (np.zeros((2, 2, 2)), {"mine": np.full((2, 2, 2), 255)}, r"predictions of 'mine'\[0\] must hold the labels 0 and 1 only"),
+        (
+            np.zeros((2, 2, 2)),
+            {"mine": np.full((2, 2, 2), 255)},
+            r"predictions of 'mine'\[0\] must hold the labels 0 and 1 only",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(y, predictions, message):

@@ -1,16 +1,25 @@
-import os
 import pickle
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
 from sklearn.pipeline import make_pipeline
+from skorch.callbacks import Callback, TensorBoard
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
+from torch.utils.data import Dataset
+from torch.utils.tensorboard import SummaryWriter
 
 from skmmcrf import CNNSegmenter, DeepStructuredSegmenter, MaxMarginCRF
+from skmmcrf.datasets import make_phantoms
+from skmmcrf.metrics import jaccard_indices, mean_jaccard
 from skmmcrf.networks import UNet
 
 QUICK = {"pretrain_epochs": 6, "pretrain_learning_rate": 1e-2, "n_epochs": 2, "batch_size": 3, "random_state": 0}
@@ -194,21 +203,27 @@ def test_memory_knows_all_that_decides_what_is_learned(phantoms, tmp_path, train
     assert len(trainings) == len(fits)
 
 
-def counted_unet(n_channels):
-    with open(os.environ["SKMMCRF_TEST_COUNT"], "a") as file:
-        file.write(".")
-    return UNet(n_channels, width=8, depth=1)
+@dataclass
+class CountedUNet:
+    """A network that leaves a mark in a file, also from other processes, each time that it is made."""
+
+    file: Path
+
+    def __call__(self, n_channels):
+        with self.file.open("a") as file:
+            file.write(".")
+        return UNet(n_channels, width=8, depth=1)
 
 
-def test_a_search_in_processes_pretrains_once_a_fold(phantoms, tmp_path, monkeypatch):
-    monkeypatch.setenv("SKMMCRF_TEST_COUNT", str(tmp_path / "count"))
-    model = quick(pretrain_epochs=1, n_epochs=1, memory=str(tmp_path)).set_params(network=counted_unet)
+def test_a_search_in_processes_pretrains_once_a_fold(phantoms, tmp_path):
+    count = CountedUNet(tmp_path / "count")
+    model = quick(pretrain_epochs=1, n_epochs=1, memory=str(tmp_path)).set_params(network=count)
     # folds come first, so that two candidates of the same fold begin together
     search = GridSearchCV(model, {"C": [0.1, 1.0, 10.0]}, cv=[(np.arange(4), np.arange(4, 6))], n_jobs=2, refit=False)
     search.fit(*phantoms)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
     # once to name what is wanted for each of three candidates, once to train
-    assert (tmp_path / "count").read_text() == "." * 4
+    assert count.file.read_text() == "." * 4
 
 
 def test_warm_start_goes_on_where_it_stood(phantoms):
@@ -338,3 +353,186 @@ def test_validation_data_is_checked_before_training(phantoms, monkeypatch):
     monkeypatch.setattr("skmmcrf.training.SegmentationNet.fit", lambda *_: pytest.fail("training began"))
     with pytest.raises(ValueError, match="same length"):
         quick().fit(*phantoms, validation_data=(phantoms[0], phantoms[1][1:]))
+
+
+@pytest.fixture
+def files(phantoms, tmp_path):
+    """The phantoms as image files and mask files of 0 and 255."""
+    X, y = phantoms
+    paths = []
+    for kind, arrays in {"image": X, "mask": 255 * y}.items():
+        paths.append([tmp_path / f"{kind}{n}.png" for n in range(len(X))])
+        for path, array in zip(paths[-1], arrays):
+            Image.fromarray(array).save(path)
+    return paths
+
+
+def test_files_train_the_same_model(joint, phantoms, files):
+    X, y = files
+    model = quick(pos_label=255).fit(X, y, validation_data=(X, y))
+    assert same_weights(model, joint)
+    np.testing.assert_array_equal(model.coef_, joint.coef_)
+    np.testing.assert_array_equal(model.classes_, [0, 255])
+    np.testing.assert_array_equal(np.stack(model.predict(X)), 255 * joint.predict(phantoms[0]))
+    assert model.score(X, y) == joint.score(*phantoms)
+
+
+class Watched(Dataset):
+    """Pairs that know how many of their images are held at most."""
+
+    def __init__(self, X, y):
+        self.X, self.y, self.held, self.most = X, y, 0, 0
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, n):
+        image = self.X[n].copy()
+        self.held += 1
+        self.most = max(self.most, self.held)
+        weakref.finalize(image, self.let_go)
+        return image, self.y[n]
+
+    def let_go(self):
+        self.held -= 1
+
+
+@pytest.mark.parametrize("training", ["cnn", "joint"])
+def test_of_a_dataset_only_a_batch_is_held(training):
+    data = Watched(*make_phantoms(24, shape=(24, 24), random_state=0))
+    model = quick(training=training, pretrain_epochs=1, n_epochs=1).fit(data)
+    model.predict(data)
+    assert 0 <= model.score(data) <= 1
+    assert data.most <= 2 * model.batch_size
+
+
+def test_images_may_hold_anything(phantoms):
+    X, y = phantoms
+    kinds = [
+        [x[:, :1] for x in X],
+        [x[:1] for x in X],
+        [x > 99 for x in X],
+        [x.astype(np.uint16) * 257 for x in X],
+        [(x / 255).astype(np.float16) for x in X],
+        [np.stack([x] * 7, axis=-1) for x in X],
+    ]
+    for images in kinds:
+        labels = [t[: x.shape[0], : x.shape[1]] for x, t in zip(images, y)]
+        model = quick(pretrain_epochs=1, n_epochs=1).fit(images, labels)
+        assert [l.shape for l in model.predict(images)] == [l.shape for l in labels]
+
+
+def test_unlabelled_pixels_count_nowhere(phantoms):
+    X, y = phantoms
+    unlabelled = y.copy()
+    unlabelled[:, :, 20:] = 255
+    model = quick().fit(X, unlabelled, validation_data=(X, unlabelled))
+    assert model.score(X, unlabelled) == pytest.approx(mean_jaccard(y[..., :20], model.predict(X)[..., :20]))
+    assert set(np.unique(model.predict(X))) <= {0, 1}
+    last = model.history_[-1]
+    assert last["jaccard"] == last["valid_jaccard"]
+    # whatever is not labelled is the same to it
+    other = quick(ignore_label=7).fit(X, np.where(unlabelled == 255, 7, y))
+    assert same_weights(model, other)
+    np.testing.assert_array_equal(model.coef_, other.coef_)
+
+
+def test_class_weight_brings_out_rare_foreground(phantoms):
+    X, y = phantoms
+    shares = [
+        model.predict(X).mean()
+        for model in (quick(class_weight=weights).fit(X, y) for weights in (None, {1: 20.0}, {0: 20.0}))
+    ]
+    assert shares[2] < shares[0] < shares[1]
+    balanced = quick(class_weight="balanced").fit(X, y)
+    np.testing.assert_allclose(balanced.class_weight_, 0.5 / np.array([1 - y.mean(), y.mean()]))
+
+
+def test_sample_weight_weighs_images(phantoms):
+    X, y = phantoms
+    weights = np.array([1.0, 1, 1, 0, 0, 0])
+    wrong = y.copy()
+    wrong[3:] = 1 - y[3:]
+    model = quick(pretrain_epochs=12).fit(X, wrong, sample_weight=weights)
+    assert model.score(X, y) > 0.6
+    assert quick(pretrain_epochs=12).fit(X, wrong).score(X, y) < 0.5
+    weighted = model.score(X, wrong, sample_weight=weights)
+    assert weighted == pytest.approx(model.score(X[:3], y[:3]))
+    twice = quick().fit(X, y, sample_weight=2 * np.ones(6))
+    assert same_weights(twice, quick().fit(X, y))
+
+
+def test_images_with_nothing_in_them(phantoms):
+    X, y = phantoms
+    y = y.copy()
+    y[:3] = 0
+    empty = X.copy()
+    empty[:3] = 128
+    model = quick(pretrain_epochs=12).fit(empty, y)
+    found = model.predict(empty)
+    assert not found[:3].any()
+    assert model.score(empty, y) == pytest.approx(np.mean(jaccard_indices(y[3:], found[3:])))
+
+
+@pytest.mark.parametrize("training", ["cnn", "joint"])
+def test_early_stopping_keeps_the_best_epoch(phantoms, training):
+    X, y = phantoms
+    # a rate under which nothing lasts
+    rate = {"pretrain_learning_rate": 0.3} if training == "cnn" else {"learning_rate": 0.1}
+    model = quick(
+        training=training, n_epochs=8, early_stopping=True, n_iter_no_change=2, schedule="constant", **rate
+    ).fit(X[:4], y[:4], validation_data=(X[4:], y[4:]))
+    rows = [row["valid_jaccard"] for row in model.history_ if row["stage"] == training]
+    # in joint training, the weights of the field are learned once more for the network that was kept
+    tolerance = {"cnn": 1e-12, "joint": 0.05}[training]
+    assert model.score(X[4:], y[4:]) == pytest.approx(max(rows), abs=tolerance)
+    best = int(np.nanargmax(rows))
+    assert len(rows) == best + 1 + 2 or len(rows) == {"cnn": 6, "joint": 9}[training]
+
+
+def test_validation_images_may_be_a_fraction(phantoms):
+    X, y = phantoms
+    model = quick(validation_fraction=0.3, training="cnn").fit(X, y)
+    kept, held_out = train_test_split(np.arange(6), test_size=0.3, random_state=np.random.RandomState(0))
+    assert len(held_out) == 2
+    given = quick(training="cnn").fit(X[kept], y[kept], validation_data=(X[held_out], y[held_out]))
+    assert same_weights(model, given)
+    rows = [[row["valid_jaccard"] for row in m.history_] for m in (model, given)]
+    assert rows[0] == rows[1]
+
+
+class Rates(Callback):
+    """Keeps the learning rate of each step."""
+
+    def __init__(self):
+        self.rates = []
+
+    def on_batch_begin(self, net, **kwargs):
+        self.rates.append(net.optimizer_.param_groups[0]["lr"])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [("constant", [1, 1, 1, 1]), ("linear", [1, 0.75, 0.5, 0.25]), ("cosine", [1, 0.854, 0.5, 0.146])],
+)
+def test_schedules_of_both_stages(phantoms, schedule, expected):
+    rates = Rates()
+    quick(
+        pretrain_epochs=2,
+        pretrain_schedule=schedule,
+        learning_rate=1e-3,
+        schedule=schedule,
+        callbacks=[("rates", rates)],
+    ).fit(*phantoms)
+    np.testing.assert_allclose(rates.rates, np.r_[1e-2 * np.array(expected), 1e-3 * np.array(expected)], rtol=1e-2)
+
+
+def test_callbacks_of_skorch_are_called_in_both_stages(phantoms, tmp_path):
+    writer = SummaryWriter(tmp_path)
+    model = quick(pretrain_epochs=2, n_epochs=1, callbacks=[TensorBoard(writer)]).fit(*phantoms)
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    trained = [row for row in model.history_ if "loss" in row]
+    for name, key in {"Loss/train_loss": "loss", "jaccard": "jaccard", "gamma": "gamma"}.items():
+        written = [event.value for event in events.Scalars(name)]
+        np.testing.assert_allclose(written, [row[key] for row in trained if key in row], rtol=1e-5)
