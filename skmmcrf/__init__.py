@@ -8,6 +8,7 @@ from skmmcrf._version import __version__
 from skmmcrf.cnn import CNNSegmenter
 from skmmcrf.crf import MaxMarginCRF
 from skmmcrf.loss import MaxMarginLoss
+from skmmcrf.persistence import load
 from skmmcrf.segmenter import DeepStructuredSegmenter
 
-__all__ = ["CNNSegmenter", "DeepStructuredSegmenter", "MaxMarginCRF", "MaxMarginLoss", "__version__"]
+__all__ = ["CNNSegmenter", "DeepStructuredSegmenter", "MaxMarginCRF", "MaxMarginLoss", "__version__", "load"]

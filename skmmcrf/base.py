@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from numbers import Integral, Real
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,12 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback
 
+from skmmcrf import persistence
 from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, LabelledImages, LabelledImagesLike, LabelsLike
+from skmmcrf._version import __version__
 from skmmcrf.augmentation import build_augmentation
 from skmmcrf.metrics import mean_of_defined
+from skmmcrf.network_state import is_rebuildable, network_arrays, rebuild_network
 from skmmcrf.sequences import Mapped
 from skmmcrf.training import (
     AugmentedDataset,
@@ -38,6 +42,9 @@ from skmmcrf.validation import (
     check_validation_data,
     is_lazy,
 )
+
+#: Of the pickles; a new one when fitted attributes change their names or meaning.
+PICKLE_FORMAT = 1
 
 
 class BaseSegmenter(BaseEstimator):
@@ -81,6 +88,60 @@ class BaseSegmenter(BaseEstimator):
 
     def _as_labels(self, labeling: BoolArray) -> NDArray[np.uint8]:
         return labeling.astype(np.uint8) * np.uint8(self.pos_label)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the fitted estimator to a file without pickle, which `skmmcrf.load` reads, on any machine.
+
+        The file is whole or not there: an older one of that name stays if something fails.
+
+        Parameters
+        ----------
+        path : str or path
+
+        Raises
+        ------
+        NotFittedError
+            If it is not fitted.
+        ValueError
+            If it could not be loaded again, because its parameters and fitted attributes don't belong together.
+        TypeError
+            If a fitted attribute is of a kind that no file can hold, or the estimator of another class than
+            DeepStructuredSegmenter, CNNSegmenter and MaxMarginCRF.
+
+        Warns
+        -----
+        UserWarning
+            If a parameter can't be kept, and so has its default after loading: `memory`, and objects such as a
+            RandomState, callbacks or transforms. A `network` that is a module or a function must be given to
+            `skmmcrf.load`.
+
+        Examples
+        --------
+        See `skmmcrf.load`.
+        """
+        persistence.save(self, path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {**super().__getstate__(), "_pickle_format": PICKLE_FORMAT, "_skmmcrf_version": __version__}
+        network = state.get("network_")
+        if network is not None and is_rebuildable(network, state["network"], state.get("n_channels_in_")):
+            # plain arrays can be kept without pickle, as skops does
+            state["network_"] = network_arrays(network)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        attributes = dict(state)
+        version = attributes.pop("_skmmcrf_version", "before 0.1.0")
+        if attributes.pop("_pickle_format", None) != PICKLE_FORMAT:
+            raise ValueError(
+                f"this pickle of a {type(self).__name__} was made by skmmcrf {version} and can't be read by "
+                f"{__version__}: fit again; to keep models use their method save and skmmcrf.load"
+            )
+        if isinstance(attributes.get("network_"), dict):
+            attributes["network_"] = rebuild_network(
+                attributes["network"], attributes["n_channels_in_"], attributes["network_"]
+            )
+        super().__setstate__(attributes)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

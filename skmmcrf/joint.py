@@ -153,7 +153,7 @@ def train_jointly(
         Images and list of Truth to watch.
     callbacks : sequence of tuple (name, skorch callback), default=()
     optimizer_state : dict, optional
-        Adam's moments to go on with.
+        Adam's moments to go on with, as arrays.
     verbose : int, default=0
         1 prints a line after each epoch, 2 shows a progress bar.
 
@@ -162,7 +162,7 @@ def train_jointly(
     history : list of dict
         See `skmmcrf.training.history_rows`; gamma is that of (8) over the stored labelings.
     optimizer_state : dict
-        Adam's moments at the end.
+        Adam's moments at the end, as tensors.
     """
     steps = learning_rate_schedule(schedule, learning_rate, n_epochs * -(-len(images) // batch_size))
     net = segmentation_net(
@@ -183,7 +183,8 @@ def train_jointly(
     )
     net.initialize()
     if optimizer_state is not None:
-        state = net.optimizer_.state_dict()
-        net.optimizer_.load_state_dict({"state": optimizer_state, "param_groups": state["param_groups"]})
+        groups = net.optimizer_.state_dict()["param_groups"]
+        moments = {n: {name: torch.tensor(a) for name, a in state.items()} for n, state in optimizer_state.items()}
+        net.optimizer_.load_state_dict({"state": moments, "param_groups": groups})
     net.partial_fit(training_set or ImageDataset(images, labelings))
     return history_rows(net, stage="joint"), net.optimizer_.state_dict()["state"]

@@ -153,6 +153,8 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         The weight of a pixel of either.
     n_channels_in_ : int
         Channels of the images.
+    optimizer_state_ : dict or None
+        Adam's moments by the number of the parameter, for a further fit; None unless `warm_start`.
     history_ : list of dict
         Of each epoch: stage ("cnn" or "joint"), epoch, jaccard of the training images, valid_jaccard if there are
         validation images, seconds, and loss (a batch's mean). Joint epochs have gamma too, and begin at epoch 0, the
@@ -179,7 +181,7 @@ class DeepStructuredSegmenter(NetworkSegmenter):
     sigma_: float | None
     n_iter_: int | None
     history_: list[dict[str, Any]]
-    _optimizer_state: dict[int, dict[str, torch.Tensor]] | None
+    optimizer_state_: dict[int, dict[str, np.ndarray]] | None
 
     _parameter_constraints = {
         **CRF_CONSTRAINTS,
@@ -306,7 +308,7 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         start: WeightsLike = INITIAL_WEIGHTS
         if not warm:
             self._pretrain(images, truths, validation_data)
-            self._optimizer_state = None
+            self.optimizer_state_ = None
         elif images[0].shape[-1] != self.n_channels_in_:
             raise ValueError(f"X has {images[0].shape[-1]} channels, but warm_start goes on with {self.n_channels_in_}")
         else:
@@ -405,11 +407,11 @@ class DeepStructuredSegmenter(NetworkSegmenter):
                 schedule=self.schedule,
                 validation_data=validation_data,
                 callbacks=self._keep_best(valid_jaccard) + (self.callbacks or []),
-                optimizer_state=self._optimizer_state,
+                optimizer_state=self.optimizer_state_,
                 verbose=self.verbose,
             )
         self.network_.eval().cpu()
-        self._optimizer_state = _on_cpu(optimizer_state) if self.warm_start else None
+        self.optimizer_state_ = _as_arrays(optimizer_state) if self.warm_start else None
         return history
 
     def predict(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:
@@ -438,8 +440,8 @@ def _jaccard(truths: Sequence[Truth], labelings: Iterable[BoolArray]) -> float:
     return mean_of_defined(indices_of_truths(truths, labelings))
 
 
-def _on_cpu(state: dict[Any, Any]) -> dict[int, dict[str, torch.Tensor]]:
-    return {n: {name: tensor.cpu() for name, tensor in moments.items()} for n, moments in state.items()}
+def _as_arrays(state: dict[Any, Any]) -> dict[int, dict[str, np.ndarray]]:
+    return {n: {name: tensor.numpy(force=True) for name, tensor in moments.items()} for n, moments in state.items()}
 
 
 def _fit_once(

@@ -234,7 +234,7 @@ def test_warm_start_goes_on_where_it_stood(phantoms):
     assert [(row["stage"], row["epoch"]) for row in model.history_[before:]] == [("joint", n) for n in (3, 4, 5)]
     assert model.objective_ < objective
     # Adam counts its steps: two of three images an epoch
-    assert {int(moments["step"]) for moments in model._optimizer_state.values()} == {2 * (2 + 3)}
+    assert {int(moments["step"]) for moments in model.optimizer_state_.values()} == {2 * (2 + 3)}
     with pytest.raises(ValueError, match="X has 2 channels, but warm_start goes on with 1"):
         model.fit(np.stack([X, X], axis=-1), y)
 
