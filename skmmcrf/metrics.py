@@ -19,6 +19,7 @@ from sklearn.metrics import make_scorer
 from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 
 from skmmcrf._typing import BoolArray, FloatArray, LabelsLike
+from skmmcrf.truth import Truth
 from skmmcrf.validation import (
     LABEL_CONSTRAINTS,
     as_sequence,
@@ -477,22 +478,19 @@ def _read_pairs(
     """True and predicted foreground of each image, both without unlabelled pixels."""
     _check_parameters(pos_label=pos_label, ignore_label=ignore_label)
     unlabelled = resolve_ignore_label(pos_label, ignore_label)
-    truths, _ = as_sequence(y_true, "y_true", dimensions=(3,))
+    labels, _ = as_sequence(y_true, "y_true", dimensions=(3,))
     predictions, _ = as_sequence(y_pred, "y_pred", dimensions=(3,))
-    if len(truths) != len(predictions):
-        raise ValueError(f"y_true and y_pred must have the same length, got {len(truths)} and {len(predictions)}")
-    has_foreground = has_unlabelled = False
-    for n in range(len(truths)):
-        truth, labelled = read_labels(truths[n], f"y_true[{n}]", pos_label, unlabelled)
+    if len(labels) != len(predictions):
+        raise ValueError(f"y_true and y_pred must have the same length, got {len(labels)} and {len(predictions)}")
+    truths = [Truth(*read_labels(labels[n], f"y_true[{n}]", pos_label, unlabelled)) for n in range(len(labels))]
+    check_foreground_is_meant("y_true", truths, pos_label, ignore_label)
+    for n, truth in enumerate(truths):
         found = np.asarray(predictions[n])
         if found.shape != truth.shape:
             raise ValueError(f"y_pred[{n}] has shape {found.shape}, but y_true[{n}] has {truth.shape}")
-        if labelled is not None:
-            has_unlabelled = True
-            found = np.where(labelled, found, np.zeros_like(found))
-        has_foreground |= bool(truth.any())
-        yield truth, read_labels(found, f"y_pred[{n}]", pos_label, None)[0]
-    check_foreground_is_meant("y_true", has_foreground, has_unlabelled, pos_label, ignore_label)
+        if not truth.is_complete:
+            found = np.where(truth.labelled, found, np.zeros_like(found))
+        yield truth.foreground, read_labels(found, f"y_pred[{n}]", pos_label, None)[0]
 
 
 def _check_parameters(**parameters: object) -> None:

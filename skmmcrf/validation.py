@@ -137,9 +137,7 @@ def check_labelled_images(
         y = Mapped(_second, X)
     images, shapes = _check_images(X, n_channels, name)
     truths = check_labels(y, shapes, "y", pos_label, ignore_label)
-    has_foreground = any(truth.foreground.any() for truth in truths)
-    has_unlabelled = not all(truth.is_complete for truth in truths)
-    check_foreground_is_meant("y", has_foreground, has_unlabelled, pos_label, ignore_label)
+    check_foreground_is_meant("y", truths, pos_label, ignore_label)
     return images, truths
 
 
@@ -430,7 +428,7 @@ def read_labels(labels: Any, name: str, pos_label: int, unlabelled: int | None) 
 
 
 def check_foreground_is_meant(
-    name: str, has_foreground: bool, has_unlabelled: bool, pos_label: int, ignore_label: int | str | None
+    name: str, truths: Sequence[Truth], pos_label: int, ignore_label: int | str | None
 ) -> None:
     """Refuse labels without any foreground but with 255, unless that is said to mean unlabelled.
 
@@ -438,7 +436,7 @@ def check_foreground_is_meant(
     ----------
     name : str
         What the error calls the labels.
-    has_foreground, has_unlabelled : bool
+    truths : sequence of Truth
     pos_label : int
     ignore_label : int, None or "auto"
 
@@ -446,7 +444,8 @@ def check_foreground_is_meant(
     ------
     ValueError
     """
-    if ignore_label == "auto" and has_unlabelled and not has_foreground:
+    complete = all(truth.is_complete for truth in truths)
+    if ignore_label == "auto" and not complete and not any(truth.foreground.any() for truth in truths):
         raise ValueError(
             f"{name} holds no {pos_label}, but 255, which is taken for unlabelled: if it is the foreground, give "
             "pos_label=255; if it is unlabelled, ignore_label=255"

@@ -2,13 +2,22 @@
 
 from os import PathLike
 from pathlib import Path
+from typing import Literal
 
-import numpy as np
-from PIL import Image
 from sklearn.utils import Bunch
 
+from skmmcrf.image_files import read_image
+from skmmcrf.truth import Truth
+from skmmcrf.validation import check_foreground_is_meant, read_labels, resolve_ignore_label
 
-def load_image_folder(folder: str | PathLike[str], split: str | None = None, *, foreground: int = 1) -> Bunch:
+
+def load_image_folder(
+    folder: str | PathLike[str],
+    split: str | None = None,
+    *,
+    pos_label: int = 1,
+    ignore_label: int | Literal["auto"] | None = "auto",
+) -> Bunch:
     """Load images and masks from a folder with the subfolders ``images`` and ``masks``.
 
     A mask has the name of its image, with the ending of any format. A file ``SPLIT.txt`` in the folder lists the names,
@@ -19,8 +28,10 @@ def load_image_folder(folder: str | PathLike[str], split: str | None = None, *, 
     folder : path
     split : str, optional
         "train" for the names in ``train.txt``; None for all images, sorted by name.
-    foreground : int, default=1
-        The value of foreground in the masks, 255 for many; every other value but 0 is an error.
+    pos_label : int, default=1
+        The value of foreground in the masks, 255 for many; that of background is 0.
+    ignore_label : int, None or "auto", default="auto"
+        The value of unlabelled pixels; "auto" is 255 where that is not `pos_label`. Every other value is an error.
 
     Returns
     -------
@@ -28,7 +39,7 @@ def load_image_folder(folder: str | PathLike[str], split: str | None = None, *, 
         images : list of ndarray of shape (H, W) or (H, W, channels)
             As they are stored, uint8 or uint16; colours of a palette as RGB.
         masks : list of ndarray of uint8 and shape (H, W)
-            Labels, 0 or 1.
+            Labels, 0 or 1, and 255 where unlabelled.
         names : list of str
 
     Raises
@@ -37,11 +48,12 @@ def load_image_folder(folder: str | PathLike[str], split: str | None = None, *, 
         If the folder, a subfolder, the split's file, an image or a mask is missing.
     ValueError
         If a file can't be read as an image, a name is not a plain name or stands for several files, the mask's size is
-        not its image's, or the mask holds other values than 0 and `foreground`.
+        not its image's, or a mask holds other values, or all masks 255 but no foreground.
 
     Examples
     --------
     >>> import tempfile
+    >>> from PIL import Image
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     for part, mode in {"images": "RGB", "masks": "1"}.items():
     ...         (Path(folder) / part).mkdir()
@@ -53,18 +65,17 @@ def load_image_folder(folder: str | PathLike[str], split: str | None = None, *, 
     folder = Path(folder)
     image_files, mask_files = (_files_by_name(folder / part) for part in ("images", "masks"))
     names = sorted(image_files) if split is None else _read_split(folder / f"{split}.txt")
-    images, masks = [], []
+    images, truths = [], []
+    unlabelled = resolve_ignore_label(pos_label, ignore_label)
     for name in names:
-        image = _read(_file_of(name, image_files, folder / "images"))
-        mask = _read(_file_of(name, mask_files, folder / "masks"))
+        image = read_image(_file_of(name, image_files, folder / "images"))
+        mask = read_image(_file_of(name, mask_files, folder / "masks"), palette=True)
         if mask.shape != image.shape[:2]:
             raise ValueError(f"the mask of {name!r} has shape {mask.shape}, but its image has {image.shape[:2]}")
-        if not np.isin(mask, (0, foreground)).all():
-            found = np.unique(mask)[:5].tolist()
-            raise ValueError(f"the mask of {name!r} must hold 0 and foreground={foreground} only, found {found}")
         images.append(image)
-        masks.append((mask == foreground).astype(np.uint8))
-    return Bunch(images=images, masks=masks, names=names)
+        truths.append(Truth(*read_labels(mask, f"the mask of {name!r}", pos_label, unlabelled)))
+    check_foreground_is_meant("the folder of masks", truths, pos_label, ignore_label)
+    return Bunch(images=images, masks=[truth.labels for truth in truths], names=names)
 
 
 def _files_by_name(folder: Path) -> dict[str, list[Path]]:
@@ -90,15 +101,3 @@ def _file_of(name: str, files: dict[str, list[Path]], folder: Path) -> Path:
     if len(found) > 1:
         raise ValueError(f"{name!r} stands for several files in {folder}: {', '.join(file.name for file in found)}")
     return found[0]
-
-
-def _read(file: Path) -> np.ndarray:
-    image: Image.Image
-    try:
-        with Image.open(file) as image:
-            if image.mode == "P":
-                # masks keep the numbers of their palette
-                image = image if file.parent.name == "masks" else image.convert("RGB")
-            return np.asarray(image)
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"{file} can't be read as an image: {error}") from error

@@ -41,9 +41,12 @@ def test_foreground_may_have_another_value(folder):
     mask[1:3] = 255
     Image.fromarray(mask).save(folder / "masks" / "a.png")
     (folder / "train.txt").write_text("a")
-    with pytest.raises(ValueError, match=r"the mask of 'a' must hold 0 and foreground=1 only, found \[0, 255\]"):
+    with pytest.raises(ValueError, match="the folder of masks holds no 1, but 255, .* give pos_label=255"):
         load_image_folder(folder, "train")
-    np.testing.assert_array_equal(load_image_folder(folder, "train", foreground=255).masks[0], mask == 255)
+    np.testing.assert_array_equal(load_image_folder(folder, "train", pos_label=255).masks[0], mask == 255)
+    np.testing.assert_array_equal(load_image_folder(folder, "train", ignore_label=255).masks[0], mask)
+    with pytest.raises(ValueError, match=r"the mask of 'a' must hold the labels 0 and 1 only, found \[255\]"):
+        load_image_folder(folder, "train", ignore_label=None)
 
 
 def test_other_formats_and_depths(folder):
