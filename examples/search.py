@@ -13,7 +13,7 @@ from skmmcrf import DeepStructuredSegmenter
 from skmmcrf.datasets import make_phantoms
 from skmmcrf.metrics import make_segmentation_scorer
 
-X, y = make_phantoms(24, shape=(64, 64), random_state=0)
+X, y = make_phantoms(20, shape=(48, 48), random_state=0)
 grid = {"C": [0.1, 1.0, 10.0], "learning_rate": [1e-4, 1e-3]}
 measures = {name: make_segmentation_scorer(name) for name in ("jaccard", "dice", "boundary_f", "hausdorff")}
 

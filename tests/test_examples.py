@@ -47,6 +47,14 @@ def test_optimality_is_proved_to_eight_digits(capsys):
         assert float(independent) <= 1e-7
 
 
+@pytest.mark.slow
+def test_search_shows_the_time_with_and_without_memory(capsys):
+    runpy.run_path(str(EXAMPLES / "search.py"))
+    out = capsys.readouterr().out
+    assert len(re.findall(r"^ *[\d.]+ +[\d.]+ +[\d.]+ % +[\d.]+ % +[\d.]+ % +[\d.]+ px$", out, re.MULTILINE)) == 6
+    assert re.search(r"^without memory: \d+ s\nwith memory: \d+ s$", out, re.MULTILINE)
+
+
 def test_horses_trains_on_a_folder(capsys, tmp_path, monkeypatch):
     X, y = datasets.make_phantoms(5, shape=(32, 48), random_state=0)
     for part, arrays in {"images": X, "masks": y}.items():
