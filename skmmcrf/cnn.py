@@ -230,7 +230,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         self
         """
         device = resolve_device(self.device)
-        with seeded(self.random_state) as seed:
+        with seeded(self.random_state) as seed, epoch_progress("pretraining", self.verbose) as progress:
             network = self.build(images[0])
             net = segmentation_net(
                 SegmentationNet,
@@ -243,7 +243,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
                 lr=self.learning_rate,
                 max_epochs=self.n_epochs,
                 batch_size=self.batch_size,
-                callbacks=self._callbacks(len(images), validation_data),
+                callbacks=self._callbacks(len(images), validation_data, progress),
             )
             if self.n_epochs:
                 net.fit(self._training_set(images, truths))
@@ -280,13 +280,13 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
             raise ValueError("freeze_epochs: the network has no backbone to freeze, a module as its attribute")
         return network
 
-    def _callbacks(self, n_images: int, validation_data: LabelledImages | None) -> list[Any]:
+    def _callbacks(self, n_images: int, validation_data: LabelledImages | None, progress: list[Any]) -> list[Any]:
         n_steps = self.n_epochs * -(-n_images // self.batch_size)
         schedule = learning_rate_schedule(self.schedule, self.learning_rate, n_steps)
         callbacks: list[Any] = [("schedule", schedule)] if schedule else []
         callbacks += [("freeze", FreezeBackbone(self.freeze_epochs))] if self.freeze_epochs else []
         callbacks += [("jaccard", JaccardOfNetwork(validation_data))]
-        return callbacks + self._keep_best() + epoch_progress("pretraining", self.verbose) + (self.callbacks or [])
+        return callbacks + progress + (self.callbacks or []) + self._keep_best()
 
     def predict(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:
         """Label the pixels.

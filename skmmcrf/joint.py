@@ -164,27 +164,28 @@ def train_jointly(
     optimizer_state : dict
         Adam's moments at the end, as tensors.
     """
-    steps = learning_rate_schedule(schedule, learning_rate, n_epochs * -(-len(images) // batch_size))
-    net = segmentation_net(
-        JointNet,
-        network,
-        loss,
-        freeze_batch_norm=True,
-        seed=seed,
-        device=device,
-        optimizer=torch.optim.Adam,
-        lr=learning_rate,
-        max_epochs=n_epochs,
-        batch_size=batch_size,
-        callbacks=([("schedule", steps)] if steps else [])
-        + [("weights", WeightUpdate(images, labelings, training_set is None, validation_data))]
-        + list(callbacks)
-        + epoch_progress("joint training", verbose),
-    )
-    net.initialize()
-    if optimizer_state is not None:
-        groups = net.optimizer_.state_dict()["param_groups"]
-        moments = {n: {name: torch.tensor(a) for name, a in state.items()} for n, state in optimizer_state.items()}
-        net.optimizer_.load_state_dict({"state": moments, "param_groups": groups})
-    net.partial_fit(training_set or ImageDataset(images, labelings))
+    with epoch_progress("joint training", verbose) as progress:
+        steps = learning_rate_schedule(schedule, learning_rate, n_epochs * -(-len(images) // batch_size))
+        net = segmentation_net(
+            JointNet,
+            network,
+            loss,
+            freeze_batch_norm=True,
+            seed=seed,
+            device=device,
+            optimizer=torch.optim.Adam,
+            lr=learning_rate,
+            max_epochs=n_epochs,
+            batch_size=batch_size,
+            callbacks=([("schedule", steps)] if steps else [])
+            + [("weights", WeightUpdate(images, labelings, training_set is None, validation_data))]
+            + progress
+            + list(callbacks),
+        )
+        net.initialize()
+        if optimizer_state is not None:
+            groups = net.optimizer_.state_dict()["param_groups"]
+            moments = {n: {name: torch.tensor(a) for name, a in state.items()} for n, state in optimizer_state.items()}
+            net.optimizer_.load_state_dict({"state": moments, "param_groups": groups})
+        net.partial_fit(training_set or ImageDataset(images, labelings))
     return history_rows(net, stage="joint"), net.optimizer_.state_dict()["state"]

@@ -7,11 +7,11 @@ from typing import Any
 
 from skorch import NeuralNet
 from skorch.callbacks import Callback
-from tqdm.auto import tqdm
 
 
-def epoch_progress(stage: str, verbose: int) -> list[tuple[str, Callback]]:
-    """Make the callback that shows the epochs of a stage.
+@contextmanager
+def epoch_progress(stage: str, verbose: int) -> Iterator[list[tuple[str, Callback]]]:
+    """Make the callback that shows the epochs of a stage; its bar is closed at the end, also by an error.
 
     Parameters
     ----------
@@ -20,18 +20,24 @@ def epoch_progress(stage: str, verbose: int) -> list[tuple[str, Callback]]:
     verbose : int
         0 for none, 1 for a line an epoch, 2 for a bar.
 
-    Returns
-    -------
+    Yields
+    ------
     list of tuple (name, callback)
 
     Examples
     --------
-    >>> epoch_progress("pretraining", verbose=0)
+    >>> with epoch_progress("pretraining", verbose=0) as callbacks:
+    ...     callbacks
     []
     """
-    if not verbose:
-        return []
-    return [("progress", (EpochLines if verbose == 1 else EpochBar)(stage))]
+    if verbose < 2:
+        yield [("progress", EpochLines(stage))] if verbose else []
+        return
+    bar = EpochBar(stage)
+    try:
+        yield [("progress", bar)]
+    finally:
+        bar.close()
 
 
 class EpochLines(Callback):
@@ -54,7 +60,7 @@ class EpochLines(Callback):
         """Print the line."""
         epoch = net.history[-1]
         left = (time.perf_counter() - self.start_) / epoch["epoch"] * (net.max_epochs - epoch["epoch"])
-        shown = f"{_values(epoch)}, {epoch['dur']:.1f} s, {left:.0f} s left"
+        shown = ", ".join([*_values(epoch), f"{epoch['dur']:.1f} s", f"{left:.0f} s left"])
         print(f"{self.stage} {epoch['epoch']}/{net.max_epochs}: {shown}", flush=True)
 
 
@@ -73,7 +79,7 @@ class EpochBar(Callback):
     def on_train_begin(self, net: NeuralNet, X: Any = None, **kwargs: Any) -> None:
         """Open the bar."""
         n_batches = -(-len(X) // net.batch_size)
-        self.bar_ = tqdm(total=net.max_epochs * n_batches, desc=self.stage, unit="batch")
+        self.bar_ = _bar(desc=self.stage, unit="batch", total=net.max_epochs * n_batches, bar_format=_EPOCH_BAR)
 
     def on_batch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Move it."""
@@ -82,11 +88,20 @@ class EpochBar(Callback):
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Show the values of the epoch."""
         epoch = net.history[-1]
-        self.bar_.set_postfix_str(f"epoch {epoch['epoch']}/{net.max_epochs}: {_values(epoch)}")
+        _show_values(self.bar_, f"{epoch['epoch']}/{net.max_epochs}: ", _values(epoch))
 
     def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Leave it as it is."""
-        self.bar_.close()
+        """Leave it as it is; training that was stopped early has succeeded."""
+        if self.bar_.n < self.bar_.total:
+            n, began = self.bar_.n, self.bar_.start_t
+            self.bar_.reset(total=n)
+            self.bar_.start_t = began
+            self.bar_.update(n)
+
+    def close(self) -> None:
+        """Let go of the bar."""
+        if hasattr(self, "bar_"):
+            self.bar_.close()
 
 
 @contextmanager
@@ -107,7 +122,7 @@ def pass_progress(verbose: int) -> Iterator[Callable[[int, float, float], None] 
         yield _print_pass if verbose else None
         return
     # how many passes there will be is not known
-    with tqdm(desc="Algorithm 1", unit="pass") as bar:
+    with _bar(desc="Algorithm 1", unit="pass") as bar:
 
         def report(n_iter: int, lower: float, upper: float) -> None:
             bar.set_postfix_str(_bounds(lower, upper), refresh=False)
@@ -116,16 +131,39 @@ def pass_progress(verbose: int) -> Iterator[Callable[[int, float, float], None] 
         yield report
 
 
+# the rate is left out, for the values to have room
+_EPOCH_BAR = "{desc} |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+
+
+def _bar(**kwargs: Any) -> Any:
+    # imported only now, because in a notebook without ipywidgets the import warns
+    from tqdm.auto import tqdm
+
+    # a bar without total would be as wide as a notebook
+    return tqdm(dynamic_ncols="total" in kwargs, **kwargs)
+
+
+def _show_values(bar: Any, before: str, values: list[str]) -> None:
+    """Show as many values, from the first, as the terminal is wide enough for."""
+    for n in range(len(values), 0, -1):
+        bar.set_postfix_str(before + ", ".join(values[:n]), refresh=False)
+        state = bar.format_dict
+        width = state["ncols"] if isinstance(state["ncols"], int) else None  # notebooks have no columns
+        if width is None or len(bar.format_meter(**state | {"ncols": None})) - 7 <= width:  # a bar of 3 instead of 10
+            break
+    bar.refresh()
+
+
 def _print_pass(n_iter: int, lower: float, upper: float) -> None:
     print(f"Algorithm 1, pass {n_iter}: {_bounds(lower, upper)}", flush=True)
 
 
 def _bounds(lower: float, upper: float) -> str:
     gap = (upper - lower) / upper if upper else 0.0
-    return f"gamma between {lower:.6g} and {upper:.6g}, gap {gap:.2%}"
+    return f"gap {gap:.2%}, gamma {lower:.6g} to {upper:.6g}"
 
 
-def _values(epoch: dict[str, Any]) -> str:
-    shown = {"train_loss": "loss {:.4f}", "gamma": "gamma {:.6g}", "jaccard": "Jaccard {:.4f}",
-             "valid_jaccard": "validation {:.4f}"}  # fmt: skip
-    return ", ".join(text.format(epoch[key]) for key, text in shown.items() if key in epoch)
+def _values(epoch: dict[str, Any]) -> list[str]:
+    shown = {"jaccard": "Jaccard {:.3f}", "valid_jaccard": "validation {:.3f}", "train_loss": "loss {:.4g}",
+             "gamma": "gamma {:.4g}"}  # fmt: skip
+    return [text.format(epoch[key]) for key, text in shown.items() if key in epoch]

@@ -406,7 +406,7 @@ class DeepStructuredSegmenter(NetworkSegmenter):
                 training_set=None if self.augmentation is None else self._training_set(images, truths),
                 schedule=self.schedule,
                 validation_data=validation_data,
-                callbacks=self._keep_best(valid_jaccard) + (self.callbacks or []),
+                callbacks=(self.callbacks or []) + self._keep_best(valid_jaccard),
                 optimizer_state=self.optimizer_state_,
                 verbose=self.verbose,
             )

@@ -91,7 +91,7 @@ def test_progress_is_printed_only_when_asked(capsys):
     crf = MaxMarginCRF(verbose=1).fit(*noisy_squares())
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == crf.n_iter_
-    assert all(re.match(r"Algorithm 1, pass \d+: gamma between .* and .*, gap .*%", line) for line in lines)
+    assert all(re.match(r"Algorithm 1, pass \d+: gap .*%, gamma .* to .*", line) for line in lines)
 
 
 def test_too_few_passes_warn():
