@@ -85,8 +85,15 @@ def squared_contrast(image: FloatArray, edges: IntArray) -> NDArray[np.float64]:
     >>> squared_contrast(np.array([[[0.0], [0.5]]]), grid_edges((1, 2))[0])
     array([0.25])
     """
-    pixels = np.asarray(image, dtype=float).reshape(-1, image.shape[-1])
-    return np.square(pixels[edges[0]] - pixels[edges[1]]).sum(axis=1)
+    contrast = np.zeros(edges.shape[1])
+    # a channel at a time, which is in one piece of memory
+    for channel in np.asarray(image, dtype=float).reshape(-1, image.shape[-1]).T:
+        pixels = np.ascontiguousarray(channel)
+        difference = pixels.take(edges[0])
+        difference -= pixels.take(edges[1])
+        difference *= difference
+        contrast += difference
+    return contrast
 
 
 def estimate_sigma(
@@ -145,8 +152,12 @@ def pairwise_features(image: FloatArray, *, connectivity: int, sigma: float) -> 
            [0.61]])
     """
     edges, distance_weights = grid_edges(image.shape[:-1], connectivity)
-    contrast = np.exp(squared_contrast(image, edges) / (-2 * sigma**2))
-    return edges, np.stack([distance_weights, distance_weights * contrast])
+    features = np.empty((2, edges.shape[1]))
+    features[0] = distance_weights
+    np.multiply(squared_contrast(image, edges), -1 / (2 * sigma**2), out=features[1])
+    np.exp(features[1], out=features[1])
+    features[1] *= distance_weights
+    return edges, features
 
 
 def joint_feature(labels: BoolArray, log_odds: FloatArray, edges: IntArray, features: FloatArray) -> FloatArray:
@@ -229,4 +240,6 @@ def unary_difference(labels: BoolArray, truth: BoolArray, log_odds: FloatArray) 
 
 def _pairwise_sums(labels: BoolArray, edges: IntArray, features: FloatArray) -> FloatArray:
     flat = np.ravel(labels)
-    return features @ (flat[edges[0]] != flat[edges[1]])
+    # few edges are cut
+    cut = np.flatnonzero(flat.take(edges[0]) != flat.take(edges[1]))
+    return features[:, cut].sum(axis=1)

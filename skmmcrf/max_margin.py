@@ -7,8 +7,9 @@ the others, of the pairwise terms, are not negative.
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,13 @@ from skmmcrf.truth import Truth
 
 INITIAL_WEIGHTS = (1.0, 1.0, 1.0)
 _MAX_PROXIMAL_STEPS = 50
+# Algorithm 1 over many images: how many begin, to which relative gap and for how many passes, how far apart the
+# weights lie at which the others are cut first, and in how many parts they are cut then
+_FEW_IMAGES = 8
+_ROUGH_TOL = 1e-2
+_ROUGH_PASSES = 30
+_SPREAD = 0.1
+_PARTS = 8
 _ROUNDING = 1e-12
 
 
@@ -233,7 +241,7 @@ def optimality_residuals(solution: Solution, labelings: Sequence[Labelings], C: 
     slack_weights = C * _shares(labelings)
     slack_weight = slack_weights.max()
     margins = differences @ w
-    size = losses + np.abs(margins)
+    size = losses + np.abs(differences) @ np.abs(w)  # margins may be next to nothing by cancellation
     missed = losses - margins - slack[owners]
 
     pull = multipliers @ differences
@@ -457,7 +465,7 @@ def learn_weights(
     max_iter: int,
     w: WeightsLike = INITIAL_WEIGHTS,
     n_jobs: int | None = None,
-    report: Callable[[int, float, float], None] | None = None,
+    report: Callable[[int, float, float, float], None] | None = None,
 ) -> Solution:
     """Solve (8) by Algorithm 1: find each image's most violated labeling, store it, solve (8) over all stored; repeat.
 
@@ -486,7 +494,8 @@ def learn_weights(
     n_jobs : int, optional
         Processes that cut, as in joblib.
     report : callable, optional
-        Called after each pass with its number, the lower and the upper bound.
+        Called with the number of the pass, the lower and the upper bound, and the share of images that were cut for the
+        latter; below 1 it is an estimate.
 
     Returns
     -------
@@ -512,11 +521,13 @@ def learn_weights(
     unlabelled = [n for n, stored in enumerate(labelings) if not stored.known.is_complete]
     with Parallel(n_jobs) as parallel:
 
-        def of_images(function: Callable[..., Any], w: FloatArray, numbers: Iterable[int]) -> list[Any]:
+        def of_images(function: Callable[..., Any], w: FloatArray, numbers: Sequence[int] | IntArray) -> list[Any]:
+            """A function at weights that are the same for some images, or one row for each."""
             one = delayed(function)
+            rows = np.broadcast_to(w, (len(numbers), w.shape[-1]))
             return parallel(
-                one(w, log_odds[n], images[n], labelings[n].known, connectivity=connectivity, sigma=sigma)
-                for n in numbers
+                one(w_n, log_odds[n], images[n], labelings[n].known, connectivity=connectivity, sigma=sigma)
+                for w_n, n in zip(rows, numbers)
             )
 
         def complete(w: FloatArray) -> bool:
@@ -527,57 +538,125 @@ def learn_weights(
                 labelings[n].complete(labels, shift)
             return changed
 
-        def cut_at(w: FloatArray) -> list[tuple[BoolArray, FloatArray, float]]:
-            return of_images(most_violated, w, range(len(labelings)))
+        def cut_at(w: FloatArray, numbers: IntArray) -> FloatArray:
+            """Store the most violated labelings of some images; give the slacks that they ask for."""
+            found = of_images(most_violated, w, numbers)
+            for n, constraint in zip(numbers, found):
+                labelings[n].add(*constraint)
+            # the truth itself violates nothing
+            rows = np.broadcast_to(w, (len(numbers), w.shape[-1]))
+            return np.array([max(loss - difference @ w_n, 0.0) for w_n, (_, difference, loss) in zip(rows, found)])
 
         for n, stored in enumerate(labelings):
             stored.reprice(log_odds[n])
         complete(w)
-        solution = _cutting_planes(cut_at, labelings, C, w, tol=tol, passes=(1, max_iter), report=report)
+        everyone = np.random.default_rng(0).permutation(len(labelings))
+        if not any(len(stored) for stored in labelings):
+            w = _first_labelings(cut_at, labelings, everyone, C, w)
+        solution, closed = _cutting_planes(cut_at, labelings, everyone, C, w, tol, max_iter, report=report)
         # a truth completed anew at the optimum has less energy, so gamma can only fall
-        while solution.n_iter < max_iter and complete(solution.w):
+        while closed and solution.n_iter < max_iter and complete(solution.w):
             before = solution
-            passes = (before.n_iter + 1, max_iter)
-            solution = _cutting_planes(cut_at, labelings, C, before.w, tol=tol, passes=passes, report=report)
+            left = max_iter - before.n_iter
+            solution, closed = _cutting_planes(
+                cut_at, labelings, everyone, C, before.w, tol, left, report=report, n_before=before.n_iter
+            )
             if before.value - solution.value <= tol * before.value:
                 break
+    if not closed:
+        lower = solution.value - solution.dual_gap
+        warnings.warn(
+            f"Algorithm 1 did not converge in max_iter={max_iter} passes: gamma is between {lower:.6g} and "
+            f"{solution.value:.6g}, a relative gap of {solution.dual_gap / solution.value:.2g}. Increase max_iter or "
+            "tol.",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
     return solution
 
 
-def _cutting_planes(
-    cut_at: Callable[[FloatArray], list[tuple[BoolArray, FloatArray, float]]],
+def _first_labelings(
+    cut_at: Callable[[FloatArray, IntArray], FloatArray],
     labelings: Sequence[Labelings],
+    numbers: IntArray,
     C: float,
     w: FloatArray,
-    *,
+) -> FloatArray:
+    """Store a first labeling of each image, and give weights to go on from.
+
+    There are few weights, so a few images tell roughly where they will end. The others are cut there, each at weights
+    that are a little different, so that together they tell how gamma changes around them.
+    """
+    if len(numbers) <= 2 * _FEW_IMAGES:
+        cut_at(w, numbers)
+        return w
+    few, others = np.split(numbers, [_FEW_IMAGES])
+    cut_at(w, few)
+    rough, _ = _cutting_planes(cut_at, labelings, few, C, w, _ROUGH_TOL, _ROUGH_PASSES)
+    factors = 1 + _SPREAD * np.random.default_rng(0).uniform(-1, 1, (len(others), len(w)))
+    cut_at(rough.w * factors, others)
+    return rough.w
+
+
+def _cutting_planes(
+    cut_at: Callable[[FloatArray, IntArray], FloatArray],
+    labelings: Sequence[Labelings],
+    numbers: IntArray,
+    C: float,
+    w: FloatArray,
     tol: float,
-    passes: tuple[int, int],
-    report: Callable[[int, float, float], None] | None,
-) -> Solution:
-    """Algorithm 1 for truths that are complete; `passes` are the numbers of the first and the last."""
+    max_iter: int,
+    *,
+    report: Callable[[int, float, float, float], None] | None = None,
+    n_before: int = 0,
+) -> tuple[Solution, bool]:
+    """Algorithm 1 over some images, whose truths are complete and have labelings; tell too whether the gap is closed.
 
-    def store(found: list[tuple[BoolArray, FloatArray, float]]) -> bool:
-        return sum(stored.add(*constraint) for stored, constraint in zip(labelings, found)) > 0
-
-    if not any(len(stored) for stored in labelings):
-        store(cut_at(w))
-    for n_iter in range(passes[0], passes[1] + 1):
-        solution = solve_program(labelings, C, w)
+    Many images are cut in parts, (8) being solved after each. The gap of a part estimates that of all; only when it is
+    closed, the others are cut at the same weights, which proves it or not.
+    """
+    images = [labelings[n] for n in numbers]
+    shares = _shares(images)
+    parts = np.array_split(np.arange(len(images)), _PARTS if len(images) > 2 * _FEW_IMAGES else 1)
+    n_cuts = 0
+    for part in cycle(parts):
+        solution = solve_program(images, C, w)
         w, lower = solution.w, solution.value
-        found = cut_at(w)
-        # the truth itself violates nothing
-        slack = np.array([max(loss - difference @ w, 0.0) for _, difference, loss in found])
-        upper = _objective(w, slack, _shares(labelings), C)
+        n_stored = sum(map(len, images))
+        slack = np.full(len(images), np.nan)
+        slack[part] = cut_at(w, numbers[part])
+        n_cuts += len(part)
+        of_part = float(shares[part].sum())
+        missing = float(shares[part] @ (slack - solution.slack)[part])
+        gap = C * missing * float(shares.sum()) / of_part if of_part else 0.0
+        share = len(part) / len(images)
+        new = sum(map(len, images)) > n_stored
+        last = n_cuts + len(part) > max_iter * len(images)
+        if share < 1 and (last or not new or gap <= tol * (lower + gap)):
+            others = np.flatnonzero(np.isnan(slack))
+            slack[others] = cut_at(w, numbers[others])
+            n_cuts += len(others)
+            share = 1.0
+        if share == 1:
+            gap = _objective(w, slack, shares, C) - lower
+            new = sum(map(len, images)) > n_stored
+        n_iter = n_before + -(-n_cuts // len(images))
+        upper = lower + gap
         if report:
-            report(n_iter, lower, upper)
+            report(n_iter, lower, upper, share)
         # where all labelings are known, only rounding is left of the gap
-        if not store(found) or upper - lower <= tol * upper:
+        closed = share == 1 and bool(not new or gap <= tol * upper)
+        if closed or (share == 1 and last):
             break
-    else:
-        warnings.warn(
-            f"Algorithm 1 did not converge in max_iter={passes[1]} passes: gamma is between {lower:.6g} and "
-            f"{upper:.6g}, a relative gap of {(upper - lower) / upper:.2g}. Increase max_iter or tol.",
-            ConvergenceWarning,
-            stacklevel=3,
-        )
-    return replace(solution, slack=slack, value=upper, dual_gap=max(upper - lower, 0.0), n_iter=n_iter)
+    # slacks in the order of the images
+    order = np.argsort(numbers)
+    multipliers = [solution.multipliers[k] for k in order]
+    found = replace(
+        solution,
+        slack=slack[order],
+        multipliers=multipliers,
+        value=_objective(w, slack, shares, C),
+        dual_gap=max(gap, 0.0),
+        n_iter=n_iter,
+    )
+    return found, closed

@@ -105,7 +105,7 @@ class EpochBar(Callback):
 
 
 @contextmanager
-def pass_progress(verbose: int) -> Iterator[Callable[[int, float, float], None] | None]:
+def pass_progress(verbose: int) -> Iterator[Callable[[int, float, float, float], None] | None]:
     """Show the passes of Algorithm 1 and the bounds of gamma after each.
 
     Parameters
@@ -124,9 +124,9 @@ def pass_progress(verbose: int) -> Iterator[Callable[[int, float, float], None] 
     # how many passes there will be is not known
     with _bar(desc="Algorithm 1", unit="pass") as bar:
 
-        def report(n_iter: int, lower: float, upper: float) -> None:
-            bar.set_postfix_str(_bounds(lower, upper), refresh=False)
-            bar.update()
+        def report(n_iter: int, lower: float, upper: float, share: float) -> None:
+            bar.set_postfix_str(_bounds(lower, upper, share), refresh=False)
+            bar.update(n_iter - bar.n)
 
         yield report
 
@@ -154,13 +154,14 @@ def _show_values(bar: Any, before: str, values: list[str]) -> None:
     bar.refresh()
 
 
-def _print_pass(n_iter: int, lower: float, upper: float) -> None:
-    print(f"Algorithm 1, pass {n_iter}: {_bounds(lower, upper)}", flush=True)
+def _print_pass(n_iter: int, lower: float, upper: float, share: float) -> None:
+    print(f"Algorithm 1, pass {n_iter}: {_bounds(lower, upper, share)}", flush=True)
 
 
-def _bounds(lower: float, upper: float) -> str:
+def _bounds(lower: float, upper: float, share: float) -> str:
     gap = (upper - lower) / upper if upper else 0.0
-    return f"gap {gap:.2%}, gamma {lower:.6g} to {upper:.6g}"
+    about = "" if share == 1 else f", by {share:.0%} of the images"
+    return f"gap {gap:.2%}, gamma {lower:.6g} to {upper:.6g}{about}"
 
 
 def _values(epoch: dict[str, Any]) -> list[str]:

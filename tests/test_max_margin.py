@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
 from strategies import problems
 
+from skmmcrf import max_margin
 from skmmcrf.energy import joint_feature_difference, pairwise_features
 from skmmcrf.max_margin import Labelings, completion, learn_weights, most_violated, optimality_residuals, solve_program
 from skmmcrf.truth import Truth
@@ -305,7 +306,9 @@ def test_an_image_without_labels_asks_nothing():
 
 def test_bounds_close_and_the_lower_one_rises():
     bounds = []
-    solution = learn(*random_learner(0, n_images=5), report=lambda n, lower, upper: bounds.append((lower, upper)))
+    solution = learn(
+        *random_learner(0, n_images=5), report=lambda n, lower, upper, share: bounds.append((lower, upper))
+    )
     lower, upper = np.array(bounds).T
     assert len(bounds) == solution.n_iter > 2
     assert (np.diff(lower) >= -1e-12).all()
@@ -338,6 +341,67 @@ def test_learning_is_the_same_in_processes():
     assert alone.value == together.value
 
 
+def plainly(log_odds, images, labelings, C, tol):
+    """Algorithm 1 as it is printed, every image cut in every pass: gamma and the number of cuts."""
+    w, lower = np.ones(3), -np.inf
+    for n_passes in range(1, 100):
+        found = [
+            most_violated(w, l, image, stored.known, connectivity=8, sigma=0.3)
+            for l, image, stored in zip(log_odds, images, labelings)
+        ]
+        slack = np.array([max(loss - difference @ w, 0) for _, difference, loss in found])
+        upper = 0.5 * w @ w + C * slack.mean()
+        if upper - lower <= tol * upper:
+            return upper, n_passes * len(found)
+        for stored, constraint in zip(labelings, found):
+            stored.add(*constraint)
+        solution = solve_program(labelings, C)
+        w, lower = solution.w, solution.value
+    raise AssertionError("no optimum in 100 passes")
+
+
+@pytest.mark.parametrize("C", [0.01, 1.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_many_images_take_fewer_cuts(seed, C, monkeypatch):
+    log_odds, images, labelings = random_learner(seed, n_images=60, shape=(12, 12))
+    cuts = []
+    monkeypatch.setattr(max_margin, "most_violated", lambda *args, **kw: cuts.append(1) or most_violated(*args, **kw))
+    bounds = []
+    solution = learn(
+        log_odds, images, labelings, C, tol=1e-3, report=lambda n, lower, upper, share: bounds.append((n, upper, share))
+    )
+    expected, n_cuts = plainly(log_odds, images, [Labelings(stored.truth) for stored in labelings], C, tol=1e-3)
+    assert len(cuts) < 0.75 * n_cuts
+    assert solution.value == pytest.approx(expected, rel=1e-3)
+    assert solution.dual_gap <= 1e-3 * solution.value
+    # the bound that ends it is proved, by cuts of all images
+    assert bounds[-1] == (solution.n_iter, pytest.approx(solution.value), 1.0)
+    assert {share for _, _, share in bounds} >= {1.0, 7 / 60}
+    # slacks and multipliers are in the order of the images
+    for n in (0, 17, 59):
+        _, difference, loss = most_violated(
+            solution.w, log_odds[n], images[n], labelings[n].known, connectivity=8, sigma=0.3
+        )
+        assert solution.slack[n] == pytest.approx(max(loss - difference @ solution.w, 0), abs=1e-9)
+        assert len(solution.multipliers[n]) <= len(labelings[n])
+
+
+def test_many_images_are_learned_exactly_and_the_same_in_processes():
+    exact = [learn(*random_learner(0, n_images=30), tol=0.0, n_jobs=n_jobs) for n_jobs in (1, 2)]
+    expected, _ = plainly(*random_learner(0, n_images=30), 1.0, tol=1e-12)
+    assert exact[0].value == pytest.approx(expected, rel=1e-10)
+    np.testing.assert_array_equal(exact[0].w, exact[1].w)
+
+
+def test_too_few_passes_over_many_images_are_told_with_true_bounds():
+    log_odds, images, labelings = random_learner(0, n_images=40)
+    with pytest.warns(ConvergenceWarning, match="max_iter=1 passes"):
+        solution = learn(log_odds, images, labelings, max_iter=1)
+    exact = learn(*random_learner(0, n_images=40), tol=1e-9)
+    assert solution.value - solution.dual_gap <= exact.value * (1 + 1e-9)
+    assert exact.value <= solution.value * (1 + 1e-9)
+
+
 def test_too_few_passes_are_told():
     with pytest.warns(ConvergenceWarning, match=r"max_iter=1 passes: gamma is between .*, a relative gap of 0\.\d+\."):
         solution = learn(*random_learner(0), max_iter=1)
@@ -350,7 +414,9 @@ def test_bounds_of_any_problem_close_or_a_warning_says_so(problem):
     bounds = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        solution = problem.learn(tol=1e-6, max_iter=30, report=lambda n, lower, upper: bounds.append((lower, upper)))
+        solution = problem.learn(
+            tol=1e-6, max_iter=30, report=lambda n, lower, upper, share: bounds.append((lower, upper))
+        )
     lower, upper = np.array(bounds).T
     rounding = 1e-9 * upper.max()
     assert (np.diff(lower) >= -rounding).all()
