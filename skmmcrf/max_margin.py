@@ -18,7 +18,7 @@ from joblib import Parallel, delayed
 from sklearn.exceptions import ConvergenceWarning
 
 from skmmcrf._typing import BoolArray, FloatArray, IntArray, WeightsLike
-from skmmcrf.energy import joint_feature_difference, pairwise_features, unary_difference
+from skmmcrf.energy import joint_feature_difference, pairwise_features
 from skmmcrf.graph_cut import complete_labeling, loss_augmented_labeling
 from skmmcrf.truth import Truth
 
@@ -96,9 +96,13 @@ class Labelings:
 
     def reprice(self, log_odds: FloatArray) -> None:
         """Make the constraints those of changed log-odds, (H, W): only the unary differences depend on them."""
-        truth = self.truth
-        for k in range(len(self)):
-            self.differences[k][0] = unary_difference(self.unpack([k])[0], truth, log_odds)
+        if not len(self):
+            return
+        # 0 where labels agree, so that large log-odds there cost no digits
+        changes = self.truth.astype(np.int8) - self.unpack(range(len(self)))
+        unary = changes.reshape(len(self), -1) @ np.ravel(log_odds).astype(float)
+        for difference, value in zip(self.differences, unary):
+            difference[0] = value
 
     def complete(self, labels: BoolArray, shift: FloatArray) -> None:
         """Label the unlabelled pixels of y_n; `shift` is psi(y_n) before less psi(y_n) after."""
@@ -287,11 +291,12 @@ def _objective(w: FloatArray, slack: FloatArray, shares: FloatArray, C: float) -
 
 def _worst_constraints(violations: FloatArray, owners: IntArray) -> IntArray:
     """Of each image that has one: the constraint violated most."""
-    # last of each image after sorting by image and violation
-    order = np.lexsort((violations, owners))
-    last = np.flatnonzero(np.diff(owners, append=-1))
-    worst = order[last]
-    return worst[violations[worst] > 0]
+    if not len(owners):
+        return owners
+    first = np.flatnonzero(np.diff(owners, prepend=-1))  # of each image
+    most = np.repeat(np.maximum.reduceat(violations, first), np.diff(first, append=len(owners)))
+    worst = np.flatnonzero((violations == most) & (violations > 0))
+    return worst[np.unique(owners[worst], return_index=True)[1]]  # one of each image, where some are alike
 
 
 def _solve_mean_slack_program(
