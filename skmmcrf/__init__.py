@@ -4,11 +4,35 @@ After M. Larsson, J. Alvén, F. Kahl, "End-to-End Max-Margin Learning of Deep St
 Segmentation".
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from skmmcrf._version import __version__
-from skmmcrf.cnn import CNNSegmenter
-from skmmcrf.crf import MaxMarginCRF
-from skmmcrf.loss import MaxMarginLoss
-from skmmcrf.persistence import load
-from skmmcrf.segmenter import DeepStructuredSegmenter
+
+if TYPE_CHECKING:
+    from skmmcrf.cnn import CNNSegmenter
+    from skmmcrf.crf import MaxMarginCRF
+    from skmmcrf.loss import MaxMarginLoss
+    from skmmcrf.persistence import load
+    from skmmcrf.segmenter import DeepStructuredSegmenter
 
 __all__ = ["CNNSegmenter", "DeepStructuredSegmenter", "MaxMarginCRF", "MaxMarginLoss", "__version__", "load"]
+
+_MODULES = {
+    "CNNSegmenter": "cnn",
+    "DeepStructuredSegmenter": "segmenter",
+    "MaxMarginCRF": "crf",
+    "MaxMarginLoss": "loss",
+    "load": "persistence",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # processes that only cut need no torch, whose import takes seconds
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

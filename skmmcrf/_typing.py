@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
     from skmmcrf.truth import Truth
 
 # arrays by their kind, of any precision
@@ -25,10 +26,10 @@ LabelledImagesLike: TypeAlias = tuple[ImagesLike, LabelsLike]
 LabelledImages: TypeAlias = tuple[Sequence[np.ndarray], list["Truth"]]
 
 # the same of torch, for those who train by themselves
-TensorsLike: TypeAlias = torch.Tensor | Sequence[torch.Tensor]
+TensorsLike: TypeAlias = "torch.Tensor | Sequence[torch.Tensor]"
 
 # a name, a module, or a function of the number of channels that gives one
-NetworkLike: TypeAlias = str | nn.Module | Callable[[int], nn.Module]
+NetworkLike: TypeAlias = "str | nn.Module | Callable[[int], nn.Module]"
 
 # weights of the random field
 WeightsLike: TypeAlias = FloatArray | Sequence[float]

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -96,3 +99,8 @@ def test_mirroring_any_image_mirrors_the_result(problem, w):
     size = abs(w[0]) * np.abs(log_odds).sum(dtype=float) + (w[1:] @ features).sum()
     difference = joint_feature_difference(mirrored, found, log_odds, edges, features)
     assert abs(w @ difference) <= 1e-12 * size
+
+
+def test_processes_that_cut_import_no_torch():
+    code = "import sys, skmmcrf.max_margin; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
