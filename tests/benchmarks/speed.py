@@ -1,0 +1,287 @@
+"""How fast the package is, in ratios that no machine changes much, as a table in Markdown.
+
+On photographs, or without a folder on phantoms with the U-Net:
+
+    python tests/benchmarks/speed.py --data FOLDER --weights squeezenet1_1.pth
+    python tests/benchmarks/speed.py --only memory
+
+Medians of three runs after a first, where nothing else is said; two processes cut.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+import time
+import tracemalloc
+from itertools import combinations, count
+from pathlib import Path
+
+import numpy as np
+import torch
+from gradient import random_program
+from joblib import Parallel
+from measuring import (
+    N_JOBS,
+    TOL,
+    C,
+    Problem,
+    Setting,
+    add_data_options,
+    counted_cuts,
+    print_header,
+    print_row,
+    problem_of,
+    time_each,
+)
+from skorch.callbacks import Callback
+
+from skmmcrf import DeepStructuredSegmenter
+from skmmcrf.datasets import make_phantoms
+from skmmcrf.derivative import envelope_gradient
+from skmmcrf.loss import MaxMarginLoss
+from skmmcrf.max_margin import optimality_residuals, solve_program
+from skmmcrf.networks import AnySize
+
+MB = 1e6
+
+
+class EpochClock(Callback):
+    """Seconds of whole epochs, with what the estimator does at their end."""
+
+    def __init__(self):
+        self.seconds = []
+
+    def on_epoch_begin(self, net, **kwargs):
+        self.start_ = time.perf_counter()
+
+    def on_epoch_end(self, net, **kwargs):
+        self.seconds.append(time.perf_counter() - self.start_)
+
+
+def measure_epochs(setting):
+    clock, n = EpochClock(), 3
+    model = DeepStructuredSegmenter(
+        **setting.network, pretrain_epochs=n, n_epochs=n, n_jobs=N_JOBS, callbacks=[("clock", clock)], random_state=0
+    ).fit(*setting.train)
+    rows = [row for row in model.history_ if row["epoch"] > 0]
+    by_history = [np.median([row["seconds"] for row in rows if row["stage"] == stage]) for stage in ("cnn", "joint")]
+    whole = np.median(clock.seconds[:n]), np.median(clock.seconds[n:])
+    for what, (cnn, joint) in {"whole": whole, "`seconds` of `history_`": by_history}.items():
+        measured = f"{joint:.2f} s; pretraining {cnn:.2f} s"
+        print_row(f"a joint epoch against one of pretraining, {what}", measured, f"{joint / cnn:.2f}", "<= 1.25")
+
+
+def plain_algorithm(problem: Problem, parallel: Parallel) -> tuple[float, int]:
+    """Algorithm 1 as it is written: each pass cuts each image once. Give gamma's upper bound, and the passes."""
+    labelings = problem.labelings()
+    w, lower = np.ones(3), -np.inf
+    for n_passes in count(1):
+        found = problem.most_violated(w, labelings, parallel)
+        upper, _ = problem.upper_bound(w, found)
+        if upper - lower <= TOL * upper:
+            return upper, n_passes
+        for stored, constraint in zip(labelings, found):
+            stored.add(*constraint)
+        solution = solve_program(labelings, C)
+        w, lower = solution.w, solution.value
+    raise AssertionError
+
+
+def measure_learning(setting):
+    problem = setting.problem("train")
+
+    def plain():
+        with Parallel(N_JOBS) as parallel:
+            return plain_algorithm(problem, parallel)
+
+    (solution, (plain_gamma, plain_passes)), (seconds, plain_seconds) = time_each(lambda: problem.learn(N_JOBS), plain)
+    np.testing.assert_allclose(solution.value, plain_gamma, rtol=2 * TOL)
+    with counted_cuts() as counted:
+        problem.learn(n_jobs=1)
+    plain_cuts = plain_passes * len(problem)
+    print_row(
+        f"Algorithm 1 on {len(problem)} images, against its seconds inside `maxflow()` on one core",
+        f"{seconds:.2f} s; {counted.seconds:.2f} s",
+        f"{seconds / counted.seconds:.2f}",
+        "<= 0.8",
+    )
+    print_row(
+        "its minimum cuts, against plain Algorithm 1's",
+        f"{counted.cuts}; {plain_passes} x {len(problem)}",
+        f"{counted.cuts / plain_cuts:.2f}",
+        "<= 0.5",
+    )
+    print_row(
+        "its seconds, against plain Algorithm 1's",
+        f"{seconds:.2f} s; {plain_seconds:.2f} s",
+        f"{seconds / plain_seconds:.2f}",
+        "",
+    )
+
+
+def measure_program(setting):
+    labelings = random_program(10_000, (16, 16), np.random.default_rng(0), n_labelings=10)
+    (solution,), (seconds,) = time_each(lambda: solve_program(labelings, C))
+    tracemalloc.start()
+    solve_program(labelings, C)
+    _, added = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    residual = max(optimality_residuals(solution, labelings, C).values())
+    of_what = "program (8), 10 labelings of each of 10,000 images"
+    print_row(f"{of_what}: seconds", f"{seconds:.2f} s", "", "<= 1 s")
+    print_row(f"{of_what}: memory added", f"{added / MB:.0f} MB", "", "<= 300 MB")
+    print_row(f"{of_what}: residual of optimality", f"{residual:.1e}", "", "<= 1e-8")
+
+
+def measure_gradient(setting):
+    X, y = (part[:10] for part in setting.train)
+    problem = problem_of(setting.model, X, y)
+    network = AnySize(setting.model.network_, freeze_batch_norm=True).train()
+    images = [torch.from_numpy(image).permute(2, 0, 1).contiguous() for image in problem.images]
+    loss = MaxMarginLoss(C, sigma=problem.sigma, tol=TOL, n_jobs=N_JOBS)
+    labelings = problem.labelings()
+    solution = problem.learn(N_JOBS, labelings)
+
+    def batch():
+        loss(network(images), problem.truths, images).backward()
+
+    def gradient():
+        return [envelope_gradient(solution.w, s, m) for s, m in zip(labelings, solution.multipliers)]
+
+    _, (whole, part) = time_each(batch, gradient, repeat=5)
+    measured = f"{1e3 * part:.2f} ms; {whole:.2f} s"
+    print_row("the gradient (*) of a joint batch of 10, against the batch", measured, f"{part / whole:.4f}", "<= 0.01")
+
+
+def measure_predict(setting):
+    model, (X, y) = setting.model, setting.valid
+    problem = problem_of(model, X, y)
+
+    def cuts():
+        return list(model.crf_.segment(zip(problem.log_odds, problem.images)))
+
+    _, (cnn, cuts, whole) = time_each(lambda: model.decision_function(X), cuts, lambda: model.predict(X))
+    what = f"predict on {len(problem)} images"
+    print_row(f"{what}: cuts against CNN", f"{cuts:.2f} s; {cnn:.2f} s", f"{cuts / cnn:.2f}", "<= 0.5")
+    print_row(f"{what}: all against CNN", f"{whole:.2f} s; {cnn:.2f} s", f"{whole / cnn:.2f}", "<= 1.2")
+
+
+def measure_images(setting):
+    """Each fit runs once."""
+    numbers = [50, 200, 800]
+    X, y = make_phantoms(numbers[-1], shape=(64, 64), random_state=0)
+    for training in ("piecewise", "joint"):
+        model = DeepStructuredSegmenter(
+            training=training, pretrain_epochs=1, n_epochs=1, C=C, n_jobs=N_JOBS, random_state=0
+        )
+        model.fit(X[:10], y[:10])  # warms up
+        seconds = []
+        for n in numbers:
+            start = time.perf_counter()
+            model.fit(X[:n], y[:n])
+            seconds.append((time.perf_counter() - start) / n)
+        print_growth(f"fit, {training}, an image, from {numbers} phantoms", seconds, 1e3, "ms")
+
+
+def measure_pixels(setting):
+    sides = [64, 128, 256, 512, 1024]
+    X, y = make_phantoms(100, shape=(64, 64), random_state=0)
+    model = DeepStructuredSegmenter(training="piecewise", pretrain_epochs=5, C=C, random_state=0).fit(X, y)
+    of_cut, of_predict = [], []
+    for side in sides:
+        n_images = (sides[-1] // side) ** 2  # as many pixels of each size
+        X, y = make_phantoms(n_images, shape=(side, side), random_state=1)
+        problem = problem_of(model, X, y)
+        labelings = problem.labelings()
+
+        def cut(problem=problem, labelings=labelings):
+            return problem.most_violated(model.coef_, labelings, Parallel(n_jobs=1))
+
+        _, seconds = time_each(cut, lambda X=X: model.predict(X))
+        for of_one, second in zip((of_cut, of_predict), seconds):
+            of_one.append(second / y.size)
+    print_growth(f"loss-augmented cuts, a pixel, on one core, from sides {sides}", of_cut, 1e6, "us")
+    print_growth(f"predict, a pixel, n_jobs=1, from sides {sides}", of_predict, 1e6, "us")
+
+
+def print_growth(what, seconds, scale, unit):
+    growth = max(later / earlier for earlier, later in combinations(seconds, 2))
+    print_row(what, f"{', '.join(f'{scale * s:.3g}' for s in seconds)} {unit}", f"{growth:.2f}", "<= 1.5")
+
+
+class LazyPhantoms(torch.utils.data.Dataset):
+    """Phantoms of 256 x 256 pixels with their labels, each made when it is asked for."""
+
+    def __init__(self, n_images):
+        self.n_images = n_images
+
+    def __len__(self):
+        return self.n_images
+
+    def __getitem__(self, n):
+        X, y = make_phantoms(1, shape=(256, 256), random_state=n)
+        return X[0], y[0]
+
+
+def peaks_of_fit(n_images):
+    """Bytes that a joint fit in this process held at most, and those that the processes which cut did, added up."""
+    DeepStructuredSegmenter(pretrain_epochs=1, n_epochs=1, batch_size=10, C=C, n_jobs=N_JOBS, random_state=0).fit(
+        LazyPhantoms(n_images)
+    )
+    children = [pid for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()]
+    return peak_of("self"), sum(map(peak_of, children))
+
+
+def peak_of(pid):
+    # not getrusage's ru_maxrss: a child's begins at what its parent held when it was started
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())[1])
+
+
+def measure_memory(setting, numbers):
+    totals = []
+    for n in numbers:
+        fresh = [sys.executable, __file__, "--peaks-of-fit", str(n)]
+        printed = subprocess.run(fresh, stdout=subprocess.PIPE, text=True, check=True).stdout
+        own, of_children = map(int, printed.split())
+        totals.append(own + of_children)
+        measured = f"{own / MB:.0f} MB; with the processes that cut {totals[-1] / MB:.0f} MB"
+        print_row(f"memory of fit, {n} lazy images of 256 x 256", measured, "", "< 2000 MB")
+    measured = ", ".join(f"{total / MB:.0f}" for total in totals)
+    print_row(f"memory of fit, from {numbers} images", f"{measured} MB", f"{max(totals) / totals[0]:.2f}", "<= 1.10")
+
+
+MEASURES = {
+    "epochs": measure_epochs,
+    "learning": measure_learning,
+    "program": measure_program,
+    "gradient": measure_gradient,
+    "predict": measure_predict,
+    "images": measure_images,
+    "pixels": measure_pixels,
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_data_options(parser)
+    parser.add_argument("--images", type=int, default=150, help="to train with, at most")
+    parser.add_argument("--only", nargs="+", choices=[*MEASURES, "memory"], default=list(MEASURES))
+    parser.add_argument("--memory-images", type=int, nargs="+", default=[1000, 5000])
+    parser.add_argument("--peaks-of-fit", type=int, help=argparse.SUPPRESS)  # what `measure_memory` runs
+    arguments = parser.parse_args()
+    if arguments.peaks_of_fit:
+        print(*peaks_of_fit(arguments.peaks_of_fit))
+        return
+
+    setting = Setting(arguments.data, arguments.weights, arguments.images, pretrain_epochs=5)
+    print_header("what", "measured", "ratio", "limit")
+    for name in arguments.only:
+        if name == "memory":
+            measure_memory(setting, arguments.memory_images)
+        else:
+            MEASURES[name](setting)
+
+
+if __name__ == "__main__":
+    main()
