@@ -5,7 +5,8 @@ On photographs, or without a folder on phantoms with the U-Net:
     python tests/benchmarks/speed.py --data FOLDER --weights squeezenet1_1.pth
     python tests/benchmarks/speed.py --only memory
 
-Medians of three runs after a first, where nothing else is said; two processes cut.
+Medians of three runs after a first, where nothing else is said; two processes cut. Leave the machine alone meanwhile:
+torch's threads wait for each other, and become several times slower beside other work.
 """
 
 import argparse
