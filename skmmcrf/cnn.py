@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
+from skorch.callbacks import EpochTimer
 from torch import nn
 from torch.nn import functional as F
 
@@ -285,7 +286,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         schedule = learning_rate_schedule(self.schedule, self.learning_rate, n_steps)
         callbacks: list[Any] = [("schedule", schedule)] if schedule else []
         callbacks += [("freeze", FreezeBackbone(self.freeze_epochs))] if self.freeze_epochs else []
-        callbacks += [("jaccard", JaccardOfNetwork(validation_data))]
+        callbacks += [("jaccard", JaccardOfNetwork(validation_data)), ("seconds", EpochTimer())]
         return callbacks + progress + (self.callbacks or []) + self._keep_best()
 
     def predict(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:

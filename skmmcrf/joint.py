@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, EpochTimer
 from torch import nn
 
 from skmmcrf._typing import LabelledImages
@@ -179,6 +179,7 @@ def train_jointly(
             batch_size=batch_size,
             callbacks=([("schedule", steps)] if steps else [])
             + [("weights", WeightUpdate(images, labelings, training_set is None, validation_data))]
+            + [("seconds", EpochTimer())]
             + progress
             + list(callbacks),
         )

@@ -151,6 +151,7 @@ def segmentation_net(
         train_split=None,
         verbose=0,
         callbacks__print_log=None,
+        callbacks__epoch_timer=None,  # ours has its place behind what is measured at the end of an epoch
         iterator_train__shuffle=True,
         iterator_train__collate_fn=_as_lists,
         iterator_train__generator=torch.Generator().manual_seed(seed),

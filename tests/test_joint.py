@@ -1,9 +1,11 @@
+import time
+
 import numpy as np
 import pytest
 import torch
 
 from skmmcrf import MaxMarginLoss
-from skmmcrf.joint import train_jointly
+from skmmcrf.joint import WeightUpdate, train_jointly
 from skmmcrf.max_margin import Labelings, learn_weights, solve_program
 from skmmcrf.networks import UNet
 from skmmcrf.training import compute_log_odds, seeded
@@ -74,6 +76,17 @@ def test_history_and_progress(problem, phantoms, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == ["joint training 1/2", "joint training 2/2"]
     assert all(word in lines[0] for word in ("gamma", "Jaccard", "validation", "s left"))
+
+
+def test_seconds_hold_what_is_done_at_the_end_of_an_epoch(problem, monkeypatch):
+    end = WeightUpdate.on_epoch_end
+
+    def slow(self, net, **kwargs):
+        time.sleep(0.3)
+        end(self, net, **kwargs)
+
+    monkeypatch.setattr(WeightUpdate, "on_epoch_end", slow)
+    assert train(*problem, n_epochs=1)[0]["seconds"] >= 0.3
 
 
 def test_batch_norm_statistics_are_kept(problem):

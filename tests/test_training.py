@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from skorch.callbacks import EpochTimer
 from torch import nn
 
 from skmmcrf.cnn import PixelwiseLogLikelihood
@@ -68,7 +69,7 @@ def test_log_odds_do_not_depend_on_the_batch(unequal):
 
 def test_history_holds_what_was_recorded(unequal):
     images, labels = unequal
-    net = train(images, labels, callbacks=[("jaccard", JaccardOfNetwork((images, labels)))])
+    net = train(images, labels, callbacks=[("jaccard", JaccardOfNetwork((images, labels))), EpochTimer()])
     rows = history_rows(net, "cnn")
     assert [row["epoch"] for row in rows] == [1, 2]
     assert set(rows[0]) == {"stage", "epoch", "loss", "jaccard", "valid_jaccard", "seconds"}
