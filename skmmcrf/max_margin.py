@@ -126,7 +126,7 @@ class Solution:
     dual_gap : float
         How far `value` may lie above the minimum, by the best lower bound.
     n_iter : int
-        Passes over the images.
+        Passes over the images: cuts after the first labelings over images, rounded up.
     """
 
     w: FloatArray
