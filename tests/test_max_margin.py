@@ -96,7 +96,9 @@ def test_program_equals_an_independent_solver(seed, C, weighted):
     expected = C * cp.Problem(cp.Minimize(objective), margins).solve(solver=cp.CLARABEL)
     solution = solve_program(program, C)
     assert solution.value == pytest.approx(expected, rel=1e-7)
-    np.testing.assert_allclose(solution.w, w.value, rtol=1e-4, atol=5e-3 * np.abs(solution.w).max())
+    # the other solver is not exact to more where a slack counts little
+    tolerance = 5e-3 if weighted else 1e-4
+    np.testing.assert_allclose(solution.w, w.value, rtol=1e-4, atol=tolerance * np.abs(solution.w).max())
     multipliers = C * margins[0].dual_value
     np.testing.assert_allclose(np.concatenate(solution.multipliers), multipliers, atol=1e-4 * C / n_images)
 
