@@ -5,8 +5,9 @@ edges, and every pairwise term is one number an edge: other neighbourhoods or te
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import product, repeat
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from skmmcrf._typing import BoolArray, FloatArray, IntArray
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=4)
 def grid_edges(shape: tuple[int, ...], connectivity: int = 8) -> tuple[NDArray[np.int32], FloatArray]:
     """Pairs of neighbouring pixels, each counted once.
 
@@ -43,57 +44,65 @@ def grid_edges(shape: tuple[int, ...], connectivity: int = 8) -> tuple[NDArray[n
     array([[0, 2, 0, 1],
            [1, 3, 2, 3]], dtype=int32)
     """
-    ndim = len(shape)
-    # one of each pair of opposite offsets: those after the origin
-    offsets = [offset for offset in product((-1, 0, 1), repeat=ndim) if offset > (0,) * ndim]
-    if connectivity == 2 * ndim:
-        offsets = [offset for offset in offsets if np.abs(offset).sum() == 1]
-    elif connectivity != 3**ndim - 1:
-        raise ValueError(f"connectivity must be {2 * ndim} or {3**ndim - 1}, got {connectivity!r}")
     pixels = np.arange(np.prod(shape, dtype=int), dtype=np.int32).reshape(shape)
-    pairs = [np.stack(_shifted(pixels, offset)).reshape(2, -1) for offset in offsets]
-    weights = [np.full(pair.shape[1], 1 / np.linalg.norm(offset)) for pair, offset in zip(pairs, offsets)]
-    edges, distance_weights = np.hstack(pairs), np.hstack(weights)
+    offsets = _offsets(len(shape), connectivity)
+    pairs = [_shifted(pixels, offset) for offset in offsets]
+    edges = np.stack([np.concatenate([np.ravel(pixel) for pixel in ends]) for ends in zip(*pairs)])
+    distances = np.linalg.norm(offsets, axis=1)
+    distance_weights = np.repeat(1 / distances, [first.size for first, _ in pairs])
     # shared by every caller through the cache
     edges.flags.writeable = distance_weights.flags.writeable = False
     return edges, distance_weights
 
 
-def _shifted(pixels: NDArray[np.int32], offset: tuple[int, ...]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """The pixels that have a neighbour at an offset, and those neighbours."""
+@cache
+def _offsets(ndim: int, connectivity: int) -> list[tuple[int, ...]]:
+    """One of each pair of opposite offsets to the neighbours: those after the origin."""
+    offsets = [offset for offset in product((-1, 0, 1), repeat=ndim) if offset > (0,) * ndim]
+    if connectivity == 2 * ndim:
+        return [offset for offset in offsets if np.abs(offset).sum() == 1]
+    if connectivity == 3**ndim - 1:
+        return offsets
+    raise ValueError(f"connectivity must be {2 * ndim} or {3**ndim - 1}, got {connectivity!r}")
+
+
+def _shifted(pixels: NDArray[Any], offset: tuple[int, ...]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The pixels that have a neighbour at an offset, and those neighbours; views."""
     first = tuple(slice(max(0, -o), n - max(0, o)) for o, n in zip(offset, pixels.shape))
     second = tuple(slice(max(0, o), n - max(0, -o)) for o, n in zip(offset, pixels.shape))
     return pixels[first], pixels[second]
 
 
-def squared_contrast(image: FloatArray, edges: IntArray) -> NDArray[np.float64]:
+def squared_contrast(image: FloatArray, connectivity: int = 8) -> NDArray[np.float64]:
     """Squared difference of both pixels of each edge, summed over channels: |x_i - x_j|^2.
 
     Parameters
     ----------
     image : ndarray of float and shape (H, W, channels)
         Pixels scaled to [0, 1].
-    edges : ndarray of int and shape (2, n_edges)
+    connectivity : int, default=8
 
     Returns
     -------
     ndarray of float64 and shape (n_edges,)
+        In the order of `grid_edges`.
 
     Examples
     --------
     >>> import numpy as np
-    >>> squared_contrast(np.array([[[0.0], [0.5]]]), grid_edges((1, 2))[0])
+    >>> squared_contrast(np.array([[[0.0], [0.5]]]))
     array([0.25])
     """
-    contrast = np.zeros(edges.shape[1])
-    # a channel at a time, which is in one piece of memory
-    for channel in np.asarray(image, dtype=float).reshape(-1, image.shape[-1]).T:
-        pixels = np.ascontiguousarray(channel)
-        difference = pixels.take(edges[0])
-        difference -= pixels.take(edges[1])
-        difference *= difference
-        contrast += difference
-    return contrast
+    # a channel at a time, in one piece of memory; slices are faster than going by the numbers of the pixels
+    channels = np.ascontiguousarray(np.moveaxis(image, -1, 0), dtype=float)
+    contrasts = []
+    for offset in _offsets(image.ndim - 1, connectivity):
+        contrast: Any = 0.0
+        for channel in channels:
+            first, second = _shifted(channel, offset)
+            contrast += np.square(first - second)
+        contrasts.append(contrast.ravel())
+    return np.concatenate(contrasts)
 
 
 def estimate_sigma(
@@ -121,7 +130,7 @@ def estimate_sigma(
     """
     total = count = 0.0
     for image, weight in zip(images, repeat(1.0) if weights is None else weights):
-        contrast = squared_contrast(image, grid_edges(image.shape[:-1], connectivity)[0])
+        contrast = squared_contrast(image, connectivity)
         total += weight * contrast.sum()
         count += weight * contrast.size
     return float(np.sqrt(total / count)) if total > 0 else 1.0
@@ -154,7 +163,7 @@ def pairwise_features(image: FloatArray, *, connectivity: int, sigma: float) -> 
     edges, distance_weights = grid_edges(image.shape[:-1], connectivity)
     features = np.empty((2, edges.shape[1]))
     features[0] = distance_weights
-    np.multiply(squared_contrast(image, edges), -1 / (2 * sigma**2), out=features[1])
+    np.multiply(squared_contrast(image, connectivity), -1 / (2 * sigma**2), out=features[1])
     np.exp(features[1], out=features[1])
     features[1] *= distance_weights
     return edges, features
@@ -184,7 +193,9 @@ def joint_feature(labels: BoolArray, log_odds: FloatArray, edges: IntArray, feat
     """
     # -log sigmoid(l) = log(1 + exp(-l)) without passing through the probability
     unary = np.logaddexp(0, np.where(labels, -1.0, 1.0) * log_odds).sum()
-    return np.concatenate([[unary], _pairwise_sums(labels, edges, features)])
+    flat = np.ravel(labels)
+    cut = np.flatnonzero(flat.take(edges[0]) != flat.take(edges[1]))  # few
+    return np.concatenate([[unary], features[:, cut].sum(axis=1)])
 
 
 def joint_feature_difference(
@@ -212,7 +223,10 @@ def joint_feature_difference(
     >>> joint_feature_difference(labels, truth, np.array([[3.0, 9.0]]), edges, features)
     array([3., 1., 1.])
     """
-    pairwise = _pairwise_sums(labels, edges, features) - _pairwise_sums(truth, edges, features)
+    both = np.ravel(labels) + np.uint8(2) * np.ravel(truth)
+    cut = both.take(edges[0]) ^ both.take(edges[1])  # 1 by the labels alone, 2 by the truth alone, 3 by both
+    once = np.flatnonzero((cut == 1) | (cut == 2))  # few
+    pairwise = features[:, once] @ np.where(cut[once] == 1, 1.0, -1.0)
     return np.concatenate([[unary_difference(labels, truth, log_odds)], pairwise])
 
 
@@ -236,10 +250,3 @@ def unary_difference(labels: BoolArray, truth: BoolArray, log_odds: FloatArray) 
     -2.0
     """
     return log_odds[truth & ~labels].sum(dtype=float) - log_odds[labels & ~truth].sum(dtype=float)
-
-
-def _pairwise_sums(labels: BoolArray, edges: IntArray, features: FloatArray) -> FloatArray:
-    flat = np.ravel(labels)
-    # few edges are cut
-    cut = np.flatnonzero(flat.take(edges[0]) != flat.take(edges[1]))
-    return features[:, cut].sum(axis=1)

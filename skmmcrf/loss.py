@@ -12,7 +12,7 @@ from torch import nn
 
 from skmmcrf._typing import FloatArray, TensorsLike
 from skmmcrf.derivative import DegenerateProgramError, LinearSystem, envelope_gradient
-from skmmcrf.max_margin import INITIAL_WEIGHTS, Labelings, Solution, learn_weights
+from skmmcrf.max_margin import INITIAL_WEIGHTS, Labelings, Solution, learn_weights, solve_program
 from skmmcrf.validation import CRF_CONSTRAINTS, check_class_weight, check_labelled_images
 
 #: The ways to the gradient of gamma, see `MaxMarginLoss`.
@@ -159,9 +159,9 @@ class MaxMarginLoss(nn.Module):
             **self.parameters_of_cuts,
         )
         self.coef_ = solution.w
-        # gamma by value, its gradient by derivative
+        # gamma by value, its gradient by that of (8) over the stored labelings, which is as near as its lower bound
         gamma = log_odds[0].new_tensor(solution.value)
-        for l, gradient in zip(log_odds, self._gradients(solution, labelings)):
+        for l, gradient in zip(log_odds, self._gradients(solve_program(labelings, self.C, solution.w), labelings)):
             gamma = gamma + (torch.from_numpy(gradient).to(l) * (l - l.detach())).sum()
         return gamma
 

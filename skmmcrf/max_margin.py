@@ -31,6 +31,10 @@ _ROUGH_TOL = 1e-2
 _ROUGH_PASSES = 30
 _SPREAD = 0.1
 _PARTS = 8
+# the relative gap above which few images are cut halfway to the optimum over what is stored, and how many times tol it
+# may be by a part for all to be cut
+_WIDE_GAP = 1e-2
+_NARROW = 3.0
 _ROUNDING = 1e-12
 
 
@@ -112,19 +116,20 @@ class Labelings:
 
 @dataclass
 class Solution:
-    """An optimum of (8).
+    """An optimum of (8), and of its dual.
 
     Attributes
     ----------
     w : ndarray of shape (n_weights,)
     slack : ndarray of shape (n_images,)
-        xi, how much each image's worst labeling violates its margin, in pixels.
+        xi, how much each image's worst labeling violates its margin at w, in pixels.
     multipliers : list of n_images ndarrays
-        lambda of each stored labeling. They sum up to at most s_n C/N an image; what is missing belongs to xi_n >= 0.
+        lambda of each stored labeling, the dual. They sum up to at most s_n C/N an image; what is missing belongs to
+        xi_n >= 0.
     value : float
         gamma: 1/2 |w|^2 + C/N times the sum of the slacks, each times the weight of its image.
     dual_gap : float
-        How far `value` may lie above the minimum, by the best lower bound.
+        How far `value` lies above that of the dual, and so at most above the minimum.
     n_iter : int
         Passes over the images: cuts after the first labelings over images, rounded up.
     """
@@ -474,8 +479,8 @@ def learn_weights(
 ) -> Solution:
     """Solve (8) by Algorithm 1: find each image's most violated labeling, store it, solve (8) over all stored; repeat.
 
-    Ends when the upper bound, gamma with the slacks of the labelings just found, exceeds the lower bound, (8) over the
-    stored ones, by at most `tol` of itself.
+    Ends when the least upper bound, gamma at weights where every image was cut, exceeds the lower bound, (8) over the
+    stored labelings, by at most `tol` of itself.
 
     Unlabelled pixels of a truth take the labels of least energy under w, and are free in the labelings that it must
     beat. That makes (8) a difference of convex programs (Yu, Joachims, "Learning structural SVMs with latent
@@ -505,8 +510,8 @@ def learn_weights(
     Returns
     -------
     Solution
-        w and multipliers solve (8) over the stored labelings; slacks, value and gap are those of all labelings, for
-        truths completed as they are left.
+        Slacks, value and gap are those of all labelings, for truths completed as they are left; the multipliers are
+        those of (8) over the stored ones.
 
     Warns
     -----
@@ -556,9 +561,12 @@ def learn_weights(
             stored.reprice(log_odds[n])
         complete(w)
         everyone = np.random.default_rng(0).permutation(len(labelings))
-        if not any(len(stored) for stored in labelings):
+        is_new = not any(len(stored) for stored in labelings)
+        if is_new:
             w = _first_labelings(cut_at, labelings, everyone, C, w)
-        solution, closed = _cutting_planes(cut_at, labelings, everyone, C, w, tol, max_iter, report=report)
+        solution, closed = _cutting_planes(
+            cut_at, labelings, everyone, C, w, tol, max_iter, report=report, w_is_near=not is_new
+        )
         # a truth completed anew at the optimum has less energy, so gamma can only fall
         while closed and solution.n_iter < max_iter and complete(solution.w):
             before = solution
@@ -614,54 +622,78 @@ def _cutting_planes(
     *,
     report: Callable[[int, float, float, float], None] | None = None,
     n_before: int = 0,
+    w_is_near: bool = False,
 ) -> tuple[Solution, bool]:
     """Algorithm 1 over some images, whose truths are complete and have labelings; tell too whether the gap is closed.
 
-    Many images are cut in parts, (8) being solved after each. The gap of a part estimates that of all; only when it is
-    closed, the others are cut at the same weights, which proves it or not.
+    Many images are cut in parts, (8) being solved after each. The slacks of a part tell roughly how far the bounds are
+    apart; when that is little, the others are cut at the same weights, which gives the upper bound.
     """
     images = [labelings[n] for n in numbers]
     shares = _shares(images)
-    parts = np.array_split(np.arange(len(images)), _PARTS if len(images) > 2 * _FEW_IMAGES else 1)
-    n_cuts = 0
+    are_many = len(images) > 2 * _FEW_IMAGES
+    parts = np.array_split(np.arange(len(images)), _PARTS if are_many else 1)
+    may_overshoot = w_is_near and not are_many
+    solution = solve_program(images, C, w)
+    best: Solution | None = None
+    gap, n_cuts = np.inf, 0
     for part in cycle(parts):
-        solution = solve_program(images, C, w)
-        w, lower = solution.w, solution.value
+        # the optimum over what is stored of few images lies beyond what is sought, seen from near it
+        halfway = may_overshoot and gap > _WIDE_GAP
+        w = (w + solution.w) / 2 if halfway else solution.w
         n_stored = sum(map(len, images))
-        slack = np.full(len(images), np.nan)
+        stored_slack, slack = _slacks(images, w), np.full(len(images), np.nan)
         slack[part] = cut_at(w, numbers[part])
-        n_cuts += len(part)
-        of_part = float(shares[part].sum())
-        missing = float(shares[part] @ (slack - solution.slack)[part])
-        gap = C * missing * float(shares.sum()) / of_part if of_part else 0.0
-        share = len(part) / len(images)
-        new = sum(map(len, images)) > n_stored
-        last = n_cuts + len(part) > max_iter * len(images)
-        if share < 1 and (last or not new or gap <= tol * (lower + gap)):
-            others = np.flatnonzero(np.isnan(slack))
+        upper = _objective(w, _extrapolate(slack, stored_slack, shares), shares, C)
+        others = np.flatnonzero(np.isnan(slack))
+        last = n_cuts + 2 * len(part) > max_iter * len(images)
+        if last or upper - solution.value <= _NARROW * tol * upper:
             slack[others] = cut_at(w, numbers[others])
-            n_cuts += len(others)
-            share = 1.0
-        if share == 1:
-            gap = _objective(w, slack, shares, C) - lower
-            new = sum(map(len, images)) > n_stored
+            upper = _objective(w, slack, shares, C)
+        n_cut = int(np.isfinite(slack).sum())
+        n_cuts += n_cut
+        is_bound = n_cut == len(images)
+        if is_bound and (best is None or upper < best.value):
+            best = Solution(w, slack, [], upper)
+        new = sum(map(len, images)) > n_stored
+        solution = solve_program(images, C, w)
+        gap = (upper - solution.value) / upper if upper > 0 else 0.0
+        # where all labelings are known, only rounding is left between the bounds
+        all_known = is_bound and not new and not halfway
+        closed = best is not None and (best.value - solution.value <= tol * best.value or all_known)
         n_iter = n_before + -(-n_cuts // len(images))
-        upper = lower + gap
-        if report:
-            report(n_iter, lower, upper, share)
-        # where all labelings are known, only rounding is left of the gap
-        closed = share == 1 and bool(not new or gap <= tol * upper)
-        if closed or (share == 1 and last):
+        if report and best is not None and (closed or is_bound):
+            report(n_iter, solution.value, best.value, 1.0)
+        elif report:
+            report(n_iter, solution.value, upper, n_cut / len(images))
+        if closed or (last and is_bound):
             break
-    # slacks in the order of the images
-    order = np.argsort(numbers)
-    multipliers = [solution.multipliers[k] for k in order]
+    assert best is not None
+    order = np.argsort(numbers)  # of the images as they were given
     found = replace(
-        solution,
-        slack=slack[order],
-        multipliers=multipliers,
-        value=_objective(w, slack, shares, C),
-        dual_gap=max(gap, 0.0),
+        best,
+        slack=best.slack[order],
+        multipliers=[solution.multipliers[k] for k in order],
+        dual_gap=max(best.value - solution.value, 0.0),
         n_iter=n_iter,
     )
     return found, closed
+
+
+def _extrapolate(slack: FloatArray, stored_slack: FloatArray, shares: FloatArray) -> FloatArray:
+    """Estimate missing slacks: they exceed those of what is stored as much as the others do in the mean."""
+    known = np.isfinite(slack)
+    if known.all() or not shares[known].any():
+        return np.where(known, slack, stored_slack)
+    excess = np.average((slack - stored_slack)[known], weights=shares[known])
+    return np.where(known, slack, stored_slack + excess)
+
+
+def _slacks(labelings: Sequence[Labelings], w: FloatArray) -> FloatArray:
+    """The slacks that stored labelings ask for."""
+    owners, differences, losses = _constraints(labelings, len(w))
+    violations = losses - differences @ w
+    worst = _worst_constraints(violations, owners)
+    slack = np.zeros(len(labelings))
+    slack[owners[worst]] = violations[worst]
+    return slack

@@ -329,10 +329,10 @@ def test_learning_stops_at_the_relative_gap(tol):
 
 def test_learning_goes_on_from_stored_labelings_at_changed_log_odds():
     log_odds, images, labelings = random_learner(2)
-    learn(log_odds, images, labelings)
+    w = learn(log_odds, images, labelings).w
     changed = [1.2 * l + 0.1 for l in log_odds]
-    anew = learn(*[changed, images], [Labelings(stored.truth) for stored in labelings])
-    again = learn(changed, images, labelings)
+    anew = learn(changed, images, [Labelings(stored.truth) for stored in labelings])
+    again = learn(changed, images, labelings, w=w)
     assert again.value == pytest.approx(anew.value, rel=1e-8)
     assert again.n_iter < anew.n_iter
 
@@ -378,7 +378,7 @@ def test_many_images_take_fewer_cuts(seed, C, monkeypatch):
     assert solution.dual_gap <= 1e-3 * solution.value
     # the bound that ends it is proved, by cuts of all images
     assert bounds[-1] == (solution.n_iter, pytest.approx(solution.value), 1.0)
-    assert {share for _, _, share in bounds} >= {1.0, 7 / 60}
+    assert {share for _, _, share in bounds} >= {1.0, 8 / 60}
     # slacks and multipliers are in the order of the images
     for n in (0, 17, 59):
         _, difference, loss = most_violated(
