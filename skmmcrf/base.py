@@ -191,12 +191,12 @@ class NetworkSegmenter(BaseSegmenter):
         """
         return as_given([expit(np.stack([-l, l], axis=-1)) for l, _ in self._run_network(X)], X)
 
-    def _run_network(self, X: ImagesLike) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        """Log-odds (H, W) and image (H, W, channels) scaled to [0, 1], one image after the other."""
+    def _run_network(self, X: ImagesLike) -> Iterator[tuple[NDArray[np.float32], np.ndarray]]:
+        """Log-odds (H, W) and image (H, W, channels), one image after the other."""
         check_is_fitted(self)
         return self._results(check_images(X, n_channels=self.n_channels_in_))
 
-    def _results(self, images: Sequence[np.ndarray]) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    def _results(self, images: Sequence[np.ndarray]) -> Iterator[tuple[NDArray[np.float32], np.ndarray]]:
         device = resolve_device(self.device)
         return run_network(self.network_, images, batch_size=self.batch_size, device=device)
 

@@ -25,6 +25,7 @@ from skmmcrf._typing import (
 )
 from skmmcrf.augmentation import Augmentation
 from skmmcrf.base import NetworkSegmenter
+from skmmcrf.energy import scale_image
 from skmmcrf.networks import build_network
 from skmmcrf.progress import epoch_progress
 from skmmcrf.training import (
@@ -317,7 +318,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         ndarray of float32 and shape (n, H, W, 1 + channels), or list of ndarray of shape (H, W, 1 + channels)
             Log-odds in channel 0, the image scaled to [0, 1] in the others.
         """
-        return as_given([np.dstack(pair) for pair in self._run_network(X)], X)
+        return as_given([np.dstack([l, scale_image(image)]) for l, image in self._run_network(X)], X)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -153,7 +153,7 @@ class MaxMarginCRF(BaseSegmenter):
     def learn(
         self,
         log_odds: Sequence[FloatArray],
-        images: Sequence[FloatArray],
+        images: Sequence[np.ndarray],
         labelings: Sequence[Labelings],
         start: WeightsLike = INITIAL_WEIGHTS,
     ) -> "MaxMarginCRF":
@@ -162,8 +162,8 @@ class MaxMarginCRF(BaseSegmenter):
         Parameters
         ----------
         log_odds : sequence of ndarray of float and shape (H, W)
-        images : sequence of ndarray of float and shape (H, W, channels)
-            Scaled to [0, 1].
+        images : sequence of ndarray of shape (H, W, channels)
+            See `skmmcrf.energy.squared_contrast`.
         labelings : list of Labelings
             With the truth of each image; added to.
         start : ndarray of shape (3,), default=(1, 1, 1)
@@ -221,14 +221,14 @@ class MaxMarginCRF(BaseSegmenter):
         problems = ((_log_odds_of(z), _image_of(z)) for z in stacked)
         return as_given([self._as_labels(labels) for labels in self.segment(problems)], Z)
 
-    def segment(self, problems: Iterable[tuple[FloatArray, FloatArray]]) -> Iterator[BoolArray]:
+    def segment(self, problems: Iterable[tuple[FloatArray, np.ndarray]]) -> Iterator[BoolArray]:
         """Find the labelings of least energy of checked arrays, one after the other.
 
         Parameters
         ----------
         problems : iterable of tuple
-            Of each image the log-odds, float of shape (H, W), and the pixels scaled to [0, 1], float of shape
-            (H, W, channels).
+            Of each image the log-odds, float of shape (H, W), and the pixels, of shape (H, W, channels), see
+            `skmmcrf.energy.squared_contrast`.
 
         Yields
         ------

@@ -13,11 +13,11 @@ from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
 from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, IntArray, LabelledImages, LabelsLike
-from skmmcrf.energy import joint_feature, pairwise_features
+from skmmcrf.energy import joint_feature, pairwise_features, scale_image
 from skmmcrf.metrics import jaccard_indices
 from skmmcrf.segmenter import DeepStructuredSegmenter
 from skmmcrf.truth import UNLABELLED
-from skmmcrf.validation import check_images, check_labelled_images, check_labels, scale_image
+from skmmcrf.validation import check_images, check_labelled_images, check_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -73,13 +73,38 @@ def _shifted(pixels: NDArray[Any], offset: tuple[int, ...]) -> tuple[NDArray[Any
     return pixels[first], pixels[second]
 
 
-def squared_contrast(image: FloatArray, connectivity: int = 8) -> NDArray[np.float64]:
+def scale_image(image: np.ndarray) -> NDArray[np.float32]:
+    """Scale an image to [0, 1] by its dtype.
+
+    Parameters
+    ----------
+    image : ndarray of bool, uint8, uint16 or float
+        The pixels; floats are taken as they are.
+
+    Returns
+    -------
+    ndarray of float32
+        The image, same shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> scale_image(np.array([0, 51, 255], dtype=np.uint8))
+    array([0. , 0.2, 1. ], dtype=float32)
+    """
+    scaled = image.astype(np.float32)
+    if image.dtype.kind == "u":
+        scaled /= np.iinfo(image.dtype).max
+    return scaled
+
+
+def squared_contrast(image: np.ndarray, connectivity: int = 8) -> NDArray[np.float64]:
     """Squared difference of both pixels of each edge, summed over channels: |x_i - x_j|^2.
 
     Parameters
     ----------
     image : ndarray of float and shape (H, W, channels)
-        Pixels scaled to [0, 1].
+        Pixels scaled to [0, 1], or of another dtype, to be scaled by `scale_image`.
     connectivity : int, default=8
 
     Returns
@@ -94,7 +119,8 @@ def squared_contrast(image: FloatArray, connectivity: int = 8) -> NDArray[np.flo
     array([0.25])
     """
     # a channel at a time, in one piece of memory; slices are faster than going by the numbers of the pixels
-    channels = np.ascontiguousarray(np.moveaxis(image, -1, 0), dtype=float)
+    pixels = image if image.dtype.kind == "f" else scale_image(image)
+    channels = np.ascontiguousarray(np.moveaxis(pixels, -1, 0), dtype=float)
     contrasts = []
     for offset in _offsets(image.ndim - 1, connectivity):
         contrast: Any = 0.0
@@ -106,13 +132,13 @@ def squared_contrast(image: FloatArray, connectivity: int = 8) -> NDArray[np.flo
 
 
 def estimate_sigma(
-    images: Sequence[FloatArray], connectivity: int = 8, weights: Sequence[float] | FloatArray | None = None
+    images: Sequence[np.ndarray], connectivity: int = 8, weights: Sequence[float] | FloatArray | None = None
 ) -> float:
     """Root mean square of |x_i - x_j| over the neighbouring pixels of all images.
 
     Parameters
     ----------
-    images : sequence of ndarray of float and shape (H, W, channels)
+    images : sequence of ndarray of shape (H, W, channels)
     connectivity : int, default=8
     weights : sequence of float, optional
         What the pairs of each image count.
@@ -136,13 +162,13 @@ def estimate_sigma(
     return float(np.sqrt(total / count)) if total > 0 else 1.0
 
 
-def pairwise_features(image: FloatArray, *, connectivity: int, sigma: float) -> tuple[IntArray, FloatArray]:
+def pairwise_features(image: np.ndarray, *, connectivity: int, sigma: float) -> tuple[IntArray, FloatArray]:
     """Edges of an image and what the pairwise weights w2 and w3 multiply on them, (4).
 
     Parameters
     ----------
-    image : ndarray of float and shape (H, W, channels)
-        Pixels scaled to [0, 1].
+    image : ndarray and shape (H, W, channels)
+        See `squared_contrast`.
     connectivity : int
     sigma : float
         Deviation of the contrast term, in units of the pixels.

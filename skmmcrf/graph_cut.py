@@ -139,7 +139,7 @@ def complete_labeling(
 
 def segment(
     w: FloatArray,
-    problems: Iterable[tuple[FloatArray, FloatArray]],
+    problems: Iterable[tuple[FloatArray, np.ndarray]],
     *,
     connectivity: int,
     sigma: float,
@@ -152,8 +152,8 @@ def segment(
     w : ndarray of shape (3,)
         Weights; w2 and w3 must not be negative.
     problems : iterable of tuple
-        Of each image the log-odds, float of shape (H, W), and the pixels scaled to [0, 1], float of shape
-        (H, W, channels). Taken as they are needed, so they need not be in memory at once.
+        Of each image the log-odds, float of shape (H, W), and the pixels, of shape (H, W, channels), see
+        `skmmcrf.energy.squared_contrast`. Taken as they are needed, so they need not be in memory at once.
     connectivity : int
     sigma : float
     n_jobs : int, optional
@@ -176,7 +176,7 @@ def segment(
     )
 
 
-def _segment_one(w: FloatArray, log_odds: FloatArray, image: FloatArray, connectivity: int, sigma: float) -> BoolArray:
+def _segment_one(w: FloatArray, log_odds: FloatArray, image: np.ndarray, connectivity: int, sigma: float) -> BoolArray:
     return minimum_energy_labeling(w, log_odds, *pairwise_features(image, connectivity=connectivity, sigma=sigma))
 
 

@@ -12,14 +12,13 @@ from torch import nn
 from skmmcrf._typing import LabelledImages
 from skmmcrf.graph_cut import segment
 from skmmcrf.loss import MaxMarginLoss
-from skmmcrf.max_margin import Labelings, learn_weights, solve_program
+from skmmcrf.max_margin import Labelings, solve_program
 from skmmcrf.metrics import mean_of_defined
 from skmmcrf.progress import epoch_progress
 from skmmcrf.sequences import Mapped
 from skmmcrf.training import (
     ImageDataset,
     SegmentationNet,
-    compute_log_odds,
     history_rows,
     indices_of_truths,
     learning_rate_schedule,
@@ -27,7 +26,9 @@ from skmmcrf.training import (
     segmentation_net,
 )
 from skmmcrf.truth import Truth
-from skmmcrf.validation import scale_image
+
+#: How many of the training images the Jaccard index is measured of, which takes a cut and a run of the network each.
+N_WATCHED = 10
 
 
 class JointNet(SegmentationNet):
@@ -38,70 +39,49 @@ class JointNet(SegmentationNet):
     ) -> torch.Tensor:
         """Give gamma of the batch, by Algorithm 1 on its images."""
         images = [image.permute(1, 2, 0).cpu().numpy() for image in X]
-        labelings = [Labelings(target) if isinstance(target, Truth) else target for target in y_true]
-        return self.criterion_.of_labelings(y_pred, labelings, images)
+        #: Labelings of the last batch, at its log-odds.
+        self.labelings_ = [Labelings(target) if isinstance(target, Truth) else target for target in y_true]
+        return self.criterion_.of_labelings(y_pred, self.labelings_, images)
 
 
 class WeightUpdate(Callback):
-    """At the end of an epoch: solve (8) for all images under the present network.
+    """At the end of an epoch: solve (8) over the labelings of all its batches, at the log-odds that they had there.
 
-    Records gamma, and the mean Jaccard index of the training and validation images under the new weights.
+    Records gamma, and the mean Jaccard index of some training images and of the validation images under the new
+    weights.
 
     Parameters
     ----------
-    images : sequence of ndarray of shape (H, W, channels)
-    labelings : list of Labelings
-        Repriced, and where they were not trained with, added to.
-    trained : bool
-        Whether the batches add to the labelings, so that (8) is solved over what is stored. If not, because they hold
-        changed images, Algorithm 1 brings the labelings up to date.
+    watched : tuple
+        Training images (H, W, channels) and list of Truth, to measure.
     validation_data : None or tuple
-        Images (H, W, channels) and list of Truth.
+        The same of validation images.
     """
 
-    def __init__(
-        self,
-        images: Sequence[np.ndarray],
-        labelings: Sequence[Labelings],
-        trained: bool,
-        validation_data: LabelledImages | None,
-    ) -> None:
-        self.images = images
-        self.labelings = labelings
-        self.trained = trained
+    def __init__(self, watched: LabelledImages, validation_data: LabelledImages | None) -> None:
+        self.watched = watched
         self.validation_data = validation_data
+
+    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Begin anew."""
+        self.labelings_: list[Labelings] = []
+
+    def on_batch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Collect the labelings of the batch."""
+        self.labelings_ += net.labelings_
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Update the weights and record the measures."""
-        criterion = net.criterion_
-        scaled = Mapped(scale_image, self.images)
-        log_odds = compute_log_odds(net.module.network, self.images, batch_size=net.batch_size, device=net.device)
-        if self.trained:
-            for stored, l in zip(self.labelings, log_odds):
-                stored.reprice(l)
-            solution = solve_program(self.labelings, criterion.C, criterion.coef_)
-        else:
-            solution = learn_weights(
-                log_odds,
-                scaled,
-                self.labelings,
-                criterion.C,
-                tol=criterion.tol,
-                max_iter=criterion.max_iter,
-                w=criterion.coef_,
-                **criterion.parameters_of_cuts,
-            )
-        criterion.coef_ = solution.w
+        solution = solve_program(self.labelings_, net.criterion_.C, net.criterion_.coef_)
+        net.criterion_.coef_ = solution.w
         net.history.record("gamma", solution.value)
-        truths = [stored.known for stored in self.labelings]
-        net.history.record("jaccard", self._jaccard(net, truths, zip(log_odds, scaled)))
+        net.history.record("jaccard", self._jaccard(net, *self.watched))
         if self.validation_data is not None:
-            images, truths = self.validation_data
-            results = run_network(net.module.network, images, batch_size=net.batch_size, device=net.device)
-            net.history.record("valid_jaccard", self._jaccard(net, truths, results))
+            net.history.record("valid_jaccard", self._jaccard(net, *self.validation_data))
 
-    def _jaccard(self, net: NeuralNet, truths: Sequence[Truth], problems: Any) -> float:
-        labelings = segment(net.criterion_.coef_, problems, **net.criterion_.parameters_of_cuts)
+    def _jaccard(self, net: NeuralNet, images: Sequence[np.ndarray], truths: Sequence[Truth]) -> float:
+        results = run_network(net.module.network, images, batch_size=net.batch_size, device=net.device)
+        labelings = segment(net.criterion_.coef_, results, **net.criterion_.parameters_of_cuts)
         return mean_of_defined(indices_of_truths(truths, labelings))
 
 
@@ -126,8 +106,8 @@ def train_jointly(
     """Train a network on the max-margin objective by Algorithm 2, in batches.
 
     For each batch Algorithm 1 solves (8) over its images, starting from what is stored for them, and the network takes
-    a step of Adam down the gradient of gamma; after each epoch (8) is solved for all images. Batch-norm statistics are
-    kept.
+    a step of Adam down the gradient of gamma; after each epoch (8) is solved over the labelings of all batches.
+    Batch-norm statistics are kept.
 
     Parameters
     ----------
@@ -146,7 +126,7 @@ def train_jointly(
     seed : int
         Of the order of images.
     training_set : AugmentedDataset, optional
-        Changed images and their truths to train on instead; weights and measures remain those of `images`.
+        Changed images and their truths to train on instead; the Jaccard index remains that of `images`.
     schedule : str, default="linear"
         See `skmmcrf.training.learning_rate_schedule`.
     validation_data : tuple, optional
@@ -160,11 +140,13 @@ def train_jointly(
     Returns
     -------
     history : list of dict
-        See `skmmcrf.training.history_rows`; gamma is that of (8) over the stored labelings.
+        See `skmmcrf.training.history_rows`; gamma is that of (8) over the labelings of all batches, at the log-odds
+        that they had there. The Jaccard index is that of the first `N_WATCHED` images.
     optimizer_state : dict
         Adam's moments at the end, as tensors.
     """
     with epoch_progress("joint training", verbose) as progress:
+        watched = Mapped(images.__getitem__, range(min(len(images), N_WATCHED))), [stored.known for stored in labelings]
         steps = learning_rate_schedule(schedule, learning_rate, n_epochs * -(-len(images) // batch_size))
         net = segmentation_net(
             JointNet,
@@ -178,7 +160,7 @@ def train_jointly(
             max_epochs=n_epochs,
             batch_size=batch_size,
             callbacks=([("schedule", steps)] if steps else [])
-            + [("weights", WeightUpdate(images, labelings, training_set is None, validation_data))]
+            + [("weights", WeightUpdate(watched, validation_data))]
             + [("seconds", EpochTimer())]
             + progress
             + list(callbacks),

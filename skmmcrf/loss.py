@@ -124,7 +124,7 @@ class MaxMarginLoss(nn.Module):
         return self.of_labelings(log_odds, [Labelings(truth) for truth in truths], arrays)
 
     def of_labelings(
-        self, log_odds: TensorsLike, labelings: Sequence[Labelings], images: Sequence[FloatArray]
+        self, log_odds: TensorsLike, labelings: Sequence[Labelings], images: Sequence[np.ndarray]
     ) -> torch.Tensor:
         """Compute gamma of a batch whose stored labelings are kept from call to call.
 
@@ -133,8 +133,8 @@ class MaxMarginLoss(nn.Module):
         log_odds : list of Tensor of float and shape (H, W)
         labelings : list of Labelings
             With the truth of each image; added to.
-        images : list of ndarray of float and shape (H, W, channels)
-            Scaled to [0, 1].
+        images : list of ndarray of shape (H, W, channels)
+            See `skmmcrf.energy.squared_contrast`.
 
         Returns
         -------

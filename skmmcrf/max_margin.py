@@ -391,7 +391,7 @@ def _solve_active(
 def most_violated(
     w: FloatArray,
     log_odds: FloatArray,
-    image: FloatArray,
+    image: np.ndarray,
     truth: Truth,
     *,
     connectivity: int,
@@ -403,8 +403,8 @@ def most_violated(
     ----------
     w : ndarray of shape (3,)
     log_odds : ndarray of float and shape (H, W)
-    image : ndarray of float and shape (H, W, channels)
-        Scaled to [0, 1].
+    image : ndarray of shape (H, W, channels)
+        See `skmmcrf.energy.squared_contrast`.
     truth : Truth
     connectivity : int
     sigma : float
@@ -433,7 +433,7 @@ def most_violated(
 
 
 def completion(
-    w: FloatArray, log_odds: FloatArray, image: FloatArray, truth: Truth, *, connectivity: int, sigma: float
+    w: FloatArray, log_odds: FloatArray, image: np.ndarray, truth: Truth, *, connectivity: int, sigma: float
 ) -> tuple[BoolArray, FloatArray]:
     """Find the labels of unlabelled pixels under which the truth has the least energy.
 
@@ -465,7 +465,7 @@ def completion(
 
 def learn_weights(
     log_odds: Sequence[FloatArray],
-    images: Sequence[FloatArray],
+    images: Sequence[np.ndarray],
     labelings: Sequence[Labelings],
     C: float,
     *,
@@ -489,8 +489,8 @@ def learn_weights(
     Parameters
     ----------
     log_odds : list of ndarray of float and shape (H, W)
-    images : list of ndarray of float and shape (H, W, channels)
-        Scaled to [0, 1].
+    images : list of ndarray of shape (H, W, channels)
+        See `skmmcrf.energy.squared_contrast`.
     labelings : list of Labelings
         What is stored is used at the present log-odds, and added to.
     C : float

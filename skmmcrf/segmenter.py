@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
@@ -33,14 +34,13 @@ from skmmcrf.augmentation import Augmentation
 from skmmcrf.base import NetworkSegmenter
 from skmmcrf.cnn import CNNSegmenter
 from skmmcrf.crf import MaxMarginCRF
-from skmmcrf.joint import train_jointly
+from skmmcrf.joint import N_WATCHED, train_jointly
 from skmmcrf.loss import GRADIENTS, MaxMarginLoss
 from skmmcrf.max_margin import INITIAL_WEIGHTS, Labelings
 from skmmcrf.metrics import mean_of_defined
-from skmmcrf.sequences import Mapped
 from skmmcrf.training import SCHEDULES, indices_of_truths, resolve_device, seeded
 from skmmcrf.truth import Truth
-from skmmcrf.validation import CRF_CONSTRAINTS, as_given, scale_image
+from skmmcrf.validation import CRF_CONSTRAINTS, as_given
 
 
 class DeepStructuredSegmenter(NetworkSegmenter):
@@ -90,7 +90,8 @@ class DeepStructuredSegmenter(NetworkSegmenter):
     batch_size : int, default=10
         Images in a step.
     tol : float, default=1e-3
-        Relative gap between the bounds of (8) at which Algorithm 1 stops.
+        Relative gap between the bounds of (8) at which Algorithm 1 stops. In joint training it stops at ten times that,
+        as a batch is but a sample of the images.
     max_iter : int, default=100
         Passes of Algorithm 1 at most.
     gradient : {"envelope", "kkt"}, default="envelope"
@@ -158,7 +159,8 @@ class DeepStructuredSegmenter(NetworkSegmenter):
     history_ : list of dict
         Of each epoch: stage ("cnn" or "joint"), epoch, jaccard of the training images, valid_jaccard if there are
         validation images, seconds, and loss (a batch's mean). Joint epochs have gamma too, and begin at epoch 0, the
-        piecewise model. Their gamma is (8) over the labelings stored until then; that of epoch 0 is over all.
+        piecewise model. Their gamma is that of (8) over the labelings and log-odds of the epoch's batches, in epoch 0
+        over all; their jaccard is that of the first ten training images.
 
     References
     ----------
@@ -345,15 +347,15 @@ class DeepStructuredSegmenter(NetworkSegmenter):
     ) -> None:
         """Learn the weights on the network as it is, and for joint training go on with both."""
         began = time.perf_counter()
-        scaled = Mapped(scale_image, images)
         labelings = [Labelings(truth) for truth in truths]
         parameters = self.get_params(deep=False)
         crf = MaxMarginCRF(**{name: parameters[name] for name in _parameters_of(MaxMarginCRF)})
         log_odds = self._log_odds(images)
-        crf.learn(log_odds, scaled, labelings, start)
+        crf.learn(log_odds, images, labelings, start)
         if self.training == "joint":
             piecewise: dict[str, Any] = {"stage": "joint", "epoch": 0, "gamma": crf.objective_}
-            piecewise["jaccard"] = _jaccard(truths, crf.segment(zip(log_odds, scaled)))
+            watched = islice(zip(log_odds, images), N_WATCHED)
+            piecewise["jaccard"] = _jaccard(truths, crf.segment(watched))
             if validation_data is not None:
                 piecewise["valid_jaccard"] = _jaccard(
                     validation_data[1], crf.segment(self._results(validation_data[0]))
@@ -365,7 +367,7 @@ class DeepStructuredSegmenter(NetworkSegmenter):
             if self.n_epochs:
                 history = self._train_jointly(images, labelings, crf, validation_data, piecewise.get("valid_jaccard"))
                 self.history_ = self.history_ + [row | {"epoch": row["epoch"] + (last or 0)} for row in history]
-                crf.learn(self._log_odds(images), scaled, labelings)
+                crf.learn(self._log_odds(images), images, labelings, crf.coef_)
         self.crf_ = crf
         self.coef_ = crf.coef_
         self.objective_ = crf.objective_
@@ -385,7 +387,7 @@ class DeepStructuredSegmenter(NetworkSegmenter):
             self.C,
             connectivity=self.connectivity,
             sigma=crf.sigma_,
-            tol=self.tol,
+            tol=10 * self.tol,
             max_iter=self.max_iter,
             n_jobs=self.n_jobs,
             gradient=self.gradient,
@@ -410,6 +412,7 @@ class DeepStructuredSegmenter(NetworkSegmenter):
                 optimizer_state=self.optimizer_state_,
                 verbose=self.verbose,
             )
+        crf.coef_ = loss.coef_
         self.network_.eval().cpu()
         self.optimizer_state_ = _as_arrays(optimizer_state) if self.warm_start else None
         return history

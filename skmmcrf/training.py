@@ -20,14 +20,14 @@ from skmmcrf.metrics import jaccard_indices, mean_of_defined
 from skmmcrf.networks import AnySize
 from skmmcrf.sequences import ArraysOnDisk
 from skmmcrf.truth import UNLABELLED, Truth
-from skmmcrf.validation import is_lazy, scale_image
+from skmmcrf.validation import is_lazy
 
 #: Schedules of the learning rate, see `learning_rate_schedule`.
 SCHEDULES = ("one_cycle", "linear", "cosine", "constant")
 
 
 class ImageDataset(Dataset):
-    """Images, scaled and turned into tensors one at a time, with what is known of each.
+    """Images, turned into tensors one at a time, with what is known of each.
 
     Parameters
     ----------
@@ -44,8 +44,26 @@ class ImageDataset(Dataset):
         return len(self.images)
 
     def __getitem__(self, n: int) -> tuple[torch.Tensor, Any]:
-        image = torch.from_numpy(scale_image(self.images[n])).permute(2, 0, 1).contiguous()
+        channels = np.moveaxis(self.images[n], -1, 0)
+        # torch can't take every layout, order of bytes and float
+        dtype = np.float32 if channels.dtype.kind == "f" else channels.dtype.newbyteorder("=")
+        image = torch.from_numpy(channels.astype(dtype, order="C"))
         return image, None if self.targets is None else self.targets[n]
+
+
+def scaled(image: torch.Tensor) -> torch.Tensor:
+    """Scale an image to [0, 1] by its dtype, as `skmmcrf.energy.scale_image` does.
+
+    Parameters
+    ----------
+    image : Tensor of bool, uint8, uint16 or float
+
+    Returns
+    -------
+    Tensor of float32
+    """
+    floats = image.float()
+    return floats / torch.iinfo(image.dtype).max if image.dtype in (torch.uint8, torch.uint16) else floats
 
 
 class AugmentedDataset(ImageDataset):
@@ -74,7 +92,7 @@ class AugmentedDataset(ImageDataset):
         """
         image, truth = super().__getitem__(n)
         mask = torch.from_numpy(truth.labels)
-        changed = self.augmentation(tv_tensors.Image(image), tv_tensors.Mask(mask))
+        changed = self.augmentation(tv_tensors.Image(scaled(image)), tv_tensors.Mask(mask))
         if not (isinstance(changed, (tuple, list)) and len(changed) == 2):
             raise ValueError(f"augmentation: it must give an image and a mask, not {type(changed).__name__}")
         new_image, new_mask = (part.as_subclass(torch.Tensor).contiguous() for part in changed)
@@ -100,7 +118,7 @@ class SegmentationNet(NeuralNet):
 
     def infer(self, x: Sequence[torch.Tensor], **fit_params: Any) -> list[torch.Tensor]:
         """Give the log-odds of a list of images."""
-        return self.module_([image.to(self.device) for image in x])
+        return self.module_([scaled(image.to(self.device)) for image in x])
 
     def get_loss(
         self, y_pred: Sequence[torch.Tensor], y_true: Sequence[Any], X: Any = None, training: bool = False
@@ -320,7 +338,7 @@ def history_rows(net: SegmentationNet, stage: str) -> list[dict[str, Any]]:
 
 def run_network(
     network: nn.Module, images: Sequence[np.ndarray], *, batch_size: int, device: str
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+) -> Iterator[tuple[NDArray[np.float32], np.ndarray]]:
     """Run a network over images, a batch at a time.
 
     Parameters
@@ -333,14 +351,14 @@ def run_network(
     Yields
     ------
     log_odds : ndarray of float32 and shape (H, W)
-    image : ndarray of float32 and shape (H, W, channels)
-        Scaled to [0, 1].
+    image : ndarray of shape (H, W, channels)
+        Its pixels; floats as float32.
     """
     module = AnySize(network).to(device).eval()
     for batch, _ in DataLoader(ImageDataset(images), batch_size=batch_size, collate_fn=_as_lists):
         # within the loop, because the next batch may be asked for from another thread
         with torch.inference_mode():
-            log_odds = [l.cpu().float().numpy() for l in module([image.to(device) for image in batch])]
+            log_odds = [l.cpu().float().numpy() for l in module([scaled(image.to(device)) for image in batch])]
         yield from zip(log_odds, (image.permute(1, 2, 0).numpy() for image in batch))
 
 

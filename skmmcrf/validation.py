@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 
@@ -39,31 +39,6 @@ LABEL_CONSTRAINTS = {
 }
 
 _IMAGE_DTYPES = "bool, uint8, uint16, float16, float32 or float64"
-
-
-def scale_image(image: np.ndarray) -> NDArray[np.float32]:
-    """Scale an image to [0, 1] by its dtype.
-
-    Parameters
-    ----------
-    image : ndarray of bool, uint8, uint16 or float
-        The pixels; floats are taken as they are.
-
-    Returns
-    -------
-    ndarray of float32
-        The image, same shape.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> scale_image(np.array([0, 51, 255], dtype=np.uint8))
-    array([0. , 0.2, 1. ], dtype=float32)
-    """
-    scaled = image.astype(np.float32)
-    if image.dtype.kind == "u":
-        scaled /= np.iinfo(image.dtype).max
-    return scaled
 
 
 def check_images(X: ImagesLike, *, n_channels: int | None = None, name: str = "X") -> Sequence[np.ndarray]:

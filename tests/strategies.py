@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from hypothesis import strategies as st
 
+from skmmcrf.energy import scale_image
 from skmmcrf.max_margin import Labelings, learn_weights
 from skmmcrf.truth import Truth
-from skmmcrf.validation import scale_image
 
 
 @dataclass

@@ -9,8 +9,8 @@ from torchvision.transforms import v2
 from skmmcrf import CNNSegmenter
 from skmmcrf.cnn import PixelwiseLogLikelihood
 from skmmcrf.datasets import make_phantoms
+from skmmcrf.energy import scale_image
 from skmmcrf.truth import Truth
-from skmmcrf.validation import scale_image
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from skmmcrf.energy import (
     joint_feature,
     joint_feature_difference,
     pairwise_features,
+    scale_image,
     squared_contrast,
 )
 
@@ -35,6 +36,27 @@ def test_grid_edges_of_26_neighbours_in_three_dimensions():
 def test_grid_edges_refuses_other_neighbourhoods(connectivity):
     with pytest.raises(ValueError, match="connectivity must be 4 or 8"):
         grid_edges((3, 3), connectivity)
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (np.array([0, 255], dtype=np.uint8), [0, 1]),
+        (np.array([0, 65535], dtype=np.uint16), [0, 1]),
+        (np.array([False, True]), [0, 1]),
+        (np.array([-3.0, 250.0]), [-3, 250]),
+        (np.array([0.5], dtype=np.float16), [0.5]),
+    ],
+)
+def test_images_are_scaled_by_their_dtype_and_floats_kept(image, expected):
+    scaled = scale_image(image)
+    assert scaled.dtype == np.float32
+    np.testing.assert_array_equal(scaled, expected)
+
+
+def test_contrast_is_that_of_the_scaled_image():
+    image = np.random.default_rng(0).integers(256, size=(5, 6, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(squared_contrast(image), squared_contrast(scale_image(image)))
 
 
 def test_contrast_sums_over_channels():

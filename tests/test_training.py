@@ -5,6 +5,7 @@ from skorch.callbacks import EpochTimer
 from torch import nn
 
 from skmmcrf.cnn import PixelwiseLogLikelihood
+from skmmcrf.energy import scale_image
 from skmmcrf.networks import UNet
 from skmmcrf.training import (
     ImageDataset,
@@ -13,6 +14,7 @@ from skmmcrf.training import (
     compute_log_odds,
     history_rows,
     resolve_device,
+    run_network,
     seeded,
     segmentation_net,
 )
@@ -106,3 +108,19 @@ def test_frozen_batch_norm_keeps_its_statistics(unequal):
     net.fit(ImageDataset(*unequal))
     assert torch.equal(network[1].running_mean, torch.zeros(3))
     assert network[0].training
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.uint16, ">u2", np.float16, np.float32, float, np.longdouble])
+@pytest.mark.parametrize("writeable", [True, False])
+def test_a_network_sees_scaled_images_of_every_dtype_and_layout(dtype, writeable, recwarn):
+    image = np.random.default_rng(0).uniform(0, 2, (4, 5, 3)).astype(dtype)[::-1]
+    image.flags.writeable = writeable
+
+    class FirstChannel(torch.nn.Module):
+        def forward(self, x):
+            return x[:, :1]
+
+    ((log_odds, pixels),) = run_network(FirstChannel(), [image], batch_size=1, device="cpu")
+    np.testing.assert_array_equal(log_odds, scale_image(image)[..., 0])
+    np.testing.assert_array_equal(pixels, image.astype(pixels.dtype))
+    assert not recwarn

@@ -15,24 +15,7 @@ from skmmcrf.validation import (
     check_validation_data,
     is_lazy,
     resolve_ignore_label,
-    scale_image,
 )
-
-
-@pytest.mark.parametrize(
-    ("image", "expected"),
-    [
-        (np.array([0, 255], dtype=np.uint8), [0, 1]),
-        (np.array([0, 65535], dtype=np.uint16), [0, 1]),
-        (np.array([False, True]), [0, 1]),
-        (np.array([-3.0, 250.0]), [-3, 250]),
-        (np.array([0.5], dtype=np.float16), [0.5]),
-    ],
-)
-def test_images_are_scaled_by_their_dtype_and_floats_kept(image, expected):
-    scaled = scale_image(image)
-    assert scaled.dtype == np.float32
-    np.testing.assert_array_equal(scaled, expected)
 
 
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.uint16, np.float32, float])

@@ -25,7 +25,7 @@ N_JOBS = 2
 
 @dataclass
 class Problem:
-    """(8) for given log-odds (H, W), images (H, W, channels) scaled to [0, 1], and truths, bool (H, W)."""
+    """(8) for given log-odds (H, W), images (H, W, channels), and truths, bool (H, W)."""
 
     log_odds: list[np.ndarray]
     images: list[np.ndarray]
@@ -102,11 +102,8 @@ class Setting:
 
 
 def problem_of(model, X, y):
-    return Problem(list(model.decision_function(X)), [scale(image) for image in X], [labels == 1 for labels in y])
-
-
-def scale(image):
-    return (image / np.float32(255)).reshape(*image.shape[:2], -1)
+    images = [np.atleast_3d(image) for image in X]
+    return Problem(list(model.decision_function(X)), images, [labels == 1 for labels in y])
 
 
 def add_data_options(parser):

@@ -40,6 +40,7 @@ from skorch.callbacks import Callback
 from skmmcrf import DeepStructuredSegmenter
 from skmmcrf.datasets import make_phantoms
 from skmmcrf.derivative import envelope_gradient
+from skmmcrf.energy import scale_image
 from skmmcrf.loss import MaxMarginLoss
 from skmmcrf.max_margin import optimality_residuals, solve_program
 from skmmcrf.networks import AnySize
@@ -139,7 +140,7 @@ def measure_gradient(setting):
     X, y = (part[:10] for part in setting.train)
     problem = problem_of(setting.model, X, y)
     network = AnySize(setting.model.network_, freeze_batch_norm=True).train()
-    images = [torch.from_numpy(image).permute(2, 0, 1).contiguous() for image in problem.images]
+    images = [torch.from_numpy(scale_image(image)).permute(2, 0, 1).contiguous() for image in problem.images]
     loss = MaxMarginLoss(C, sigma=problem.sigma, tol=TOL, n_jobs=N_JOBS)
     labelings = problem.labelings()
     solution = problem.learn(N_JOBS, labelings)
