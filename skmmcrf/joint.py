@@ -29,6 +29,8 @@ from skmmcrf.truth import Truth
 
 #: How many of the training images the Jaccard index is measured of, which takes a cut and a run of the network each.
 N_WATCHED = 10
+#: How many labelings of an image are kept from epoch to epoch.
+N_STORED = 20
 
 
 class JointNet(SegmentationNet):
@@ -41,7 +43,10 @@ class JointNet(SegmentationNet):
         images = [image.permute(1, 2, 0).cpu().numpy() for image in X]
         #: Labelings of the last batch, at its log-odds.
         self.labelings_ = [Labelings(target) if isinstance(target, Truth) else target for target in y_true]
-        return self.criterion_.of_labelings(y_pred, self.labelings_, images)
+        gamma = self.criterion_.of_labelings(y_pred, self.labelings_, images)
+        for stored in self.labelings_:
+            stored.keep_most_violated(self.criterion_.coef_, N_STORED)
+        return gamma
 
 
 class WeightUpdate(Callback):

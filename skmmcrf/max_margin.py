@@ -108,6 +108,17 @@ class Labelings:
         for difference, value in zip(self.differences, unary):
             difference[0] = value
 
+    def keep_most_violated(self, w: FloatArray, n: int) -> None:
+        """Forget all labelings but those n whose constraints ask for the largest slack under w, (n_weights,)."""
+        if len(self) <= n:
+            return
+        violations = np.array(self.losses) - np.array(self.differences) @ w
+        kept = np.sort(np.argsort(-violations, kind="stable")[:n])
+        packed = list(self._packed)
+        self._packed = dict.fromkeys(packed[k] for k in kept)
+        self.differences = [self.differences[k] for k in kept]
+        self.losses = [self.losses[k] for k in kept]
+
     def complete(self, labels: BoolArray, shift: FloatArray) -> None:
         """Label the unlabelled pixels of y_n; `shift` is psi(y_n) before less psi(y_n) after."""
         self.known.complete(labels)
@@ -190,15 +201,18 @@ def solve_program(labelings: Sequence[Labelings], C: float, w: WeightsLike = INI
     add_plane(np.empty(0, dtype=int))  # no slack is negative
     for start in (np.zeros(len(w)), np.asarray(w, dtype=float)):
         add_plane(_worst_constraints(losses - differences @ start, owners))
+    exact = False
     while True:
-        w, bound, plane_multipliers = _solve_mean_slack_program(np.array(slopes), np.array(heights), C)
+        w, bound, plane_multipliers = _solve_mean_slack_program(np.array(slopes), np.array(heights), C, exact)
         margins = differences @ w
         worst = _worst_constraints(losses - margins, owners)
         violations = losses[worst] - margins[worst]
         share = shares[owners[worst]]
         rounding = 1e-13 * share @ (losses[worst] + np.abs(margins[worst]))
         if share @ violations - bound <= rounding or not add_plane(worst):
-            break
+            if exact:
+                break
+            exact = True
 
     slack, multipliers = np.zeros(len(labelings)), np.zeros(len(owners))
     slack[owners[worst]] = violations
@@ -305,9 +319,12 @@ def _worst_constraints(violations: FloatArray, owners: IntArray) -> IntArray:
 
 
 def _solve_mean_slack_program(
-    slopes: FloatArray, heights: FloatArray, C: float
+    slopes: FloatArray, heights: FloatArray, C: float, exact: bool
 ) -> tuple[FloatArray, float, FloatArray]:
-    """Solve min 1/2 |w|^2 + C xi, xi >= heights - slopes @ w, w_2, w_3, ... >= 0; return w, xi and the multipliers."""
+    """Solve min 1/2 |w|^2 + C xi, xi >= heights - slopes @ w, w_2, w_3, ... >= 0; return w, xi and the multipliers.
+
+    Unless it is to be exact, last digits may be wrong.
+    """
     if not heights.any():
         return np.zeros(slopes.shape[1]), 0.0, np.zeros(len(heights))
     # slopes below this bound move no margin by a digit
@@ -321,6 +338,9 @@ def _solve_mean_slack_program(
         return float(0.5 * w @ w + C * mean_slack(w))
 
     w, multipliers, held = _take_proximal_steps(slopes, heights, C)
+    if not exact:
+        w = np.append(w[0], np.maximum(w[1:], 0))
+        return w, scale * mean_slack(w), multipliers / scale
     # this w loses what is tiny beside xi, and the multipliers' w cancels where C is large; solving anew for the
     # constraints found to be active loses nothing, if the right ones were found
     active = np.flatnonzero(multipliers > _ROUNDING * C)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import RandomHorizontalFlip
 
-from skmmcrf import MaxMarginLoss
+from skmmcrf import MaxMarginLoss, joint
 from skmmcrf.energy import scale_image
 from skmmcrf.joint import WeightUpdate, train_jointly
 from skmmcrf.max_margin import Labelings, learn_weights, solve_program
@@ -103,3 +103,9 @@ def test_batch_norm_statistics_are_kept(problem):
     )
     train(network, images, labelings, loss, n_epochs=1)
     assert torch.equal(network[1].running_var, torch.ones(2))
+
+
+def test_a_number_of_labelings_is_kept_from_epoch_to_epoch(problem, monkeypatch):
+    monkeypatch.setattr(joint, "N_STORED", 3)
+    train(*problem, n_epochs=3)
+    assert max(map(len, problem[2])) == 3

@@ -485,3 +485,21 @@ def test_a_constraint_added_to_any_problem_never_lowers_gamma(problem, seed):
             stored.add(labels, difference, float(np.count_nonzero(labels != stored.truth)))
         values.append(solve_program(labelings, problem.C).value)
     assert (np.diff(values) >= -rounding_of_gamma(problem)).all()
+
+
+def test_labelings_that_ask_for_most_slack_are_kept_in_their_order():
+    rng = np.random.default_rng(0)
+    log_odds, images, (stored, *_) = random_learner(0)
+    learn(log_odds, images, [stored, *_], tol=0.0)
+    w = np.array([0.5, 0.1, 0.2])
+    for _ in range(5):
+        stored.add(rng.uniform(size=(6, 7)) < 0.5, rng.normal(size=3), float(rng.uniform(0, 9)))
+    labelings, losses, differences = stored.unpack(range(len(stored))), stored.losses, stored.differences
+    slacks = np.array(losses) - np.array(differences) @ w
+    kept = np.flatnonzero(slacks >= np.sort(slacks)[-4])
+    stored.keep_most_violated(w, 4)
+    np.testing.assert_array_equal(stored.unpack(range(4)), labelings[kept])
+    np.testing.assert_array_equal(stored.differences, np.array(differences)[kept])
+    assert stored.losses == [losses[k] for k in kept]
+    stored.keep_most_violated(w, 9)
+    assert len(stored) == 4
