@@ -7,6 +7,7 @@ the others, of the pairwise terms, are not negative.
 """
 
 import warnings
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
@@ -39,7 +40,7 @@ _ROUNDING = 1e-12
 
 
 class Labelings:
-    """The labelings S_n stored for one image, packed to one bit a pixel, each with its constraint.
+    """The labelings S_n stored for one image, packed to one bit a pixel and compressed, each with its constraint.
 
     Parameters
     ----------
@@ -81,7 +82,7 @@ class Labelings:
 
     def add(self, labels: BoolArray, difference: FloatArray, loss: float) -> bool:
         """Store a labeling with its constraint unless it is there already; tell whether it was new."""
-        packed = np.packbits(labels).tobytes()
+        packed = zlib.compress(np.packbits(labels).tobytes(), 1)
         if packed in self._packed:
             return False
         self._packed[packed] = None
@@ -92,7 +93,7 @@ class Labelings:
     def unpack(self, indices: Sequence[int] | IntArray) -> BoolArray:
         """Give the labelings at some indices, as an array of bool and shape (len(indices), H, W)."""
         packed = list(self._packed)
-        chosen = np.frombuffer(b"".join(packed[k] for k in indices), dtype=np.uint8)
+        chosen = np.frombuffer(b"".join(zlib.decompress(packed[k]) for k in indices), dtype=np.uint8)
         shape = self.known.shape
         rows = chosen.reshape(len(indices), -(-int(np.prod(shape)) // 8))
         flat = np.unpackbits(rows, axis=1, count=int(np.prod(shape)))
@@ -549,12 +550,12 @@ def learn_weights(
     """
     w = np.asarray(w, dtype=float)
     unlabelled = [n for n, stored in enumerate(labelings) if not stored.known.is_complete]
-    with Parallel(n_jobs) as parallel:
+    # labelings are packed as they come
+    with Parallel(n_jobs, return_as="generator") as parallel:
 
-        def of_images(function: Callable[..., Any], w: FloatArray, numbers: Sequence[int] | IntArray) -> list[Any]:
-            """A function at weights that are the same for some images, or one row for each."""
+        def of_images(function: Callable[..., Any], rows: FloatArray, numbers: Sequence[int] | IntArray) -> Any:
+            """Results of a function for some images, each at its row of weights."""
             one = delayed(function)
-            rows = np.broadcast_to(w, (len(numbers), w.shape[-1]))
             return parallel(
                 one(w_n, log_odds[n], images[n], labelings[n].known, connectivity=connectivity, sigma=sigma)
                 for w_n, n in zip(rows, numbers)
@@ -563,19 +564,23 @@ def learn_weights(
         def complete(w: FloatArray) -> bool:
             """Complete the truths; tell whether that changes any."""
             changed = False
-            for n, (labels, shift) in zip(unlabelled, of_images(completion, w, unlabelled)):
+            rows = np.broadcast_to(w, (len(unlabelled), len(w)))
+            for (labels, shift), n in zip(of_images(completion, rows, unlabelled), unlabelled):
                 changed |= bool((labels != labelings[n].truth).any())
                 labelings[n].complete(labels, shift)
             return changed
 
         def cut_at(w: FloatArray, numbers: IntArray) -> FloatArray:
-            """Store the most violated labelings of some images; give the slacks that they ask for."""
-            found = of_images(most_violated, w, numbers)
-            for n, constraint in zip(numbers, found):
-                labelings[n].add(*constraint)
-            # the truth itself violates nothing
+            """Store the most violated labelings of some images, at weights that are the same or a row for each.
+
+            Gives the slacks that they ask for.
+            """
             rows = np.broadcast_to(w, (len(numbers), w.shape[-1]))
-            return np.array([max(loss - difference @ w_n, 0.0) for w_n, (_, difference, loss) in zip(rows, found)])
+            slack = np.zeros(len(numbers))  # the truth itself violates nothing
+            for k, (labels, difference, loss) in enumerate(of_images(most_violated, rows, numbers)):
+                labelings[numbers[k]].add(labels, difference, loss)
+                slack[k] = max(loss - difference @ rows[k], 0.0)
+            return slack
 
         for n, stored in enumerate(labelings):
             stored.reprice(log_odds[n])

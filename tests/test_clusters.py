@@ -1,0 +1,62 @@
+"""Cuts and searches on workers of the user's choice, by joblib.parallel_config."""
+
+import numpy as np
+import pytest
+from joblib import parallel_config
+from sklearn.model_selection import GridSearchCV
+
+from skmmcrf import DeepStructuredSegmenter
+from skmmcrf.datasets import make_phantoms
+from skmmcrf.networks import UNet
+
+distributed = pytest.importorskip("distributed")
+
+
+def small_unet(n_channels):
+    return UNet(n_channels, width=8, depth=1)
+
+
+def segmenter(n_jobs, **parameters):
+    return DeepStructuredSegmenter(
+        small_unet, pretrain_epochs=2, n_epochs=1, batch_size=4, n_jobs=n_jobs, random_state=0, **parameters
+    )
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two workers, each a process of its own."""
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as workers,
+        distributed.Client(workers) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def data():
+    return make_phantoms(8, shape=(24, 24), random_state=0)
+
+
+def n_executed(cluster):
+    """How many tasks the workers have run, by worker."""
+    return np.array(list(cluster.run(lambda dask_worker: dask_worker.state.executed_count).values()))
+
+
+def test_cuts_run_on_a_dask_cluster_with_the_same_result(cluster, data):
+    alone = segmenter(n_jobs=1).fit(*data)
+    before = n_executed(cluster)
+    with parallel_config(backend="dask", wait_for_workers_timeout=30):
+        there = segmenter(n_jobs=2).fit(*data)
+        labels = there.predict(data[0])
+    assert (n_executed(cluster) > before).all()
+    np.testing.assert_array_equal(there.coef_, alone.coef_)
+    np.testing.assert_array_equal(labels, alone.predict(data[0]))
+
+
+def test_a_search_runs_on_a_dask_cluster(cluster, data):
+    before = n_executed(cluster)
+    with parallel_config(backend="dask", wait_for_workers_timeout=30):
+        there = GridSearchCV(segmenter(n_jobs=1, training="piecewise"), {"C": [0.1, 1.0]}, cv=2).fit(*data)
+    assert (n_executed(cluster) > before).any()
+    alone = GridSearchCV(segmenter(n_jobs=1, training="piecewise"), {"C": [0.1, 1.0]}, cv=2).fit(*data)
+    np.testing.assert_array_equal(there.cv_results_["mean_test_score"], alone.cv_results_["mean_test_score"])
