@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from gradient import measure as measure_gradients
 from joblib import Parallel
-from measuring import TOL, C, Setting, add_data_options, counted_cuts, print_header, print_row, scale, time_each
+from measuring import TOL, C, Setting, add_data_options, counted_cuts, print_header, print_row, time_each
 from skorch import NeuralNet
 
 from skmmcrf import CNNSegmenter
+from skmmcrf.energy import scale_image
 from skmmcrf.networks import build_network
 
 N_IMAGES = 20
@@ -89,7 +90,7 @@ def compare_pretraining(setting):
     height, width = np.min([labels.shape for labels in y], axis=0)
     X, y = (np.stack([array[:height, :width] for array in arrays]) for arrays in (X, y))
     training = {"batch_size": 10, "max_epochs": 5, "lr": 1e-3}
-    scaled = np.stack([scale(image).transpose(2, 0, 1) for image in X])
+    scaled = np.stack([scale_image(np.atleast_3d(image)).transpose(2, 0, 1) for image in X])
     plain = NeuralNet(
         build_network(n_channels=scaled.shape[1], **setting.network),
         torch.nn.BCEWithLogitsLoss,
