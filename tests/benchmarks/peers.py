@@ -87,12 +87,13 @@ def compare_gradients():
 def compare_pretraining(setting):
     """Median epochs of five."""
     X, y = setting.train
-    height, width = np.min([labels.shape for labels in y], axis=0)
+    network = build_network(n_channels=np.atleast_3d(X[0]).shape[2], **setting.network)
+    height, width = np.min([labels.shape for labels in y], axis=0) // network.size_divisor * network.size_divisor
     X, y = (np.stack([array[:height, :width] for array in arrays]) for arrays in (X, y))
     training = {"batch_size": 10, "max_epochs": 5, "lr": 1e-3}
     scaled = np.stack([scale_image(np.atleast_3d(image)).transpose(2, 0, 1) for image in X])
     plain = NeuralNet(
-        build_network(n_channels=scaled.shape[1], **setting.network),
+        network,
         torch.nn.BCEWithLogitsLoss,
         optimizer=torch.optim.AdamW,
         **training,

@@ -226,15 +226,19 @@ class LazyPhantoms(torch.utils.data.Dataset):
         return tuple(np.roll(array[n % 20], n // 20, axis=1) for array in (self.X, self.y))
 
 
-def peaks_of_fit(n_images):
+#: "small" is quick, for how memory grows by the images; what a network itself takes does not depend on them.
+MEMORY_NETWORKS = {"unet": "unet", "small": lambda n_channels: torch.nn.Conv2d(n_channels, 1, 9, padding=4)}
+
+
+def peaks_of_fit(network, n_images):
     """Bytes that a joint fit in this process held at most, and those that the processes which cut did, added up.
 
     Without the code of libraries, which is mapped from files.
     """
-    # a batch of ten takes a gigabyte more for its features in the network, however many images there are
-    DeepStructuredSegmenter(pretrain_epochs=1, n_epochs=1, batch_size=4, C=C, n_jobs=N_JOBS, random_state=0).fit(
-        LazyPhantoms(n_images)
-    )
+    # a batch of ten takes a gigabyte more for its features in the U-Net, however many images there are
+    DeepStructuredSegmenter(
+        MEMORY_NETWORKS[network], pretrain_epochs=1, n_epochs=1, batch_size=4, C=C, n_jobs=N_JOBS, random_state=0
+    ).fit(LazyPhantoms(n_images))
     children = [pid for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()]
     return peak_of("self"), sum(map(peak_of, children))
 
@@ -246,17 +250,17 @@ def peak_of(pid):
     return 1024 * (most - of_files)
 
 
-def measure_memory(setting, numbers):
+def measure_memory(network, numbers):
     totals = []
     for n in numbers:
-        fresh = [sys.executable, __file__, "--peaks-of-fit", str(n)]
+        fresh = [sys.executable, __file__, "--peaks-of-fit", network, str(n)]
         printed = subprocess.run(fresh, stdout=subprocess.PIPE, text=True, check=True).stdout
         own, of_children = map(int, printed.split())
         totals.append(own + of_children)
         measured = f"{own / MB:.0f} MB; with the processes that cut {totals[-1] / MB:.0f} MB"
-        print_row(f"memory of fit, {n} lazy images of 256 x 256", measured, "", "< 2000 MB")
+        print_row(f"memory of fit, {network}, {n} lazy images of 256 x 256", measured, "", "< 2000 MB")
     measured = ", ".join(f"{total / MB:.0f}" for total in totals)
-    print_row(f"memory of fit, from {numbers} images", f"{measured} MB", f"{max(totals) / totals[0]:.2f}", "<= 1.10")
+    print_row(f"memory of fit, {network}, from {numbers} images", f"{measured} MB", f"{max(totals) / totals[0]:.2f}", "<= 1.10")
 
 
 MEASURES = {
@@ -276,17 +280,19 @@ def main():
     parser.add_argument("--images", type=int, default=150, help="to train with, at most")
     parser.add_argument("--only", nargs="+", choices=[*MEASURES, "memory"], default=list(MEASURES))
     parser.add_argument("--memory-images", type=int, nargs="+", default=[1000, 5000])
-    parser.add_argument("--peaks-of-fit", type=int, help=argparse.SUPPRESS)  # what `measure_memory` runs
+    parser.add_argument("--memory-network", choices=list(MEMORY_NETWORKS), default="small")
+    parser.add_argument("--peaks-of-fit", nargs=2, help=argparse.SUPPRESS)  # what `measure_memory` runs
     arguments = parser.parse_args()
     if arguments.peaks_of_fit:
-        print(*peaks_of_fit(arguments.peaks_of_fit))
+        network, n_images = arguments.peaks_of_fit
+        print(*peaks_of_fit(network, int(n_images)))
         return
 
     setting = Setting(arguments.data, arguments.weights, arguments.images, pretrain_epochs=5)
     print_header("what", "measured", "ratio", "limit")
     for name in arguments.only:
         if name == "memory":
-            measure_memory(setting, arguments.memory_images)
+            measure_memory(arguments.memory_network, arguments.memory_images)
         else:
             MEASURES[name](setting)
 
