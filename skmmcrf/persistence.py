@@ -1,37 +1,29 @@
 """Fitted estimators in files that hold no code.
 
-A file is of the safetensors format. The weights of the network and all other arrays are its tensors; parameters and
-fitted attributes are JSON in its metadata, beside a checksum of it all. An object of that JSON has one key, which says
-what it is: {"items": [[key, value], ...]} for a dict, {"array": name of a tensor}, {"scalar": name of a tensor without
-dimensions}, {"network": what the names of its weights begin with} or {"estimator": {"class", "parameters",
-"attributes"}}.
+The files are those of `skmmcrf.safe_files`. Parameters and fitted attributes are encoded as it says, and beyond that
+{"network": what the names of its weights begin with} or {"estimator": {"class", "parameters", "attributes"}}.
 
 Whatever is read may come from a stranger: it is compared, checked and copied, never imported or called.
 """
 
-import hashlib
 import json
 import os
-import uuid
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import joblib
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as serialize
 from sklearn.utils._param_validation import HasMethods, Interval, validate_parameter_constraints
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from skmmcrf._version import __version__
 from skmmcrf.network_state import fill_network, network_arrays, rebuild_network
 from skmmcrf.networks import build_network
+from skmmcrf.safe_files import decode, encode, read_file, storable, write_file
 
 if TYPE_CHECKING:
     from skmmcrf.base import BaseSegmenter
@@ -41,15 +33,8 @@ if TYPE_CHECKING:
 
 OwnNetwork: TypeAlias = nn.Module | Callable[[int], nn.Module]
 
-#: Of the files; a new one when files of the old one can't be read any more.
-FILE_FORMAT = "1"
-
 # joblib keeps pickles there, and runs them when fit finds them
 _NEVER_IN_FILES = {"memory"}
-
-_DTYPES = {"bool", "float16", "float32", "float64"} | {
-    f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
-}
 
 _COUNT = Interval(Integral, 0, None, closed="left")
 _POSITIVE = Interval(Real, 0, None, closed="neither")
@@ -88,17 +73,17 @@ def save(estimator: "BaseSegmenter", path: str | PathLike[str]) -> None:
     """Write a fitted estimator to a file, see `BaseSegmenter.save`."""
     check_is_fitted(estimator)
     writer = _Writer()
-    text = json.dumps(writer.describe(estimator))
+    description = writer.describe(estimator)
     try:
-        _Reader(writer.arrays, vars(estimator).get("network_") if writer.own_network else None).read(text)
+        _Reader(writer.arrays, vars(estimator).get("network_") if writer.own_network else None).read(
+            json.dumps(description)
+        )
     except ValueError as error:
         raise ValueError(f"{path} is not written, because it could not be loaded: {error}") from error
     if writer.left_out:
         names = ", ".join(sorted(writer.left_out))
         warnings.warn(f"{path} can't hold the parameters {names}: load will give them their default", stacklevel=3)
-    metadata = {"skmmcrf_format": FILE_FORMAT, "skmmcrf_version": __version__, "estimator": text}
-    metadata["sha256"] = _checksum(metadata, writer.arrays)
-    _write_whole(Path(path), serialize(writer.arrays, metadata))
+    write_file(path, "estimator", description, writer.arrays)
 
 
 def load(
@@ -144,7 +129,7 @@ def load(
     if not (network is None or isinstance(network, nn.Module) or callable(network)):
         raise TypeError(f"network must be a torch.nn.Module or a function, got {type(network).__name__}")
     try:
-        text, arrays = _read_file(path)
+        text, arrays = read_file(path, "estimator")
         return _Reader(arrays, network).read(text)
     except ValueError as error:
         raise ValueError(f"{path} can't be loaded: {error}") from error
@@ -181,7 +166,7 @@ class _Writer:
                 self.left_out |= set() if value is None else {name}
             else:
                 try:
-                    parameters[name] = _encode(_as_text(value), prefix + name, self.arrays)
+                    parameters[name] = encode(_as_text(value), prefix + name, self.arrays)
                 except TypeError:
                     self.left_out.add(name)
         return parameters
@@ -189,40 +174,18 @@ class _Writer:
     def _attribute(self, value: Any, path: str) -> Any:
         if path == "network_":
             self.arrays |= {
-                f"{path}.{k}": _storable(array, f"{path}.{k}") for k, array in network_arrays(value).items()
+                f"{path}.{k}": storable(array, f"{path}.{k}") for k, array in network_arrays(value).items()
             }
             return {"network": f"{path}."}
         if path == "crf_" and value is not None:
             return {"estimator": self.describe(value, f"{path}.")}
-        return _encode(value, path, self.arrays)
+        return encode(value, path, self.arrays)
 
 
 def _as_text(value: Any) -> Any:
     if isinstance(value, torch.device):
         return str(value)
     return os.fspath(value) if isinstance(value, PathLike) else value
-
-
-def _encode(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
-    """What JSON can hold of a value; its arrays are added to those given, by their path."""
-    if isinstance(value, str):
-        return str(value)
-    if value is None or type(value) in (bool, int, float):
-        return value
-    if isinstance(value, (np.ndarray, np.generic)) and not isinstance(value, np.ma.MaskedArray):
-        arrays[path] = _storable(np.asarray(value), path)
-        return {"array" if isinstance(value, np.ndarray) else "scalar": path}
-    if type(value) is list:
-        return [_encode(entry, f"{path}.{n}", arrays) for n, entry in enumerate(value)]
-    if type(value) is dict and all(type(key) in (str, int) for key in value):
-        return {"items": [[key, _encode(entry, f"{path}.{key}", arrays)] for key, entry in value.items()]}
-    raise TypeError(f"{path} is a {type(value).__name__}, which a file can't hold")
-
-
-def _storable(array: np.ndarray, path: str) -> np.ndarray:
-    if array.dtype.name not in _DTYPES:
-        raise TypeError(f"{path} has dtype {array.dtype}, which a file can't hold")
-    return np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
 
 
 class _Reader:
@@ -293,21 +256,10 @@ class _Reader:
         return fill_network(own.cpu(), weights)
 
     def _value(self, node: Any) -> Any:
-        """The inverse of _encode."""
-        if isinstance(node, list):
-            return [self._value(entry) for entry in node]
-        if not isinstance(node, dict):
-            return node
-        match list(node.items()):
-            case [("items", list(items))] if all(_is_item(item) for item in items):
-                return {key: self._value(entry) for key, entry in items}
-            case [("array", str(key))] if key in self.arrays:
-                return self.arrays.pop(key)
-            case [("scalar", str(key))] if key in self.arrays and self.arrays[key].ndim == 0:
-                return self.arrays.pop(key)[()]
-            case [("estimator", description)]:
-                return self._estimator(description, ("MaxMarginCRF",))
-        raise ValueError(f"it holds something unknown, or a tensor that is missing or used twice: {node}")
+        """The inverse of _Writer._attribute."""
+        if isinstance(node, dict) and node.keys() == {"estimator"}:
+            return self._estimator(node["estimator"], ("MaxMarginCRF",))
+        return decode(node, self.arrays)
 
 
 def _estimator_class(name: str) -> Any:
@@ -322,10 +274,6 @@ def _check_fields(node: Any, types: Mapping[str, type]) -> None:
     for name, wanted in types.items():
         if not isinstance(node[name], wanted):
             raise ValueError(f"its {name} must be a {wanted.__name__}, not a {type(node[name]).__name__}")
-
-
-def _is_item(item: Any) -> bool:
-    return isinstance(item, list) and len(item) == 2 and type(item[0]) in (str, int)
 
 
 def _check_attributes(estimator: "BaseSegmenter", attributes: Mapping[str, Any]) -> None:
@@ -350,56 +298,3 @@ def _are_weights(values: np.ndarray) -> bool:
 
 def _is_vector(values: Any) -> bool:
     return isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype == np.float64
-
-
-def _read_file(path: str | PathLike[str]) -> tuple[str, dict[str, np.ndarray]]:
-    """The JSON and the arrays of a file that is whole and of this format."""
-    with open(path, "rb"):  # raises what Python raises if that can't be done
-        pass
-    try:
-        with safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-            _check_metadata(metadata)
-            names = file.keys()
-            arrays = {name: file.get_tensor(name) for name in names}
-    except SafetensorError as error:
-        raise ValueError(f"it is damaged, or of another kind: {error}") from error
-    except (TypeError, AttributeError) as error:
-        raise ValueError(f"it has a tensor of a dtype that numpy lacks: {error}") from error
-    checksum = metadata.pop("sha256")
-    if checksum != _checksum(metadata, arrays):
-        raise ValueError("it is damaged: its checksum is not that of its content")
-    return metadata["estimator"], arrays
-
-
-def _check_metadata(metadata: Mapping[str, str]) -> None:
-    if "skmmcrf_format" not in metadata:
-        raise ValueError("no skmmcrf wrote it")
-    if metadata["skmmcrf_format"] != FILE_FORMAT:
-        raise ValueError(
-            f"its format is {metadata['skmmcrf_format']!r}, of skmmcrf {metadata.get('skmmcrf_version')}; skmmcrf "
-            f"{__version__} reads {FILE_FORMAT!r}"
-        )
-    if not metadata.keys() >= {"estimator", "sha256"}:
-        raise ValueError("it is damaged: its metadata lack the estimator or the checksum")
-
-
-def _checksum(metadata: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
-    for name in sorted(arrays):
-        digest.update(json.dumps([name, arrays[name].dtype.name, arrays[name].shape]).encode())
-        digest.update(np.ascontiguousarray(arrays[name]).data)
-    return digest.hexdigest()
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that there is always either the old or the new one."""
-    unfinished = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        with open(unfinished, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -27,7 +27,7 @@ from sklearn.pipeline import make_pipeline
 from torch import nn
 from torchvision.transforms import v2
 
-from skmmcrf import CNNSegmenter, DeepStructuredSegmenter, MaxMarginCRF, base, load, persistence
+from skmmcrf import CNNSegmenter, DeepStructuredSegmenter, MaxMarginCRF, base, load, persistence, safe_files
 from skmmcrf.datasets import make_phantoms
 from skmmcrf.networks import UNet
 
@@ -322,7 +322,7 @@ def contents(path):
 def write(path, metadata, arrays):
     """Write a file with a checksum that is right."""
     metadata = {key: value for key, value in metadata.items() if key != "sha256"}
-    path.write_bytes(serialize(arrays, metadata | {"sha256": persistence._checksum(metadata, arrays)}))
+    path.write_bytes(serialize(arrays, metadata | {"sha256": safe_files._checksum(metadata, arrays)}))
 
 
 def edited(path, change):
@@ -382,7 +382,7 @@ def test_every_damage_is_noticed(saved, name):
             "its format is '2', of skmmcrf 9.9; skmmcrf",
         ),
         (
-            serialize({"weight": np.zeros(3)}, {"skmmcrf_format": persistence.FILE_FORMAT}),
+            serialize({"weight": np.zeros(3)}, {"skmmcrf_format": safe_files.FILE_FORMAT}),
             "lack the estimator or the checksum",
         ),
     ],
