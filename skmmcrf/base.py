@@ -1,11 +1,13 @@
 """What all estimators of the package share."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from numbers import Integral, Real
 from os import PathLike
 from typing import Any
 
 import numpy as np
+from joblib import hash as hash_of
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 from sklearn.base import BaseEstimator
@@ -19,6 +21,7 @@ from skmmcrf import persistence
 from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, LabelledImages, LabelledImagesLike, LabelsLike
 from skmmcrf._version import __version__
 from skmmcrf.augmentation import build_augmentation
+from skmmcrf.checkpoint import Checkpoints, KeepState, open_checkpoints
 from skmmcrf.metrics import mean_of_defined
 from skmmcrf.network_state import is_rebuildable, network_arrays, rebuild_network
 from skmmcrf.sequences import Mapped
@@ -42,6 +45,12 @@ from skmmcrf.validation import (
     check_validation_data,
     is_lazy,
 )
+
+# parameters that do not change what is learned, or do so by the network that training starts from
+_OF_NO_INFLUENCE = {
+    *("network", "weights", "callbacks", "checkpoint", "checkpoint_every"),
+    *("device", "memory", "n_jobs", "verbose", "warm_start"),
+}
 
 #: Of the pickles; a new one when fitted attributes change their names or meaning.
 PICKLE_FORMAT = 1
@@ -161,6 +170,8 @@ class NetworkSegmenter(BaseSegmenter):
         "early_stopping": ["boolean"],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "callbacks": [list, None],
+        "checkpoint": [None, str, PathLike],
+        "checkpoint_every": [None, Interval(Integral, 1, None, closed="left")],
     }
 
     def decision_function(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:
@@ -212,6 +223,11 @@ class NetworkSegmenter(BaseSegmenter):
         validation_data: LabelledImagesLike | None,
     ) -> tuple[Sequence[np.ndarray], list[Truth], LabelledImages | None]:
         """Images and truths for training, with their weights, and those for validation."""
+        if self.checkpoint is not None and not isinstance(self.random_state, Integral):
+            raise ValueError(
+                f"checkpoint needs an int as random_state, got {self.random_state!r}: else a fit that is started again "
+                "is another one"
+            )
         images, truths = check_labelled_images(X, y, **self._reading_of_labels())
         sample_weight = check_sample_weight(sample_weight, len(images))
         n_channels = images[0].shape[-1]
@@ -236,9 +252,57 @@ class NetworkSegmenter(BaseSegmenter):
         augmentation = build_augmentation(self.augmentation)
         return ImageDataset(images, truths) if augmentation is None else AugmentedDataset(images, truths, augmentation)
 
+    def _open_checkpoints(
+        self,
+        start: Callable[[], dict[str, np.ndarray]],
+        images: Sequence[np.ndarray],
+        truths: Sequence[Truth],
+        validation_data: LabelledImages | None,
+    ) -> AbstractContextManager[Checkpoints | None]:
+        """The folder of states, if one is wanted, of a fit that starts from the arrays that a function gives."""
+        if self.checkpoint is None:
+            return nullcontext()
+        identity = {"skmmcrf": __version__, "network": hash_of(start()), **names_of_data(images, truths)}
+        for name, value in names_of_data(*(validation_data or ([], []))).items():
+            identity[f"{name} of validation_data"] = value
+        for name, value in self.get_params(deep=False).items():
+            if name not in _OF_NO_INFLUENCE:
+                identity[name] = _as_text(value)
+        return open_checkpoints(self.checkpoint, identity, self.checkpoint_every)
+
+    def _keep_state(self, checkpoints: Checkpoints | None, stage: str, **rest: Any) -> list[tuple[str, Callback]]:
+        """The callback that keeps the state of training, and something beside it."""
+        return [] if checkpoints is None else [("keep_state", KeepState(checkpoints, stage, rest))]
+
     def _keep_best(self, at_start: float | None = None) -> list[tuple[str, Callback]]:
         """The callback of early stopping."""
         return [("keep_best", KeepBest(self.n_iter_no_change, at_start))] if self.early_stopping else []
+
+
+def names_of_data(images: Sequence[np.ndarray], truths: Sequence[Truth]) -> dict[str, str]:
+    """Name images, labels and weights by their content.
+
+    Parameters
+    ----------
+    images : sequence of ndarray
+    truths : sequence of Truth
+
+    Returns
+    -------
+    dict of str to str
+    """
+    # one at a time, as they may be many
+    return {
+        "X": hash_of([hash_of(image) for image in images]),
+        "y": hash_of([hash_of(truth.labels) for truth in truths]),
+        "sample_weight": hash_of([truth.weight for truth in truths]),
+    }
+
+
+def _as_text(value: Any) -> str:
+    """A name of a parameter that is the same in every process."""
+    text = repr(value)
+    return getattr(value, "__qualname__", type(value).__qualname__) if " at 0x" in text else text
 
 
 def _chosen(images: Sequence[np.ndarray], numbers: NDArray[np.int_]) -> Sequence[np.ndarray]:

@@ -25,9 +25,13 @@ from skmmcrf._typing import (
 )
 from skmmcrf.augmentation import Augmentation
 from skmmcrf.base import NetworkSegmenter
+from skmmcrf.checkpoint import Checkpoints
 from skmmcrf.energy import scale_image
+from skmmcrf.interrupts import ending_fit
+from skmmcrf.network_state import network_arrays
 from skmmcrf.networks import build_network
 from skmmcrf.progress import epoch_progress
+from skmmcrf.random_states import seeded
 from skmmcrf.training import (
     SCHEDULES,
     FreezeBackbone,
@@ -37,7 +41,6 @@ from skmmcrf.training import (
     history_rows,
     learning_rate_schedule,
     resolve_device,
-    seeded,
     segmentation_net,
 )
 from skmmcrf.truth import Truth
@@ -91,6 +94,12 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         Epochs without a rise after which that happens.
     callbacks : list of skorch callbacks or None, default=None
         Called in training, after those of the estimator; see `skorch.callbacks`.
+    checkpoint : str or path, optional
+        A folder for the state of training, kept at the end of every epoch. A fit that was killed goes on from there if
+        it is started again with the same data and parameters, and ends as if nothing had happened; on the CPU bit for
+        bit. It needs an int as `random_state`. States of other data or parameters are refused.
+    checkpoint_every : int, optional
+        Batches after which the state is kept within an epoch too.
     device : str, default="auto"
         "auto", "cpu", "cuda", ...; "auto" is a graphics processor if there is one.
     random_state : int, RandomState or None, default=None
@@ -156,6 +165,8 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         early_stopping: bool = False,
         n_iter_no_change: int = 5,
         callbacks: list[Any] | None = None,
+        checkpoint: str | PathLike[str] | None = None,
+        checkpoint_every: int | None = None,
         device: str | torch.device = "auto",
         random_state: RandomStateLike = None,
         verbose: int = 0,
@@ -175,6 +186,8 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         self.early_stopping = early_stopping
         self.n_iter_no_change = n_iter_no_change
         self.callbacks = callbacks
+        self.checkpoint = checkpoint
+        self.checkpoint_every = checkpoint_every
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
@@ -210,13 +223,43 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         ------
         ValueError, TypeError
             If a parameter is out of its range, images and labels do not fit or are not finite, or the network does not
-            give one log-odds map.
+            give one log-odds map; or `checkpoint` holds the states of another fit.
+        FloatingPointError
+            If the network does not stay finite.
+
+        Warns
+        -----
+        UserWarning
+            If training was interrupted, by Ctrl-C. Then, as after an error in training, the estimator is left as it was
+            trained until then.
         """
         self._validate_params()
-        return self.learn(*self._check_data(X, y, sample_weight, validation_data))
+        data = self._check_data(X, y, sample_weight, validation_data)
+        with ending_fit(), self._open_checkpoints(lambda: self.first_weights(data[0][0]), *data) as checkpoints:
+            self.learn(*data, checkpoints)
+        return self
+
+    def first_weights(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """Give the state dict of the network as it is before training, and what it looks like, as arrays.
+
+        Parameters
+        ----------
+        image : ndarray of shape (H, W, channels)
+
+        Returns
+        -------
+        dict of str to ndarray
+        """
+        with seeded(self.random_state):
+            network = self.build(image)
+        return {"": np.array(str(network)), **network_arrays(network)}
 
     def learn(
-        self, images: Sequence[np.ndarray], truths: Sequence[Truth], validation_data: LabelledImages | None
+        self,
+        images: Sequence[np.ndarray],
+        truths: Sequence[Truth],
+        validation_data: LabelledImages | None,
+        checkpoints: Checkpoints | None = None,
     ) -> "CNNSegmenter":
         """Train the network on checked data.
 
@@ -226,6 +269,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         truths : list of Truth
             With the weights of images and pixels.
         validation_data : None or tuple of such images and truths
+        checkpoints : Checkpoints, optional
 
         Returns
         -------
@@ -234,27 +278,52 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         device = resolve_device(self.device)
         with seeded(self.random_state) as seed, epoch_progress("pretraining", self.verbose) as progress:
             network = self.build(images[0])
+            callbacks = self._callbacks(len(images), validation_data, progress)
             net = segmentation_net(
                 SegmentationNet,
                 network,
                 PixelwiseLogLikelihood(),
                 freeze_batch_norm=self.weights is not None,
+                n_images=len(images),
                 seed=seed,
                 device=device,
                 optimizer=torch.optim.AdamW,
                 lr=self.learning_rate,
                 max_epochs=self.n_epochs,
                 batch_size=self.batch_size,
-                callbacks=self._callbacks(len(images), validation_data, progress),
+                callbacks=callbacks + self._keep_state(checkpoints, "cnn"),
             )
-            if self.n_epochs:
-                net.fit(self._training_set(images, truths))
+            net.initialize()
+            try:
+                if self.n_epochs:
+                    net.partial_fit(self._training_set(images, truths))
+            finally:
+                self.take(network, history_rows(net, stage="cnn"), images[0], truths[0])
+        return self
+
+    def take(
+        self, network: nn.Module, history: list[dict[str, Any]], image: np.ndarray, truth: Truth
+    ) -> "CNNSegmenter":
+        """Become fitted by a network that was trained.
+
+        Parameters
+        ----------
+        network : torch.nn.Module
+        history : list of dict
+        image : ndarray of shape (H, W, channels)
+        truth : Truth
+            One of those that it was trained on.
+
+        Returns
+        -------
+        self
+        """
         self.network_ = network.eval().cpu()
-        self.history_ = history_rows(net, stage="cnn") if self.n_epochs else []
-        self.n_iter_ = len(self.history_)
-        self.n_channels_in_ = images[0].shape[-1]
+        self.history_ = history
+        self.n_iter_ = len(history)
+        self.n_channels_in_ = image.shape[-1]
         self.classes_ = np.array([0, self.pos_label])
-        self.class_weight_ = np.array(truths[0].class_weight)
+        self.class_weight_ = np.array(truth.class_weight)
         return self
 
     def build(self, image: np.ndarray) -> nn.Module:

@@ -1,6 +1,7 @@
 """The conditional random field as an estimator on given log-odds."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -11,7 +12,8 @@ from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, LabelsLike, Weigh
 from skmmcrf.base import BaseSegmenter
 from skmmcrf.energy import estimate_sigma
 from skmmcrf.graph_cut import segment
-from skmmcrf.max_margin import INITIAL_WEIGHTS, Labelings, learn_weights
+from skmmcrf.interrupts import Interrupted, ending_fit
+from skmmcrf.max_margin import INITIAL_WEIGHTS, Labelings, Solution, learn_weights, solve_program
 from skmmcrf.progress import pass_progress
 from skmmcrf.sequences import Mapped
 from skmmcrf.validation import CRF_CONSTRAINTS, LABEL_CONSTRAINTS, as_given, check_images, check_labelled_images
@@ -58,7 +60,7 @@ class MaxMarginCRF(BaseSegmenter):
     objective_ : float
         gamma, the value of (8).
     dual_gap_ : float
-        How far `objective_` may lie above the minimum.
+        How far `objective_` may lie above the minimum; infinite if learning was interrupted.
     slack_ : ndarray of shape (n_images,)
         xi, the largest violation of each training image's margin, in pixels.
     dual_coef_ : list of n_images ndarrays
@@ -141,6 +143,13 @@ class MaxMarginCRF(BaseSegmenter):
         ------
         ValueError
             If a parameter is out of its range, or Z and y do not fit or are not finite.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If `tol` is not reached within `max_iter` passes.
+        UserWarning
+            If learning was interrupted, by Ctrl-C. Then the weights are those for the labelings found until then.
         """
         self._validate_params()
         stacked, truths = check_labelled_images(Z, y, name="Z", **self._reading_of_labels())
@@ -148,7 +157,9 @@ class MaxMarginCRF(BaseSegmenter):
         self._weigh(truths, sample_weight)
         start = self.coef_ if self.warm_start and hasattr(self, "coef_") else INITIAL_WEIGHTS
         log_odds, images = Mapped(_log_odds_of, stacked), Mapped(_image_of, stacked)
-        return self.learn(log_odds, images, [Labelings(truth) for truth in truths], start)
+        with ending_fit():
+            self.learn(log_odds, images, [Labelings(truth) for truth in truths], start)
+        return self
 
     def learn(
         self,
@@ -177,20 +188,49 @@ class MaxMarginCRF(BaseSegmenter):
             self.sigma_ = estimate_sigma(images, self.connectivity, [stored.known.weight for stored in labelings])
         else:
             self.sigma_ = float(self.sigma)
-        with pass_progress(self.verbose) as report:
-            solution = learn_weights(
-                log_odds,
-                images,
-                labelings,
-                self.C,
-                connectivity=self.connectivity,
-                sigma=self.sigma_,
-                tol=self.tol,
-                max_iter=self.max_iter,
-                w=start,
-                n_jobs=self.n_jobs,
-                report=report,
-            )
+        try:
+            with pass_progress(self.verbose) as report:
+                solution = learn_weights(
+                    log_odds,
+                    images,
+                    labelings,
+                    self.C,
+                    connectivity=self.connectivity,
+                    sigma=self.sigma_,
+                    tol=self.tol,
+                    max_iter=self.max_iter,
+                    w=start,
+                    n_jobs=self.n_jobs,
+                    report=report,
+                )
+        except KeyboardInterrupt:
+            if not all(len(stored) for stored in labelings):
+                raise
+            # how far it is from the optimum is not known
+            self._take(replace(solve_program(labelings, self.C), dual_gap=np.inf), images, labelings)
+            raise Interrupted from None
+        return self._take(solution, images, labelings)
+
+    def take_weights(
+        self, w: FloatArray, images: Sequence[np.ndarray], labelings: Sequence[Labelings]
+    ) -> "MaxMarginCRF":
+        """Become fitted by weights of which it is not known what objective they reach.
+
+        Parameters
+        ----------
+        w : ndarray of shape (3,)
+        images : sequence of ndarray of shape (H, W, channels)
+        labelings : list of Labelings
+            Of these images.
+
+        Returns
+        -------
+        self
+        """
+        slack, multipliers = np.full(len(images), np.nan), [np.full(len(stored), np.nan) for stored in labelings]
+        return self._take(Solution(w, slack, multipliers, np.nan, np.inf), images, labelings)
+
+    def _take(self, solution: Solution, images: Sequence[np.ndarray], labelings: Sequence[Labelings]) -> "MaxMarginCRF":
         self.coef_: FloatArray = solution.w
         self.objective_ = solution.value
         self.dual_gap_ = solution.dual_gap

@@ -14,12 +14,9 @@ from skmmcrf.graph_cut import segment
 from skmmcrf.loss import MaxMarginLoss
 from skmmcrf.max_margin import Labelings, solve_program
 from skmmcrf.metrics import mean_of_defined
-from skmmcrf.progress import epoch_progress
 from skmmcrf.sequences import Mapped
 from skmmcrf.training import (
-    ImageDataset,
     SegmentationNet,
-    history_rows,
     indices_of_truths,
     learning_rate_schedule,
     run_network,
@@ -35,6 +32,8 @@ N_STORED = 20
 
 class JointNet(SegmentationNet):
     """A skorch net whose targets are `Labelings`, or `Truth` alone, and whose criterion is `MaxMarginLoss`."""
+
+    stage = "joint training"
 
     def get_loss(
         self, y_pred: Sequence[torch.Tensor], y_true: Sequence[Any], X: Any = None, training: bool = False
@@ -57,30 +56,37 @@ class WeightUpdate(Callback):
 
     Parameters
     ----------
-    watched : tuple
-        Training images (H, W, channels) and list of Truth, to measure.
+    images : sequence of ndarray of shape (H, W, channels)
+        To train on, of which the first are measured.
+    labelings : list of Labelings
+        Of these images.
     validation_data : None or tuple
-        The same of validation images.
+        Images (H, W, channels) and list of Truth, to measure.
     """
 
-    def __init__(self, watched: LabelledImages, validation_data: LabelledImages | None) -> None:
-        self.watched = watched
+    def __init__(
+        self, images: Sequence[np.ndarray], labelings: Sequence[Labelings], validation_data: LabelledImages | None
+    ) -> None:
+        self.images = images
+        self.labelings = labelings
         self.validation_data = validation_data
+        self.of_epoch_: list[Labelings] = []
 
     def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Begin anew."""
-        self.labelings_: list[Labelings] = []
+        self.of_epoch_ = []
 
     def on_batch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Collect the labelings of the batch."""
-        self.labelings_ += net.labelings_
+        self.of_epoch_ += net.labelings_
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Update the weights and record the measures."""
-        solution = solve_program(self.labelings_, net.criterion_.C, net.criterion_.coef_)
+        solution = solve_program(self.of_epoch_, net.criterion_.C, net.criterion_.coef_)
         net.criterion_.coef_ = solution.w
         net.history.record("gamma", solution.value)
-        net.history.record("jaccard", self._jaccard(net, *self.watched))
+        watched = Mapped(self.images.__getitem__, range(min(len(self.images), N_WATCHED)))
+        net.history.record("jaccard", self._jaccard(net, watched, [stored.known for stored in self.labelings]))
         if self.validation_data is not None:
             net.history.record("valid_jaccard", self._jaccard(net, *self.validation_data))
 
@@ -89,8 +95,26 @@ class WeightUpdate(Callback):
         labelings = segment(net.criterion_.coef_, results, **net.criterion_.parameters_of_cuts)
         return mean_of_defined(indices_of_truths(truths, labelings))
 
+    def state_dict(self) -> dict[str, Any]:
+        """Give the labelings of all images, and those of the epoch's batches."""
+        return {
+            "labelings": [stored.state_dict() for stored in self.labelings],
+            "of_epoch": [{"weight": stored.known.weight, **stored.state_dict()} for stored in self.of_epoch_],
+        }
 
-def train_jointly(
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take them."""
+        for stored, of_one in zip(self.labelings, state["labelings"]):
+            stored.load_state_dict(of_one)
+        self.of_epoch_ = []
+        for of_one in state["of_epoch"]:
+            # for (8) a truth is but its weight
+            stored = Labelings(Truth(np.empty((0, 0), dtype=bool), weight=of_one["weight"]))
+            stored.load_state_dict(of_one | {"truth": None})
+            self.of_epoch_.append(stored)
+
+
+def joint_net(
     network: nn.Module,
     images: Sequence[np.ndarray],
     labelings: Sequence[Labelings],
@@ -101,37 +125,33 @@ def train_jointly(
     batch_size: int,
     device: str,
     seed: int,
-    training_set: ImageDataset | None = None,
     schedule: str = "linear",
     validation_data: LabelledImages | None = None,
     callbacks: Sequence[Any] = (),
     optimizer_state: dict[int, Any] | None = None,
-    verbose: int = 0,
-) -> tuple[list[dict[str, Any]], dict[int, Any]]:
-    """Train a network on the max-margin objective by Algorithm 2, in batches.
+) -> JointNet:
+    """Make a net that trains a network on the max-margin objective by Algorithm 2, in batches.
 
     For each batch Algorithm 1 solves (8) over its images, starting from what is stored for them, and the network takes
     a step of Adam down the gradient of gamma; after each epoch (8) is solved over the labelings of all batches.
-    Batch-norm statistics are kept.
+    Batch-norm statistics are kept. Its history has gamma, which is that of (8) over the labelings of all batches, at
+    the log-odds that they had there; and the Jaccard index of the first `N_WATCHED` images.
 
     Parameters
     ----------
     network : torch.nn.Module
-        Trained in place.
+        To be trained in place.
     images : sequence of ndarray of shape (H, W, channels)
     labelings : list of Labelings
         With the truth of each image; added to.
     loss : MaxMarginLoss
         Its `coef_` is where the first batch starts.
     n_epochs : int
-        At least one.
     learning_rate : float
     batch_size : int
     device : str
     seed : int
         Of the order of images.
-    training_set : AugmentedDataset, optional
-        Changed images and their truths to train on instead; the Jaccard index remains that of `images`.
     schedule : str, default="linear"
         See `skmmcrf.training.learning_rate_schedule`.
     validation_data : tuple, optional
@@ -139,41 +159,32 @@ def train_jointly(
     callbacks : sequence of tuple (name, skorch callback), default=()
     optimizer_state : dict, optional
         Adam's moments to go on with, as arrays.
-    verbose : int, default=0
-        1 prints a line after each epoch, 2 shows a progress bar.
 
     Returns
     -------
-    history : list of dict
-        See `skmmcrf.training.history_rows`; gamma is that of (8) over the labelings of all batches, at the log-odds
-        that they had there. The Jaccard index is that of the first `N_WATCHED` images.
-    optimizer_state : dict
-        Adam's moments at the end, as tensors.
+    JointNet
+        For `partial_fit` with an `ImageDataset` of the images and labelings, or an `AugmentedDataset`.
     """
-    with epoch_progress("joint training", verbose) as progress:
-        watched = Mapped(images.__getitem__, range(min(len(images), N_WATCHED))), [stored.known for stored in labelings]
-        steps = learning_rate_schedule(schedule, learning_rate, n_epochs * -(-len(images) // batch_size))
-        net = segmentation_net(
-            JointNet,
-            network,
-            loss,
-            freeze_batch_norm=True,
-            seed=seed,
-            device=device,
-            optimizer=torch.optim.Adam,
-            lr=learning_rate,
-            max_epochs=n_epochs,
-            batch_size=batch_size,
-            callbacks=([("schedule", steps)] if steps else [])
-            + [("weights", WeightUpdate(watched, validation_data))]
-            + [("seconds", EpochTimer())]
-            + progress
-            + list(callbacks),
-        )
-        net.initialize()
-        if optimizer_state is not None:
-            groups = net.optimizer_.state_dict()["param_groups"]
-            moments = {n: {name: torch.tensor(a) for name, a in state.items()} for n, state in optimizer_state.items()}
-            net.optimizer_.load_state_dict({"state": moments, "param_groups": groups})
-        net.partial_fit(training_set or ImageDataset(images, labelings))
-    return history_rows(net, stage="joint"), net.optimizer_.state_dict()["state"]
+    steps = learning_rate_schedule(schedule, learning_rate, n_epochs * -(-len(images) // batch_size))
+    net = segmentation_net(
+        JointNet,
+        network,
+        loss,
+        freeze_batch_norm=True,
+        n_images=len(images),
+        seed=seed,
+        device=device,
+        optimizer=torch.optim.Adam,
+        lr=learning_rate,
+        max_epochs=n_epochs,
+        batch_size=batch_size,
+        callbacks=([("schedule", steps)] if steps else [])
+        + [("weights", WeightUpdate(images, labelings, validation_data)), ("seconds", EpochTimer())]
+        + list(callbacks),
+    )
+    net.initialize()
+    if optimizer_state is not None:
+        groups = net.optimizer_.state_dict()["param_groups"]
+        moments = {n: {name: torch.tensor(a) for name, a in state.items()} for n, state in optimizer_state.items()}
+        net.optimizer_.load_state_dict({"state": moments, "param_groups": groups})
+    return net

@@ -98,6 +98,14 @@ class MaxMarginLoss(nn.Module):
         self.ignore_label = ignore_label
         self.coef_: FloatArray = np.array(INITIAL_WEIGHTS)
 
+    def get_extra_state(self) -> torch.Tensor:
+        """Give what a state dict holds: `coef_`."""
+        return torch.tensor(self.coef_)
+
+    def set_extra_state(self, state: torch.Tensor) -> None:
+        """Take `coef_` from a state dict."""
+        self.coef_ = state.numpy().copy()
+
     def forward(self, log_odds: TensorsLike, labels: TensorsLike, images: TensorsLike) -> torch.Tensor:
         """Compute gamma of a batch.
 

@@ -120,6 +120,27 @@ class Labelings:
         self.differences = [self.differences[k] for k in kept]
         self.losses = [self.losses[k] for k in kept]
 
+    def state_dict(self) -> dict[str, np.ndarray | None]:
+        """Give all that may have changed since the beginning, as arrays."""
+        packed = list(self._packed)
+        return {
+            "packed": np.frombuffer(b"".join(packed), dtype=np.uint8),
+            "lengths": np.array([len(bits) for bits in packed], dtype=int),
+            "differences": np.array(self.differences, dtype=float),
+            "losses": np.array(self.losses, dtype=float),
+            "truth": None if self.known.is_complete else self.truth,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take what `state_dict` gave."""
+        ends = np.cumsum(state["lengths"])
+        bits = state["packed"].tobytes()
+        self._packed = {bits[end - n : end]: None for n, end in zip(state["lengths"], ends)}
+        self.differences = [difference.copy() for difference in state["differences"]]
+        self.losses = state["losses"].tolist()
+        if state["truth"] is not None:
+            self.known.complete(state["truth"])
+
     def complete(self, labels: BoolArray, shift: FloatArray) -> None:
         """Label the unlabelled pixels of y_n; `shift` is psi(y_n) before less psi(y_n) after."""
         self.known.complete(labels)

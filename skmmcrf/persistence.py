@@ -173,9 +173,7 @@ class _Writer:
 
     def _attribute(self, value: Any, path: str) -> Any:
         if path == "network_":
-            self.arrays |= {
-                f"{path}.{k}": storable(array, f"{path}.{k}") for k, array in network_arrays(value).items()
-            }
+            self.arrays |= {f"{path}.{k}": storable(array, f"{path}.{k}") for k, array in network_arrays(value).items()}
             return {"network": f"{path}."}
         if path == "crf_" and value is not None:
             return {"estimator": self.describe(value, f"{path}.")}

@@ -1,6 +1,5 @@
 """Progress of training, as lines or as bars that fit terminals and notebooks."""
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -52,14 +51,10 @@ class EpochLines(Callback):
     def __init__(self, stage: str) -> None:
         self.stage = stage
 
-    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Start the clock."""
-        self.start_ = time.perf_counter()
-
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Print the line."""
         epoch = net.history[-1]
-        left = (time.perf_counter() - self.start_) / epoch["epoch"] * (net.max_epochs - epoch["epoch"])
+        left = sum(net.history[:, "dur"]) / epoch["epoch"] * (net.max_epochs - epoch["epoch"])
         shown = ", ".join([*_values(epoch), f"{epoch['dur']:.1f} s", f"{left:.0f} s left"])
         print(f"{self.stage} {epoch['epoch']}/{net.max_epochs}: {shown}", flush=True)
 
@@ -78,12 +73,14 @@ class EpochBar(Callback):
 
     def on_train_begin(self, net: NeuralNet, X: Any = None, **kwargs: Any) -> None:
         """Open the bar."""
-        n_batches = -(-len(X) // net.batch_size)
-        self.bar_ = _bar(desc=self.stage, unit="batch", total=net.max_epochs * n_batches, bar_format=_EPOCH_BAR)
+        self.n_batches_ = -(-len(X) // net.batch_size)
+        total = net.max_epochs * self.n_batches_
+        self.bar_ = _bar(desc=self.stage, unit="batch", total=total, bar_format=_EPOCH_BAR)
 
     def on_batch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Move it."""
-        self.bar_.update()
+        """Move it, past what was restored too."""
+        done = (len(net.history) - 1) * self.n_batches_ + len(net.history[-1]["batches"])
+        self.bar_.update(done - self.bar_.n)
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Show the values of the epoch."""

@@ -31,14 +31,19 @@ from skmmcrf._typing import (
 )
 from skmmcrf._version import __version__
 from skmmcrf.augmentation import Augmentation
-from skmmcrf.base import NetworkSegmenter
+from skmmcrf.base import NetworkSegmenter, names_of_data
+from skmmcrf.checkpoint import Checkpoints
 from skmmcrf.cnn import CNNSegmenter
 from skmmcrf.crf import MaxMarginCRF
-from skmmcrf.joint import N_WATCHED, train_jointly
+from skmmcrf.interrupts import Interrupted, ending_fit
+from skmmcrf.joint import N_WATCHED, joint_net
 from skmmcrf.loss import GRADIENTS, MaxMarginLoss
 from skmmcrf.max_margin import INITIAL_WEIGHTS, Labelings
 from skmmcrf.metrics import mean_of_defined
-from skmmcrf.training import SCHEDULES, indices_of_truths, resolve_device, seeded
+from skmmcrf.network_state import network_arrays
+from skmmcrf.progress import epoch_progress
+from skmmcrf.random_states import seeded
+from skmmcrf.training import SCHEDULES, ImageDataset, history_rows, indices_of_truths, resolve_device
 from skmmcrf.truth import Truth
 from skmmcrf.validation import CRF_CONSTRAINTS, as_given
 
@@ -116,6 +121,12 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         Epochs without a rise after which that happens.
     callbacks : list of skorch callbacks or None, default=None
         Called in training, after those of the estimator; see `skorch.callbacks`.
+    checkpoint : str or path, optional
+        A folder for the state of training, kept at the end of every epoch. A fit that was killed goes on from there if
+        it is started again with the same data and parameters, and ends as if nothing had happened; on the CPU bit for
+        bit. It needs an int as `random_state`. States of other data or parameters are refused.
+    checkpoint_every : int, optional
+        Batches after which the state is kept within an epoch too.
     n_jobs : int, optional
         Processes that cut, as in joblib.
     device : str, default="auto"
@@ -139,9 +150,10 @@ class DeepStructuredSegmenter(NetworkSegmenter):
     coef_ : ndarray of shape (3,)
         w = (w1, w2, w3), of the unary, the smoothness and the contrast term; (1, 0, 0) for "cnn".
     objective_ : float
-        gamma, the value of (8) for the network and all training images. None for "cnn".
+        gamma, the value of (8) for the network and all training images. None for "cnn"; NaN if joint training was
+        interrupted.
     dual_gap_ : float
-        How far `objective_` may lie above the minimum over w. None for "cnn".
+        How far `objective_` may lie above the minimum over w. None for "cnn"; infinite if training was interrupted.
     sigma_ : float
         None for "cnn".
     n_iter_ : int
@@ -227,6 +239,8 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         early_stopping: bool = False,
         n_iter_no_change: int = 5,
         callbacks: list[Any] | None = None,
+        checkpoint: str | PathLike[str] | None = None,
+        checkpoint_every: int | None = None,
         n_jobs: int | None = None,
         device: str | torch.device = "auto",
         memory: str | Memory | None = None,
@@ -259,6 +273,8 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         self.early_stopping = early_stopping
         self.n_iter_no_change = n_iter_no_change
         self.callbacks = callbacks
+        self.checkpoint = checkpoint
+        self.checkpoint_every = checkpoint_every
         self.n_jobs = n_jobs
         self.device = device
         self.memory = memory
@@ -297,92 +313,147 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         ------
         ValueError, TypeError
             If a parameter is out of its range, images and labels do not fit or are not finite, or the network does not
-            give one log-odds map.
+            give one log-odds map; or `checkpoint` holds the states of another fit.
+        FloatingPointError
+            If the network does not stay finite.
 
         Warns
         -----
         ConvergenceWarning
             If Algorithm 1 does not reach `tol` within `max_iter` passes.
+        UserWarning
+            If training was interrupted, by Ctrl-C. Then, as after an error in training, the estimator is left as it was
+            trained until then: network and field, or the network alone if that was in pretraining.
         """
         self._validate_params()
-        images, truths, validation_data = self._check_data(X, y, sample_weight, validation_data)
+        data = self._check_data(X, y, sample_weight, validation_data)
+        n_channels = data[0][0].shape[-1]
         warm = self.warm_start and hasattr(self, "network_")
-        start: WeightsLike = INITIAL_WEIGHTS
-        if not warm:
-            self._pretrain(images, truths, validation_data)
-            self.optimizer_state_ = None
-        elif images[0].shape[-1] != self.n_channels_in_:
-            raise ValueError(f"X has {images[0].shape[-1]} channels, but warm_start goes on with {self.n_channels_in_}")
-        else:
-            start = self.coef_
-        self.crf_ = self.objective_ = self.dual_gap_ = self.sigma_ = self.n_iter_ = None
-        self.coef_ = np.array([1.0, 0.0, 0.0])
-        if self.training != "cnn":
-            self._learn_field(images, truths, validation_data, start)
+        if warm and n_channels != self.n_channels_in_:
+            raise ValueError(f"X has {n_channels} channels, but warm_start goes on with {self.n_channels_in_}")
+        start = self._start if warm else lambda: self._cnn().first_weights(data[0][0])
+        with ending_fit(), self._open_checkpoints(start, *data) as checkpoints:
+            if not warm:
+                self._pretrain(*data, checkpoints)
+            if self.training == "cnn":
+                self._take_field(None)
+            else:
+                self._learn_field(*data, checkpoints, self.coef_ if warm else INITIAL_WEIGHTS)
         return self
 
-    def _pretrain(
-        self, images: Sequence[np.ndarray], truths: Sequence[Truth], validation_data: LabelledImages | None
-    ) -> None:
+    def _start(self) -> dict[str, np.ndarray]:
+        """What a warm start begins with."""
+        moments = {
+            f"{n}.{name}": array
+            for n, of_one in (self.optimizer_state_ or {}).items()
+            for name, array in of_one.items()
+        }
+        return {"coef": self.coef_, **moments, **network_arrays(self.network_)}
+
+    def _cnn(self) -> CNNSegmenter:
+        """Pretraining as an estimator."""
         parameters = self.get_params(deep=False)
         shared = {name: parameters[name] for name in parameters.keys() & _parameters_of(CNNSegmenter)}
-        cnn = CNNSegmenter(
-            **shared
-            | {
-                "n_epochs": self.pretrain_epochs,
-                "learning_rate": self.pretrain_learning_rate,
-                "schedule": self.pretrain_schedule,
-            }
+        own = {
+            "n_epochs": self.pretrain_epochs,
+            "learning_rate": self.pretrain_learning_rate,
+            "schedule": self.pretrain_schedule,
+        }
+        return CNNSegmenter(**shared | own)
+
+    def _pretrain(
+        self,
+        images: Sequence[np.ndarray],
+        truths: Sequence[Truth],
+        validation_data: LabelledImages | None,
+        checkpoints: Checkpoints | None,
+    ) -> None:
+        """Pretrain the network, or take one that was and will get its weights from the state of joint training."""
+        cnn = self._cnn()
+        fitted: dict[str, Any] = {}
+        try:
+            if checkpoints and checkpoints.state_of("joint"):
+                fitted = _fitted_by(cnn.take(cnn.build(images[0]), [], images[0], truths[0]))
+            else:
+                fitted = _fit_once(cnn, check_memory(self.memory), images, truths, validation_data, checkpoints)
+        except BaseException:
+            fitted = _fitted_by(cnn)
+            raise
+        finally:
+            if fitted:
+                self.__dict__.update(fitted)
+                self.optimizer_state_ = None
+                self._take_field(None)
+
+    def _take_field(self, crf: MaxMarginCRF | None) -> None:
+        self.crf_ = crf
+        self.coef_ = np.array([1.0, 0.0, 0.0]) if crf is None else crf.coef_
+        self.objective_, self.dual_gap_, self.sigma_, self.n_iter_ = (
+            getattr(crf, name, None) for name in ("objective_", "dual_gap_", "sigma_", "n_iter_")
         )
-        fitted = _fit_once(cnn, check_memory(self.memory), images, truths, validation_data)
-        for name, value in fitted.items():
-            setattr(self, name, value)
 
     def _learn_field(
         self,
         images: Sequence[np.ndarray],
         truths: Sequence[Truth],
         validation_data: LabelledImages | None,
+        checkpoints: Checkpoints | None,
         start: WeightsLike,
     ) -> None:
         """Learn the weights on the network as it is, and for joint training go on with both."""
-        began = time.perf_counter()
         labelings = [Labelings(truth) for truth in truths]
         parameters = self.get_params(deep=False)
         crf = MaxMarginCRF(**{name: parameters[name] for name in _parameters_of(MaxMarginCRF)})
+        found = checkpoints.state_of("joint") if checkpoints else None
+        at_start: dict[str, Any] = {}
+        try:
+            if found is None:
+                at_start = self._learn_piecewise(crf, images, labelings, validation_data, start)
+            else:
+                self.history_, crf.sigma_ = found["history"], found["sigma"]
+            if self.training == "joint" and self.n_epochs:
+                valid_jaccard = at_start.get("valid_jaccard")
+                self._train_jointly(crf, images, labelings, validation_data, checkpoints, valid_jaccard)
+                crf.learn(self._log_odds(images), images, labelings, crf.coef_)
+        except KeyboardInterrupt:
+            raise Interrupted from None
+        finally:
+            if hasattr(crf, "coef_"):
+                self._take_field(crf)
+
+    def _learn_piecewise(
+        self,
+        crf: MaxMarginCRF,
+        images: Sequence[np.ndarray],
+        labelings: Sequence[Labelings],
+        validation_data: LabelledImages | None,
+        start: WeightsLike,
+    ) -> dict[str, Any]:
+        """Learn the weights alone; give the row of the history with which joint training begins."""
+        began = time.perf_counter()
         log_odds = self._log_odds(images)
         crf.learn(log_odds, images, labelings, start)
-        if self.training == "joint":
-            piecewise: dict[str, Any] = {"stage": "joint", "epoch": 0, "gamma": crf.objective_}
-            watched = islice(zip(log_odds, images), N_WATCHED)
-            piecewise["jaccard"] = _jaccard(truths, crf.segment(watched))
-            if validation_data is not None:
-                piecewise["valid_jaccard"] = _jaccard(
-                    validation_data[1], crf.segment(self._results(validation_data[0]))
-                )
-            piecewise["seconds"] = time.perf_counter() - began
-            # a warm start goes on counting
-            last = max((row["epoch"] for row in self.history_ if row["stage"] == "joint"), default=None)
-            self.history_ = [*self.history_, piecewise] if last is None else self.history_
-            if self.n_epochs:
-                history = self._train_jointly(images, labelings, crf, validation_data, piecewise.get("valid_jaccard"))
-                self.history_ = self.history_ + [row | {"epoch": row["epoch"] + (last or 0)} for row in history]
-                crf.learn(self._log_odds(images), images, labelings, crf.coef_)
-        self.crf_ = crf
-        self.coef_ = crf.coef_
-        self.objective_ = crf.objective_
-        self.dual_gap_ = crf.dual_gap_
-        self.sigma_ = crf.sigma_
-        self.n_iter_ = crf.n_iter_
+        if self.training != "joint":
+            return {}
+        row: dict[str, Any] = {"stage": "joint", "epoch": 0, "gamma": crf.objective_}
+        watched = islice(zip(log_odds, images), N_WATCHED)
+        row["jaccard"] = _jaccard([stored.known for stored in labelings], crf.segment(watched))
+        if validation_data is not None:
+            row["valid_jaccard"] = _jaccard(validation_data[1], crf.segment(self._results(validation_data[0])))
+        row["seconds"] = time.perf_counter() - began
+        if not any(row["stage"] == "joint" for row in self.history_):  # a warm start goes on counting
+            self.history_ = [*self.history_, row]
+        return row
 
     def _train_jointly(
         self,
+        crf: MaxMarginCRF,
         images: Sequence[np.ndarray],
         labelings: Sequence[Labelings],
-        crf: MaxMarginCRF,
         validation_data: LabelledImages | None,
+        checkpoints: Checkpoints | None,
         valid_jaccard: float | None,
-    ) -> list[dict[str, Any]]:
+    ) -> None:
         loss = MaxMarginLoss(
             self.C,
             connectivity=self.connectivity,
@@ -392,10 +463,11 @@ class DeepStructuredSegmenter(NetworkSegmenter):
             n_jobs=self.n_jobs,
             gradient=self.gradient,
         )
-        loss.coef_ = crf.coef_
-        truths = [stored.known for stored in labelings]
-        with seeded(self.random_state) as seed:
-            history, optimizer_state = train_jointly(
+        loss.coef_ = getattr(crf, "coef_", loss.coef_)
+        before = self.history_
+        last = max(row["epoch"] for row in before if row["stage"] == "joint")
+        with seeded(self.random_state) as seed, epoch_progress("joint training", self.verbose) as progress:
+            net = joint_net(
                 self.network_,
                 images,
                 labelings,
@@ -405,17 +477,25 @@ class DeepStructuredSegmenter(NetworkSegmenter):
                 batch_size=self.batch_size,
                 device=resolve_device(self.device),
                 seed=seed,
-                training_set=None if self.augmentation is None else self._training_set(images, truths),
                 schedule=self.schedule,
                 validation_data=validation_data,
-                callbacks=(self.callbacks or []) + self._keep_best(valid_jaccard),
+                callbacks=progress
+                + (self.callbacks or [])
+                + self._keep_best(valid_jaccard)
+                + self._keep_state(checkpoints, "joint", history=before, sigma=crf.sigma_),
                 optimizer_state=self.optimizer_state_,
-                verbose=self.verbose,
             )
-        crf.coef_ = loss.coef_
-        self.network_.eval().cpu()
-        self.optimizer_state_ = _as_arrays(optimizer_state) if self.warm_start else None
-        return history
+            truths = [stored.known for stored in labelings]
+            changed = None if self.augmentation is None else self._training_set(images, truths)
+            try:
+                net.partial_fit(changed or ImageDataset(images, labelings))
+            finally:
+                self.network_.eval().cpu()
+                rows = history_rows(net, stage="joint")
+                self.history_ = before + [row | {"epoch": row["epoch"] + last} for row in rows]
+                moments = net.optimizer_.state_dict()["state"]
+                self.optimizer_state_ = _as_arrays(moments) if self.warm_start else None
+                crf.take_weights(loss.coef_, images, labelings)
 
     def predict(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:
         """Label the pixels: by the least energy, or for "cnn" by the sign of the log-odds.
@@ -453,19 +533,20 @@ def _fit_once(
     images: Sequence[np.ndarray],
     truths: Sequence[Truth],
     validation_data: LabelledImages | None,
+    checkpoints: Checkpoints | None,
 ) -> dict[str, Any]:
     """The fitted attributes of a network, from the memory if it was trained before."""
     location = getattr(memory, "location", memory)
     if location is None:
-        return _fit_cnn("", cnn, images, truths, validation_data)
+        return _fit_cnn("", cnn, images, truths, validation_data, checkpoints)
     key = _name_of(cnn, images, truths, validation_data)
-    fit = memory.cache(_fit_cnn, ignore=["cnn", "images", "truths", "validation_data"])
+    fit = memory.cache(_fit_cnn, ignore=["cnn", "images", "truths", "validation_data", "checkpoints"])
     if not isinstance(location, (str, PathLike)):
-        return fit(key, cnn, images, truths, validation_data)
+        return fit(key, cnn, images, truths, validation_data, checkpoints)
     Path(location).mkdir(parents=True, exist_ok=True)
     # candidates of a search that run side by side wait for one of them
     with FileLock(Path(location) / f"skmmcrf-{key}.lock"):
-        return fit(key, cnn, images, truths, validation_data)
+        return fit(key, cnn, images, truths, validation_data, checkpoints)
 
 
 def _fit_cnn(
@@ -474,11 +555,16 @@ def _fit_cnn(
     images: Sequence[np.ndarray],
     truths: Sequence[Truth],
     validation_data: LabelledImages | None,
+    checkpoints: Checkpoints | None,
 ) -> dict[str, Any]:
     """What the memory keeps, under its key."""
-    cnn.learn(images, truths, validation_data)
+    return _fitted_by(cnn.learn(images, truths, validation_data, checkpoints))
+
+
+def _fitted_by(cnn: CNNSegmenter) -> dict[str, Any]:
+    """What pretraining has fitted, if anything."""
     kept = ("network_", "history_", "n_channels_in_", "classes_", "class_weight_")
-    return {name: getattr(cnn, name) for name in kept}
+    return {name: getattr(cnn, name) for name in kept if hasattr(cnn, name)}
 
 
 def _name_of(
@@ -489,14 +575,7 @@ def _name_of(
 ) -> str:
     """A name of all that decides what is learned."""
     parameters = cnn.get_params(deep=False)
-    for name in ("network", "weights", "callbacks", "verbose"):
+    for name in ("network", "weights", "callbacks", "checkpoint", "checkpoint_every", "verbose"):
         del parameters[name]
-    with seeded(cnn.random_state):
-        network = cnn.build(images[0])
-    first_weights = {name: tensor.numpy(force=True) for name, tensor in network.state_dict().items()}
-    names = [hash_of([__version__, parameters, str(network), first_weights])]
-    for some_images, some_truths in filter(None, [(images, truths), validation_data]):
-        # one at a time, as they may be many
-        names += [hash_of([image, vars(truth)]) for image, truth in zip(some_images, some_truths)]
-        names.append("and")
-    return hash_of(names)
+    data = [names_of_data(*part) for part in filter(None, [(images, truths), validation_data])]
+    return hash_of([__version__, parameters, cnn.first_weights(images[0]), data])

@@ -1,21 +1,20 @@
 """What pretraining and joint training share: a skorch net over images of any size, its data, schedule and callbacks."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.utils import check_random_state
 from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import tv_tensors
 
-from skmmcrf._typing import BoolArray, FloatArray, LabelledImages, RandomStateLike
+from skmmcrf._typing import BoolArray, FloatArray, LabelledImages
 from skmmcrf.augmentation import Augmentation
+from skmmcrf.interrupts import Interrupted, noting_interrupts
 from skmmcrf.metrics import jaccard_indices, mean_of_defined
 from skmmcrf.networks import AnySize
 from skmmcrf.sequences import ArraysOnDisk
@@ -113,12 +112,118 @@ def _as_lists(samples: Sequence[tuple[torch.Tensor, Any]]) -> tuple[list[torch.T
     return list(images), list(targets)
 
 
+class ShuffledOrder(Sampler):
+    """An order of images for every epoch, which only the seed and the epoch decide.
+
+    Parameters
+    ----------
+    n_images : int
+    seed : int
+
+    Examples
+    --------
+    >>> order = ShuffledOrder(4, seed=0)
+    >>> order.begin(epoch=1)
+    >>> first = list(order)
+    >>> order.begin(epoch=1)
+    >>> order.skip(2)
+    >>> list(order) == first[2:]
+    True
+    """
+
+    def __init__(self, n_images: int, seed: int) -> None:
+        self.n_images = n_images
+        self.seed = seed
+
+    def begin(self, epoch: int) -> None:
+        """Choose the order of an epoch."""
+        self.order_ = np.random.default_rng([self.seed, epoch]).permutation(self.n_images).tolist()
+
+    def skip(self, n: int) -> None:
+        """Leave the first n out, for this epoch."""
+        self.order_ = self.order_[n:]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.order_)
+
+    def __len__(self) -> int:
+        return self.n_images
+
+
 class SegmentationNet(NeuralNet):
-    """A skorch net whose batches are lists of images of any size; make one with `segmentation_net`."""
+    """A skorch net whose batches are lists of images of any size; make one with `segmentation_net`.
+
+    Training stops as soon as anything is not finite, and leaves the network as it was when everything last was.
+    """
+
+    stage = "pretraining"
+    good_state_: dict[str, torch.Tensor] | None
+
+    def partial_fit(self, *args: Any, **kwargs: Any) -> "SegmentationNet":
+        """Train; unlike skorch, let an interrupt end more than the training of this net.
+
+        Raises
+        ------
+        Interrupted
+            After an interrupt, not if a callback ends training by the same exception.
+        """
+        with noting_interrupts() as interrupts:
+            super().partial_fit(*args, **kwargs)
+        if interrupts:
+            raise Interrupted
+        return self
+
+    def fit_loop(self, *args: Any, **kwargs: Any) -> "SegmentationNet":
+        """Train for the epochs that are left, where the history was restored."""
+        try:
+            return super().fit_loop(*args, **kwargs, epochs=self.max_epochs - len(self.history))
+        except Exception:
+            self.notify("on_train_end")  # skorch does so only if all goes well
+            raise
+
+    def on_epoch_begin(self, net: NeuralNet, *args: Any, **kwargs: Any) -> None:
+        """Choose an order of the images."""
+        super().on_epoch_begin(net, *args, **kwargs)
+        self.iterator_train__sampler.begin(epoch=len(self.history))
+
+    def train_step_single(self, batch: Any, **fit_params: Any) -> Any:
+        """Compute the gradients of a batch.
+
+        Raises
+        ------
+        FloatingPointError
+            If log-odds, loss or gradients are not finite.
+        """
+        before = {name: value.clone() for name, value in self.module_.state_dict().items()}
+        try:
+            step = super().train_step_single(batch, **fit_params)
+            self._check_finite("loss", [step["loss"]])
+            gradients = [p.grad for p in self.module_.parameters() if p.grad is not None]
+            self._check_finite("gradients", gradients)
+        except FloatingPointError:
+            self.module_.load_state_dict(self.good_state_ or before)
+            raise
+        self.good_state_ = before
+        return step
 
     def infer(self, x: Sequence[torch.Tensor], **fit_params: Any) -> list[torch.Tensor]:
         """Give the log-odds of a list of images."""
-        return self.module_([scaled(image.to(self.device)) for image in x])
+        log_odds = self.module_([scaled(image.to(self.device)) for image in x])
+        self._check_finite("log-odds", log_odds)
+        return log_odds
+
+    def _check_finite(self, what: str, tensors: Sequence[torch.Tensor]) -> None:
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+            epoch = self.history[-1]
+            raise FloatingPointError(
+                f"network: its {what} are not finite in epoch {epoch['epoch']}, batch {len(epoch['batches'])} of "
+                f"{self.stage}, and it is left as it was before; a lower learning rate may help"
+            )
+
+    def initialize(self) -> "SegmentationNet":
+        """Make what training needs."""
+        self.good_state_ = None
+        return super().initialize()
 
     def get_loss(
         self, y_pred: Sequence[torch.Tensor], y_true: Sequence[Any], X: Any = None, training: bool = False
@@ -141,6 +246,7 @@ def segmentation_net(
     criterion: nn.Module,
     *,
     freeze_batch_norm: bool,
+    n_images: int,
     seed: int,
     **parameters: Any,
 ) -> _Net:
@@ -154,8 +260,10 @@ def segmentation_net(
         Takes lists of log-odds and of targets.
     freeze_batch_norm : bool
         Whether batch-norm layers keep their statistics.
+    n_images : int
+        To train on.
     seed : int
-        Of the order in which the images are visited.
+        Of the order in which they are visited.
     **parameters
         Further parameters of skorch's NeuralNet.
 
@@ -170,14 +278,14 @@ def segmentation_net(
         verbose=0,
         callbacks__print_log=None,
         callbacks__epoch_timer=None,  # ours has its place behind what is measured at the end of an epoch
-        iterator_train__shuffle=True,
+        iterator_train__sampler=ShuffledOrder(n_images, seed),
         iterator_train__collate_fn=_as_lists,
-        iterator_train__generator=torch.Generator().manual_seed(seed),
+        iterator_train__generator=torch.Generator(),  # else it would draw from the global one
         **parameters,
     )
 
 
-def learning_rate_schedule(name: str, learning_rate: float, n_steps: int) -> LRScheduler | None:
+def learning_rate_schedule(name: str, learning_rate: float, n_steps: int) -> "Schedule | None":
     """Make the callback that changes the learning rate after every step.
 
     Parameters
@@ -190,7 +298,7 @@ def learning_rate_schedule(name: str, learning_rate: float, n_steps: int) -> LRS
 
     Returns
     -------
-    skorch.callbacks.LRScheduler, or None for "constant"
+    Schedule, or None for "constant"
 
     Examples
     --------
@@ -201,10 +309,23 @@ def learning_rate_schedule(name: str, learning_rate: float, n_steps: int) -> LRS
     if name == "constant":
         return None
     if name == "one_cycle":
-        return LRScheduler(schedules.OneCycleLR, max_lr=learning_rate, total_steps=n_steps + 1, step_every="batch")
+        return Schedule(schedules.OneCycleLR, max_lr=learning_rate, total_steps=n_steps + 1, step_every="batch")
     if name == "cosine":
-        return LRScheduler(schedules.CosineAnnealingLR, T_max=n_steps, step_every="batch")
-    return LRScheduler(schedules.LinearLR, start_factor=1.0, end_factor=0.0, total_iters=n_steps, step_every="batch")
+        return Schedule(schedules.CosineAnnealingLR, T_max=n_steps, step_every="batch")
+    return Schedule(schedules.LinearLR, start_factor=1.0, end_factor=0.0, total_iters=n_steps, step_every="batch")
+
+
+class Schedule(LRScheduler):
+    """A schedule of the learning rate that can be kept and restored."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give where it is."""
+        return {"scheduler": self.lr_scheduler_.state_dict(), "batch": self.batch_idx_}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go there."""
+        self.lr_scheduler_.load_state_dict(state["scheduler"])
+        self.batch_idx_ = state["batch"]
 
 
 class JaccardOfNetwork(Callback):
@@ -218,10 +339,11 @@ class JaccardOfNetwork(Callback):
 
     def __init__(self, validation_data: LabelledImages | None) -> None:
         self.validation_data = validation_data
+        self.indices_: list[FloatArray] = []
 
     def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Begin anew."""
-        self.indices_: list[FloatArray] = []
+        self.indices_ = []
 
     def on_batch_end(self, net: NeuralNet, batch: Any = None, y_pred: Any = None, **kwargs: Any) -> None:
         """Measure what the batch's log-odds say."""
@@ -235,6 +357,14 @@ class JaccardOfNetwork(Callback):
             results = run_network(net.module.network, images, batch_size=net.batch_size, device=net.device)
             indices = indices_of_truths(truths, (l > 0 for l, _ in results))
             net.history.record("valid_jaccard", mean_of_defined(indices))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give what was measured in the epoch."""
+        return {"indices": self.indices_}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take what was measured in the epoch."""
+        self.indices_ = state["indices"]
 
 
 def indices_of_truths(truths: Sequence[Truth], labelings: Iterable[BoolArray]) -> FloatArray:
@@ -275,6 +405,17 @@ class KeepBest(EarlyStopping):
         if self.at_start is not None:
             self.dynamic_threshold_ = self.at_start
             self.best_model_weights_ = {key: value.clone() for key, value in net.module_.state_dict().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give the best network, and where it was."""
+        names = ("best_model_weights_", "best_epoch_", "dynamic_threshold_", "misses_")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the best network, and where it was."""
+        weights = state["best_model_weights_"]
+        self.__dict__.update(state)
+        self.best_model_weights_ = weights and {name: torch.tensor(array) for name, array in weights.items()}
 
 
 class FreezeBackbone(Callback):
@@ -320,7 +461,8 @@ def history_rows(net: SegmentationNet, stage: str) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        Of each epoch: stage, epoch, loss, gamma, jaccard, valid_jaccard and seconds, as far as they were recorded.
+        Of each whole epoch: stage, epoch, loss, gamma, jaccard, valid_jaccard and seconds, as far as they were
+        recorded.
     """
     shown = {
         "epoch": "epoch",
@@ -333,6 +475,7 @@ def history_rows(net: SegmentationNet, stage: str) -> list[dict[str, Any]]:
     return [
         {"stage": stage} | {name: np.asarray(epoch[key]).item() for key, name in shown.items() if key in epoch}
         for epoch in net.history
+        if "dur" in epoch  # an epoch that was broken off has none
     ]
 
 
@@ -353,12 +496,22 @@ def run_network(
     log_odds : ndarray of float32 and shape (H, W)
     image : ndarray of shape (H, W, channels)
         Its pixels; floats as float32.
+
+    Raises
+    ------
+    ValueError
+        If the log-odds of an image are not finite.
     """
     module = AnySize(network).to(device).eval()
-    for batch, _ in DataLoader(ImageDataset(images), batch_size=batch_size, collate_fn=_as_lists):
+    # a generator, else the global one would be drawn from
+    loader = DataLoader(ImageDataset(images), batch_size=batch_size, collate_fn=_as_lists, generator=torch.Generator())
+    for n_batch, (batch, _) in enumerate(loader):
         # within the loop, because the next batch may be asked for from another thread
         with torch.inference_mode():
             log_odds = [l.cpu().float().numpy() for l in module([scaled(image.to(device)) for image in batch])]
+        for n, l in enumerate(log_odds, n_batch * batch_size):
+            if not np.isfinite(l).all():
+                raise ValueError(f"network: its log-odds of the image of number {n} are not finite")
         yield from zip(log_odds, (image.permute(1, 2, 0).numpy() for image in batch))
 
 
@@ -380,25 +533,6 @@ def compute_log_odds(
     for log_odds, _ in run_network(network, images, batch_size=batch_size, device=device):
         kept.append(log_odds)
     return kept
-
-
-@contextmanager
-def seeded(random_state: RandomStateLike) -> Iterator[int]:
-    """Draw a seed, use it for torch within the block, and leave torch's own generators as they were.
-
-    Parameters
-    ----------
-    random_state : None, int or RandomState
-
-    Yields
-    ------
-    int
-        The seed.
-    """
-    seed = int(check_random_state(random_state).randint(2**31 - 1))
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield seed
 
 
 def resolve_device(device: str | torch.device) -> str:

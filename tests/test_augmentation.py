@@ -4,7 +4,8 @@ import torch
 from torchvision import tv_tensors
 
 from skmmcrf.augmentation import RandomIntensity, build_augmentation
-from skmmcrf.training import AugmentedDataset, seeded
+from skmmcrf.random_states import seeded
+from skmmcrf.training import AugmentedDataset
 from skmmcrf.truth import Truth
 
 

@@ -7,10 +7,12 @@ from torchvision.transforms.v2 import RandomHorizontalFlip
 
 from skmmcrf import MaxMarginLoss, joint
 from skmmcrf.energy import scale_image
-from skmmcrf.joint import WeightUpdate, train_jointly
+from skmmcrf.joint import WeightUpdate, joint_net
 from skmmcrf.max_margin import Labelings, learn_weights, solve_program
 from skmmcrf.networks import UNet
-from skmmcrf.training import AugmentedDataset, compute_log_odds, seeded
+from skmmcrf.progress import EpochLines
+from skmmcrf.random_states import seeded
+from skmmcrf.training import AugmentedDataset, ImageDataset, compute_log_odds, history_rows
 from skmmcrf.validation import check_labelled_images
 
 
@@ -23,8 +25,8 @@ def problem(phantoms):
     return network, images, labelings, MaxMarginLoss(0.01, sigma=0.2)
 
 
-def train(network, images, labelings, loss, n_epochs=4, seed=0, **kwargs):
-    history, _ = train_jointly(
+def train(network, images, labelings, loss, n_epochs=4, seed=0, training_set=None, **kwargs):
+    net = joint_net(
         network,
         images,
         labelings,
@@ -36,7 +38,8 @@ def train(network, images, labelings, loss, n_epochs=4, seed=0, **kwargs):
         seed=seed,
         **kwargs,
     )
-    return history
+    net.partial_fit(training_set or ImageDataset(images, labelings))
+    return history_rows(net, stage="joint")
 
 
 def gamma(network, images, labelings):
@@ -75,7 +78,12 @@ def test_weights_of_changed_images_are_learned_from_their_labelings(problem):
 
 def test_history_and_progress(problem, phantoms, capsys):
     images = problem[1]
-    history = train(*problem, n_epochs=2, validation_data=(images, [s.known for s in problem[2]]), verbose=1)
+    history = train(
+        *problem,
+        n_epochs=2,
+        validation_data=(images, [s.known for s in problem[2]]),
+        callbacks=[("progress", EpochLines("joint training"))],
+    )
     assert [(row["stage"], row["epoch"]) for row in history] == [("joint", 1), ("joint", 2)]
     for row in history:
         assert set(row) == {"stage", "epoch", "loss", "gamma", "jaccard", "valid_jaccard", "seconds"}

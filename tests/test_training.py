@@ -7,6 +7,7 @@ from torch import nn
 from skmmcrf.cnn import PixelwiseLogLikelihood
 from skmmcrf.energy import scale_image
 from skmmcrf.networks import UNet
+from skmmcrf.random_states import seeded
 from skmmcrf.training import (
     ImageDataset,
     JaccardOfNetwork,
@@ -15,7 +16,6 @@ from skmmcrf.training import (
     history_rows,
     resolve_device,
     run_network,
-    seeded,
     segmentation_net,
 )
 from skmmcrf.validation import check_labelled_images
@@ -29,6 +29,7 @@ def train(images, truths, seed=0, callbacks=(), max_epochs=2, batch_size=4):
             network,
             PixelwiseLogLikelihood(),
             freeze_batch_norm=False,
+            n_images=len(images),
             seed=seed,
             max_epochs=max_epochs,
             batch_size=batch_size,
@@ -103,7 +104,7 @@ def test_devices():
 def test_frozen_batch_norm_keeps_its_statistics(unequal):
     network = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3), nn.Conv2d(3, 1, 1))
     net = segmentation_net(
-        SegmentationNet, network, PixelwiseLogLikelihood(), freeze_batch_norm=True, seed=0, max_epochs=1, batch_size=2
+        SegmentationNet, network, PixelwiseLogLikelihood(), freeze_batch_norm=True, n_images=6, seed=0, max_epochs=1, batch_size=2
     )
     net.fit(ImageDataset(*unequal))
     assert torch.equal(network[1].running_mean, torch.zeros(3))

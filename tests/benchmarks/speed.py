@@ -260,7 +260,12 @@ def measure_memory(network, numbers):
         measured = f"{own / MB:.0f} MB; with the processes that cut {totals[-1] / MB:.0f} MB"
         print_row(f"memory of fit, {network}, {n} lazy images of 256 x 256", measured, "", "< 2000 MB")
     measured = ", ".join(f"{total / MB:.0f}" for total in totals)
-    print_row(f"memory of fit, {network}, from {numbers} images", f"{measured} MB", f"{max(totals) / totals[0]:.2f}", "<= 1.10")
+    print_row(
+        f"memory of fit, {network}, from {numbers} images",
+        f"{measured} MB",
+        f"{max(totals) / totals[0]:.2f}",
+        "<= 1.10",
+    )
 
 
 MEASURES = {

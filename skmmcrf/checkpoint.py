@@ -1,0 +1,265 @@
+"""States of training, kept in a folder, from which a fit that was killed goes on."""
+
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from skorch import NeuralNet
+from skorch.callbacks import Callback
+
+from skmmcrf.random_states import get_random_states, set_random_states
+from skmmcrf.safe_files import decode, encode, read_file, write_file
+
+_KEPT = 2
+
+
+class Checkpoints:
+    """The last states of one fit, in files of a folder.
+
+    Parameters
+    ----------
+    folder : Path
+    identity : dict of str to str
+        What decides how the fit ends, by its name.
+    every : int, optional
+        Batches after which a state is kept, beside those at the ends of epochs.
+
+    Attributes
+    ----------
+    state : dict or None
+        The newest state that can be read, as it was found.
+
+    Raises
+    ------
+    ValueError
+        If that is the state of another fit.
+
+    Warns
+    -----
+    RuntimeWarning
+        If a state is damaged; the one before it is taken then, if there is one.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, str], every: int | None = None) -> None:
+        self.folder = folder
+        self.identity = dict(identity)
+        self.every = every
+        self.state = self._read_newest()
+
+    def state_of(self, stage: str) -> dict[str, Any] | None:
+        """Give the state that was found, if it is one of a stage of training, "cnn" or "joint"."""
+        return self.state if self.state is not None and self.state["stage"] == stage else None
+
+    def write(self, state: dict[str, Any]) -> None:
+        """Keep a state, dict of what `skmmcrf.safe_files` can hold, and of those before it only the last.
+
+        Raises
+        ------
+        OSError
+            If it can't be written, and there is none before it.
+        TypeError
+            If a file can't hold something in it.
+
+        Warns
+        -----
+        RuntimeWarning
+            If it can't be written, but there is one before it.
+        """
+        arrays: dict[str, np.ndarray] = {}
+        node = encode({"identity": self.identity, **state}, "state", arrays)
+        before = self._files()
+        number = 1 + int(before[-1].stem.removeprefix("state-")) if before else 1
+        try:
+            write_file(self.folder / f"state-{number:06d}.safetensors", "state", node, arrays)
+        except OSError as error:
+            if not before:
+                raise
+            warnings.warn(
+                f"checkpoint: the state of training could not be kept: {error}; training goes on, and {before[-1]} "
+                "stays",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        for file in self._files()[:-_KEPT]:
+            file.unlink()
+
+    def _files(self) -> list[Path]:
+        """The states, the newest last."""
+        return sorted(self.folder.glob("state-*.safetensors"))
+
+    def _read_newest(self) -> dict[str, Any] | None:
+        for file in reversed(self._files()):
+            try:
+                text, arrays = read_file(file, "state")
+                state = decode(json.loads(text), arrays)
+            except ValueError as error:
+                warnings.warn(
+                    f"checkpoint: {file} can't be read, so fit goes on from the state before it: {error}",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+                continue
+            self._check_identity(state.pop("identity"))
+            return state
+        return None
+
+    def _check_identity(self, found: Mapping[str, str]) -> None:
+        names = [name for name in {**found, **self.identity} if found.get(name) != self.identity.get(name)]
+        if names:
+            differences = ", ".join(
+                f"{name} ({found.get(name)} there, {self.identity.get(name)} here)" for name in sorted(names)
+            )
+            raise ValueError(
+                f"checkpoint: {self.folder} holds the states of another fit, which differs in {differences}; give "
+                "another folder, or delete this one to begin anew"
+            )
+
+
+@contextmanager
+def open_checkpoints(
+    folder: str | PathLike[str], identity: Mapping[str, str], every: int | None = None
+) -> Iterator[Checkpoints]:
+    """Open a folder of states, which is made if need be, for one fit at a time.
+
+    Parameters
+    ----------
+    folder : str or path
+    identity, every
+        See `Checkpoints`.
+
+    Yields
+    ------
+    Checkpoints
+
+    Raises
+    ------
+    OSError
+        If the folder can't be made or written to.
+    ValueError
+        If another fit uses it, or did so with other data or parameters.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     with open_checkpoints(folder, {"C": "1.0"}) as checkpoints:
+    ...         checkpoints.write({"stage": "cnn", "epoch": 1})
+    ...     with open_checkpoints(folder, {"C": "1.0"}) as checkpoints:
+    ...         checkpoints.state
+    {'stage': 'cnn', 'epoch': 1}
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        # the system lets go of it when a process dies
+        with FileLock(folder / ".lock", timeout=0):
+            for unfinished in folder.glob(f".{32 * '?'}.tmp"):
+                unfinished.unlink()
+            yield Checkpoints(folder, identity, every)
+    except Timeout:
+        raise ValueError(f"checkpoint: another fit uses {folder}") from None
+
+
+class KeepState(Callback):
+    """Keep the state of a net at the end of every epoch, and begin at the state that was found.
+
+    Other callbacks whose state matters give it as `state_dict` and take it as `load_state_dict`, as modules of torch
+    do. This must be the last of them.
+
+    Parameters
+    ----------
+    checkpoints : Checkpoints
+    stage : str
+        Of training.
+    rest : dict
+        What to keep beside the net.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, stage: str, rest: dict[str, Any]) -> None:
+        self.checkpoints = checkpoints
+        self.stage = stage
+        self.rest = rest
+
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Restore the net, or learn at once whether its state can be kept."""
+        found = self.checkpoints.state_of(self.stage)
+        self.found_ = None if found is None else found["net"]
+        if self.found_ is None:
+            self._write(net)
+            return
+        net.module_.load_state_dict(_as_tensors(self.found_["module"]))
+        net.criterion_.load_state_dict(_as_tensors(self.found_["criterion"]))
+        groups, moments = self.found_["optimizer"]["param_groups"], self.found_["optimizer"]["state"]
+        net.optimizer_.load_state_dict(
+            {"param_groups": groups, "state": {n: _as_tensors(of_one) for n, of_one in moments.items()}}
+        )
+        net.history[:] = self.found_["history"]
+        self._restore_callbacks(net, self.found_)
+
+    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Go on within the epoch that was found, behind what the others do at its begin."""
+        if self.found_ is None:
+            return
+        found, self.found_ = self.found_, None
+        if found["epoch"] is not None:
+            self._restore_callbacks(net, found)
+            net.history[-1].update(found["epoch"])
+            net.iterator_train__sampler.skip(net.batch_size * len(found["epoch"]["batches"]))
+        set_random_states(found["random"])
+
+    def on_batch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Keep the state if it is time."""
+        every = self.checkpoints.every
+        epoch = net.history[-1]
+        if every and len(epoch["batches"]) % every == 0:
+            self._write(net, epoch)
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Keep the state."""
+        self._write(net)
+
+    def _write(self, net: NeuralNet, epoch: dict[str, Any] | None = None) -> None:
+        """Keep the state in or, without one, after an epoch."""
+        whole = len(net.history) - (epoch is not None)
+        state = {
+            "module": net.module_.state_dict(),
+            "criterion": net.criterion_.state_dict(),
+            "optimizer": net.optimizer_.state_dict(),
+            "callbacks": {name: one.state_dict() for name, one in self._with_state(net).items()},
+            "history": net.history.to_list()[:whole],
+            "epoch": epoch,
+            "random": get_random_states(),
+        }
+        self.checkpoints.write({"stage": self.stage, **self.rest, "net": _as_plain(state)})
+
+    def _restore_callbacks(self, net: NeuralNet, found: dict[str, Any]) -> None:
+        for name, one in self._with_state(net).items():
+            one.load_state_dict(found["callbacks"][name])
+
+    def _with_state(self, net: NeuralNet) -> dict[str, Any]:
+        return {name: one for name, one in net.callbacks_ if hasattr(one, "state_dict")}
+
+
+def _as_plain(value: Any) -> Any:
+    """Turn tensors into arrays, and all kinds of dicts, sequences and numbers into Python's own."""
+    if isinstance(value, torch.Tensor):
+        return value.numpy(force=True)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {key: _as_plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_plain(entry) for entry in value]
+    return value
+
+
+def _as_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    # unlike from_numpy, tensor aligns the memory as torch does
+    return {name: torch.tensor(array) for name, array in arrays.items()}

@@ -1,0 +1,62 @@
+"""Interrupts, as those by Ctrl-C: what is trained until then is kept."""
+
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was interrupted, and the estimator is left with what is trained."""
+
+
+@contextmanager
+def ending_fit() -> Iterator[None]:
+    """Let fit end with a warning where training was interrupted, as scikit-learn's estimators do.
+
+    Warns
+    -----
+    UserWarning
+    """
+    try:
+        yield
+    except Interrupted:
+        warnings.warn("fit was interrupted; the estimator is left as it was trained until then", stacklevel=4)
+
+
+@contextmanager
+def noting_interrupts() -> Iterator[list[int]]:
+    """Note interrupts, as those by Ctrl-C, which raise KeyboardInterrupt as ever.
+
+    Yields
+    ------
+    list of int
+        The signals that came. None are noted in a thread, or where they are handled by nobody.
+
+    Examples
+    --------
+    >>> with noting_interrupts() as interrupts:
+    ...     try:
+    ...         signal.raise_signal(signal.SIGINT)
+    ...     except KeyboardInterrupt:
+    ...         pass
+    >>> len(interrupts)
+    1
+    """
+    interrupts: list[int] = []
+    handle = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handle):
+        yield interrupts
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        interrupts.append(number)
+        handle(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, handle)
