@@ -1,6 +1,7 @@
 """States of training, kept in a folder, from which a fit that was killed goes on."""
 
 import json
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -111,15 +112,18 @@ class Checkpoints:
         return None
 
     def _check_identity(self, found: Mapping[str, str]) -> None:
-        names = [name for name in {**found, **self.identity} if found.get(name) != self.identity.get(name)]
+        names = [name for name in sorted({**found, **self.identity}) if found.get(name) != self.identity.get(name)]
         if names:
-            differences = ", ".join(
-                f"{name} ({found.get(name)} there, {self.identity.get(name)} here)" for name in sorted(names)
-            )
+            differences = ", ".join(_difference(name, found.get(name), self.identity.get(name)) for name in names)
             raise ValueError(
                 f"checkpoint: {self.folder} holds the states of another fit, which differs in {differences}; give "
                 "another folder, or delete this one to begin anew"
             )
+
+
+def _difference(name: str, there: str | None, here: str | None) -> str:
+    is_hash = re.fullmatch("[0-9a-f]{32}", there or here or "")
+    return name if is_hash else f"{name} ({there} there, {here} here)"
 
 
 @contextmanager

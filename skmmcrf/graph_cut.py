@@ -8,6 +8,7 @@ from joblib import Parallel, delayed
 
 from skmmcrf._typing import BoolArray, FloatArray, IntArray
 from skmmcrf.energy import pairwise_features
+from skmmcrf.workers import run_jobs
 
 
 def minimum_cut(unary: FloatArray, edges: IntArray, capacities: FloatArray) -> BoolArray:
@@ -171,8 +172,9 @@ def segment(
     array([[ True,  True,  True]])
     """
     one = delayed(_segment_one)
-    yield from Parallel(n_jobs, return_as="generator")(
-        one(w, log_odds, image, connectivity, sigma) for log_odds, image in problems
+    yield from run_jobs(
+        Parallel(n_jobs, return_as="generator"),
+        (one(w, log_odds, image, connectivity, sigma) for log_odds, image in problems),
     )
 
 

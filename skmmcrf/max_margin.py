@@ -22,6 +22,7 @@ from skmmcrf._typing import BoolArray, FloatArray, IntArray, WeightsLike
 from skmmcrf.energy import joint_feature_difference, pairwise_features
 from skmmcrf.graph_cut import complete_labeling, loss_augmented_labeling
 from skmmcrf.truth import Truth
+from skmmcrf.workers import run_jobs
 
 INITIAL_WEIGHTS = (1.0, 1.0, 1.0)
 _MAX_PROXIMAL_STEPS = 50
@@ -577,9 +578,12 @@ def learn_weights(
         def of_images(function: Callable[..., Any], rows: FloatArray, numbers: Sequence[int] | IntArray) -> Any:
             """Results of a function for some images, each at its row of weights."""
             one = delayed(function)
-            return parallel(
-                one(w_n, log_odds[n], images[n], labelings[n].known, connectivity=connectivity, sigma=sigma)
-                for w_n, n in zip(rows, numbers)
+            return run_jobs(
+                parallel,
+                (
+                    one(w_n, log_odds[n], images[n], labelings[n].known, connectivity=connectivity, sigma=sigma)
+                    for w_n, n in zip(rows, numbers)
+                ),
             )
 
         def complete(w: FloatArray) -> bool:

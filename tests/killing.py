@@ -107,7 +107,9 @@ def main():
         ended = fit_in_fork(trial)
         survived += was_killed and ended == expected
         told = "killed" if was_killed else "ended before it could be killed"
-        print(f"{name} {number}, {1e3 * delay:.0f} ms: {told}; left {left}; as expected: {ended == expected}", flush=True)
+        print(
+            f"{name} {number}, {1e3 * delay:.0f} ms: {told}; left {left}; as expected: {ended == expected}", flush=True
+        )
     print(f"survived {survived} of {n_kills} kills")
     sys.exit(expected is None or survived < n_kills)
 

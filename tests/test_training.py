@@ -104,7 +104,14 @@ def test_devices():
 def test_frozen_batch_norm_keeps_its_statistics(unequal):
     network = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3), nn.Conv2d(3, 1, 1))
     net = segmentation_net(
-        SegmentationNet, network, PixelwiseLogLikelihood(), freeze_batch_norm=True, n_images=6, seed=0, max_epochs=1, batch_size=2
+        SegmentationNet,
+        network,
+        PixelwiseLogLikelihood(),
+        freeze_batch_norm=True,
+        n_images=6,
+        seed=0,
+        max_epochs=1,
+        batch_size=2,
     )
     net.fit(ImageDataset(*unequal))
     assert torch.equal(network[1].running_mean, torch.zeros(3))
