@@ -1,0 +1,127 @@
+"""What goes wrong half-way: networks that do not stay finite, files that break."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skorch.callbacks import Callback
+from torch import nn
+
+from skmmcrf import CNNSegmenter, DeepStructuredSegmenter
+
+QUICK = {"batch_size": 2, "random_state": 0}
+
+
+class Failing(nn.Module):
+    """A network with batch norm of which something is not finite from a training step on."""
+
+    def __init__(self, at_step, what):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Conv2d(4, 1, 1))
+        self.left = at_step
+        self.what = what
+
+    def forward(self, x):
+        if self.training:
+            self.left -= 1
+        fails = self.training and self.left <= 0
+        if fails and self.what == "log-odds":
+            x = x * torch.inf
+        log_odds = self.layers(x)
+        if fails and self.what == "gradients":
+            log_odds = log_odds + torch.sqrt(log_odds * 0)  # 0, whose derivative is infinite
+        return log_odds
+
+
+class Weights(Callback):
+    """Collects the network's state before each batch."""
+
+    def __init__(self):
+        self.of_batches = []
+
+    def on_batch_begin(self, net, **kwargs):
+        self.of_batches.append([value.clone() for value in net.module_.state_dict().values()])
+
+
+@pytest.mark.parametrize("what", ["log-odds", "gradients"])
+def test_pretraining_stops_where_a_network_is_not_finite(phantoms, what):
+    weights = Weights()
+    model = CNNSegmenter(Failing(5, what), callbacks=[("weights", weights)], **QUICK)
+    with pytest.raises(FloatingPointError, match=f"network: its {what} are not finite in epoch 2, batch 2 of pretrain"):
+        model.fit(*phantoms)
+    # the last state under which all was finite is that before the fourth step
+    assert all(map(torch.equal, model.network_.state_dict().values(), weights.of_batches[3]))
+    assert len(model.history_) == 1
+    assert np.isfinite(model.decision_function(phantoms[0])).all()
+
+
+def test_joint_training_stops_where_a_network_is_not_finite(phantoms):
+    model = DeepStructuredSegmenter(Failing(3 + 5, "log-odds"), pretrain_epochs=1, **QUICK)
+    with pytest.raises(FloatingPointError, match="its log-odds are not finite in epoch 2, batch 2 of joint training"):
+        model.fit(*phantoms)
+    assert [row["epoch"] for row in model.history_ if row["stage"] == "joint"] == [0, 1]
+    assert np.isfinite(model.coef_).all()
+    assert set(np.unique(model.predict(phantoms[0]))) <= {0, 1}
+
+
+def test_too_large_a_learning_rate_is_told_and_harms_nothing(phantoms):
+    model = CNNSegmenter(learning_rate=1e30, schedule="constant", **QUICK)
+    with pytest.raises(FloatingPointError, match="a lower learning rate may help"):
+        model.fit(*phantoms)
+    assert np.isfinite(model.decision_function(phantoms[0])).all()
+
+
+def test_log_odds_that_are_not_finite_are_no_prediction(phantoms):
+    class Square(nn.Conv2d):
+        def forward(self, x):
+            return super().forward(x**2)
+
+    X, y = phantoms
+    square = Square(1, 1, 1)
+    model = CNNSegmenter(square, n_epochs=1, **QUICK).fit(X, y)
+    huge = X.astype(float)
+    huge[3:] *= 1e30
+    with pytest.raises(ValueError, match="network: its log-odds of the image of number 3 are not finite"):
+        model.predict(huge)
+    with pytest.raises(ValueError, match="network: its log-odds of the image of number 0 are not finite"):
+        CNNSegmenter(square, **QUICK).fit(huge[3:], y[3:])
+
+
+@pytest.fixture
+def files(phantoms, tmp_path):
+    for n, image in enumerate(phantoms[0]):
+        Image.fromarray(image).save(tmp_path / f"{n}.png")
+    return sorted(tmp_path.glob("*.png"))
+
+
+class Breaks(Callback):
+    """Cuts a file short in the second epoch."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def on_epoch_begin(self, net, **kwargs):
+        if len(net.history) == 2:
+            self.file.write_bytes(self.file.read_bytes()[:200])
+
+
+def test_a_file_that_breaks_is_named_and_nothing_is_lost(files, phantoms, tmp_path):
+    y = phantoms[1]
+    expected = CNNSegmenter(n_epochs=3, **QUICK).fit(files, y)
+    whole = files[4].read_bytes()
+    model = CNNSegmenter(n_epochs=3, checkpoint=tmp_path / "states", callbacks=[("breaks", Breaks(files[4]))], **QUICK)
+    with pytest.raises(ValueError, match="an image of X: .*4.png can't be read as an image"):
+        model.fit(files, y)
+    assert len(model.history_) == 1
+    files[4].write_bytes(whole)
+    model.set_params(callbacks=None).fit(files, y)
+    assert np.array_equal(model.decision_function(phantoms[0]), expected.decision_function(phantoms[0]))
+    assert len(model.history_) == 3
+
+
+def test_a_network_of_another_shape_is_told_before_training(phantoms):
+    for layer in (nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(1, 1, 3), nn.Conv2d(3, 1, 1), nn.Flatten()):
+        model = DeepStructuredSegmenter(layer, **QUICK)
+        with pytest.raises(ValueError, match="^network: it (must give one log-odds map|can't take an image)"):
+            model.fit(*phantoms)
+        assert not hasattr(model, "network_")
