@@ -24,6 +24,7 @@ from skmmcrf.augmentation import build_augmentation
 from skmmcrf.checkpoint import Checkpoints, KeepState, open_checkpoints
 from skmmcrf.metrics import mean_of_defined
 from skmmcrf.network_state import is_rebuildable, network_arrays, rebuild_network
+from skmmcrf.random_states import seeded
 from skmmcrf.sequences import Mapped
 from skmmcrf.training import (
     AugmentedDataset,
@@ -244,8 +245,9 @@ class NetworkSegmenter(BaseSegmenter):
         if validation is None and self.early_stopping:
             raise ValueError("early_stopping needs validation images: give validation_data or validation_fraction")
         self._weigh(truths, sample_weight)
-        if self.augmentation is not None:  # try it before the work begins
-            self._training_set(images, truths)[0]
+        if self.augmentation is not None:
+            with seeded(0):  # try it before the work begins
+                self._training_set(images, truths)[0]
         return images, truths, validation
 
     def _training_set(self, images: Sequence[np.ndarray], truths: Sequence[Truth]) -> ImageDataset:

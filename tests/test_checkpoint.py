@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from comparing import everything
 from torch import nn
 from torchvision.transforms import v2
 
@@ -60,14 +61,6 @@ class KilledAfter:
 
 
 write_file = checkpoint.write_file
-
-
-def everything(model):
-    """All that training decides, in bytes; the seconds apart."""
-    rows = [[(name, value) for name, value in row.items() if name != "seconds"] for row in model.history_]
-    network = [tensor.numpy().tobytes() for tensor in model.network_.state_dict().values()]
-    field = [np.asarray(getattr(model, name, None)).tobytes() for name in ("coef_", "objective_", "sigma_", "n_iter_")]
-    return rows, network, field
 
 
 @pytest.fixture(scope="module")
