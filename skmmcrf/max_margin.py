@@ -288,6 +288,7 @@ def optimality_residuals(solution: Solution, labelings: Sequence[Labelings], C: 
     slack_weight = slack_weights.max()
     margins = differences @ w
     size = losses + np.abs(differences) @ np.abs(w)  # margins may be next to nothing by cancellation
+    size = np.maximum(size, 1e-8 * size.max(initial=0.0))  # and whole constraints nothing but rounding
     missed = losses - margins - slack[owners]
 
     pull = multipliers @ differences
