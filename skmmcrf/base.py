@@ -121,8 +121,8 @@ class BaseSegmenter(BaseEstimator):
         Warns
         -----
         UserWarning
-            If a parameter can't be kept, and so has its default after loading: `memory`, and objects such as a
-            RandomState, callbacks or transforms. A `network` that is a module or a function must be given to
+            If a parameter can't be kept, and so has its default after loading: `memory`, `checkpoint`, and objects such
+            as a RandomState, callbacks or transforms. A `network` that is a module or a function must be given to
             `skmmcrf.load`.
 
         Examples

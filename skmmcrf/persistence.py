@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 OwnNetwork: TypeAlias = nn.Module | Callable[[int], nn.Module]
 
-# joblib keeps pickles there, and runs them when fit finds them
-_NEVER_IN_FILES = {"memory"}
+# joblib keeps pickles there, and runs them when fit finds them; and fit writes to both and deletes there
+_NEVER_IN_FILES = {"checkpoint", "memory"}
 
 _COUNT = Interval(Integral, 0, None, closed="left")
 _POSITIVE = Interval(Real, 0, None, closed="neither")

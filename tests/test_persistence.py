@@ -159,12 +159,21 @@ def test_private_and_other_attributes_are_left_out(models, tmp_path):
 
 def test_parameters_that_no_file_can_hold_are_told_and_get_their_default(models, tmp_path, phantoms):
     model = copy.deepcopy(models["joint"])
-    model.set_params(memory=str(tmp_path), random_state=np.random.RandomState(0), device=torch.device("cpu"), n_jobs=1)
-    with pytest.warns(UserWarning, match="can't hold the parameters memory, random_state: load will give") as record:
+    model.set_params(
+        memory=str(tmp_path),
+        checkpoint=tmp_path,
+        random_state=np.random.RandomState(0),
+        device=torch.device("cpu"),
+        n_jobs=1,
+    )
+    with pytest.warns(
+        UserWarning, match="can't hold the parameters checkpoint, memory, random_state: load will give"
+    ) as record:
         model.save(tmp_path / "model")
     assert record[0].filename == __file__
     loaded = load(tmp_path / "model")
-    assert (loaded.memory, loaded.random_state, loaded.device, loaded.n_jobs) == (None, None, "cpu", 1)
+    assert (loaded.memory, loaded.checkpoint, loaded.random_state) == (None, None, None)
+    assert (loaded.device, loaded.n_jobs) == ("cpu", 1)
     assert_same_outputs(loaded, model, models, phantoms)
 
 
@@ -447,6 +456,7 @@ def put(*path, value):
         (put("class", value="MaxMarginCRF"), "it can't set the parameters"),
         (put("more", value=1), "must have the entries class, parameters, attributes"),
         (put("parameters", "memory", value="/tmp"), r"it can't set the parameters \['memory'\]"),
+        (put("parameters", "checkpoint", value="/tmp"), r"it can't set the parameters \['checkpoint'\]"),
         (put("parameters", "nonsense", value=1), r"it can't set the parameters \['nonsense'\]"),
         (put("parameters", "network", value="os.system"), "network must be 'unet' or 'fcn8s_'"),
         (put("parameters", "network", value="fcn8s_nonsense"), "no backbone 'nonsense'"),
