@@ -1,5 +1,7 @@
 import itertools
 import os
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,3 +66,24 @@ def all_labelings():
         return [np.array(y).reshape(shape) for y in itertools.product([False, True], repeat=int(np.prod(shape)))]
 
     return enumerate_all
+
+
+@pytest.fixture
+def memory_growth():
+    """A function that calls another, and gives by how many bytes memory grew at most; 0 where no system tells it."""
+
+    def measure(function):
+        if sys.platform != "linux":
+            function()
+            return 0
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+        before = memory_of_this_process("VmRSS")
+        function()
+        return memory_of_this_process("VmHWM") - before
+
+    return measure
+
+
+def memory_of_this_process(kind):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{kind}:"))

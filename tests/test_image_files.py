@@ -1,6 +1,11 @@
+import io
+import struct
+import zlib
+
 import numpy as np
 import pytest
-from PIL import Image
+from damage import damaged
+from PIL import Image, features
 
 from skmmcrf.image_files import read_image
 
@@ -28,3 +33,118 @@ def test_what_is_no_image_is_told(tmp_path):
         read_image(tmp_path / "a.png")
     with pytest.raises(FileNotFoundError):
         read_image(tmp_path / "b.png")
+
+
+def test_transparent_palettes_are_colours(tmp_path):
+    palette = Image.fromarray(np.array([[0, 1]], np.uint8), mode="P")
+    palette.putpalette([0, 0, 0, 255, 10, 20])
+    palette.save(tmp_path / "a.png", transparency=b"\x80\x20")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), [[[0, 0, 0], [255, 10, 20]]])
+
+
+@pytest.mark.parametrize("ending", ["gif", "tif", "png", "webp"])
+def test_files_of_several_images_are_refused(tmp_path, ending):
+    pages = [Image.new("RGB", (8, 6), colour) for colour in ("red", "blue")]
+    pages[0].save(tmp_path / f"a.{ending}", save_all=True, append_images=pages[1:])
+    with pytest.raises(ValueError, match=rf"a.{ending} can't be read as an image: it holds several images"):
+        read_image(tmp_path / f"a.{ending}")
+
+
+def test_previews_of_cameras_are_not_read(tmp_path):
+    photo, preview = Image.new("RGB", (8, 6), "red"), Image.new("RGB", (4, 3), "red")
+    photo.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[preview])
+    assert read_image(tmp_path / "a.jpg").shape == (6, 8, 3)
+
+
+def test_formats_that_are_programs_are_refused(tmp_path):
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.png", "EPS")
+    with pytest.raises(ValueError, match="a.png can't be read as an image: cannot identify"):
+        read_image(tmp_path / "a.png")
+
+
+def chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def bomb(width, height):
+    """A PNG whose pixels are all 0."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    pixels = zlib.compress(bytes(1_000_000), 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("size", [(12_000, 12_000), (40_000, 40_000), (1, 2**31 - 1), (2**31 - 1, 2**31 - 1)])
+def test_bombs_are_refused_before_they_are_decoded(tmp_path, memory_growth, size):
+    (tmp_path / "a.png").write_bytes(bomb(*size))
+
+    def read():
+        with pytest.raises(ValueError, match=r"a.png can't be read as an image: Image size \(\d+ pixels\) exceeds"):
+            read_image(tmp_path / "a.png")
+
+    assert memory_growth(read) < 20_000_000
+
+
+def pictures():
+    """Small files of all formats and modes."""
+    rng = np.random.default_rng(0)
+    colours = Image.fromarray(rng.integers(0, 255, (20, 24, 3), np.uint8))
+    files: list = [("PNG", mode, {}) for mode in ("1", "L", "LA", "P", "RGB", "RGBA")]
+    files += [("JPEG", mode, {"progressive": mode == "L"}) for mode in ("L", "RGB", "CMYK")]
+    for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"):
+        files += [("TIFF", mode, {"compression": compression}) for mode in ("L", "RGB")]
+    files += [("TIFF", mode, {}) for mode in ("1", "F", "I", "P", "CMYK")]
+    files += [(name, mode, {}) for name in ("BMP", "PPM") for mode in ("1", "L", "RGB")]
+    files += [("GIF", "P", {}), ("GIF", "P", {"transparency": 3}), ("PNG", "P", {"transparency": b"\x80" * 9})]
+    if features.check("webp"):
+        files += [("WEBP", mode, {"lossless": mode == "RGB"}) for mode in ("RGB", "RGBA")]
+    if features.check("jpg_2000"):
+        files += [("JPEG2000", mode, {}) for mode in ("L", "RGB")]
+    exif = Image.Exif()
+    exif[0x010E] = "an image"
+    images = [(name, colours.convert(mode), options) for name, mode, options in files]
+    images += [("PNG", Image.fromarray(rng.integers(0, 65535, (20, 24), np.uint16)), {})]
+    images += [("JPEG", colours, {"exif": exif, "icc_profile": bytes(200)}), ("PNG", colours, {"exif": exif})]
+    pictures = []
+    for name, image, options in images:
+        file = io.BytesIO()
+        image.save(file, name, **options)
+        pictures.append(file.getvalue())
+    return pictures
+
+
+def with_right_checksums(data):
+    """A PNG whose damage is not noticed by its checksums."""
+    fixed, start = data[:8], 8
+    while start + 12 <= len(data):
+        end = start + 8 + struct.unpack(">I", data[start : start + 4])[0]
+        fixed += chunk(data[start + 4 : start + 8], data[start + 8 : end])
+        start = end + 4
+    return fixed
+
+
+@pytest.mark.parametrize("n_files", [500, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_damaged_files_are_read_or_told(tmp_path, monkeypatch, memory_growth, n_files):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)
+    originals = pictures()
+    rng = np.random.default_rng(0)
+    n_read = 0
+
+    def read_all():
+        nonlocal n_read
+        for n in range(n_files):
+            data = damaged(originals[n % len(originals)], rng, originals[rng.integers(len(originals))])
+            if data.startswith(b"\x89PNG") and rng.random() < 0.7:
+                data = with_right_checksums(data)
+            (tmp_path / "a").write_bytes(data)
+            try:
+                image = read_image(tmp_path / "a", palette=n % 2 == 0)
+            except ValueError as error:
+                if not str(error).startswith(f"{tmp_path / 'a'} can't be read as an image: "):
+                    raise
+            else:
+                assert image.ndim in (2, 3)
+                assert image.dtype.kind in "buif"
+                n_read += 1
+
+    assert memory_growth(read_all) < 50_000_000
+    assert 0.05 < n_read / n_files < 0.95

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -64,7 +66,7 @@ def test_other_formats_and_depths(folder):
     ("breaks", "error", "message"),
     [
         (lambda f: (f / "masks" / "a.png").unlink(), FileNotFoundError, "no file named 'a' in .*masks"),
-        (lambda f: (f / "images" / "c.png").write_bytes(b"no image"), ValueError, "c.png can't be read as an image"),
+        (lambda f: (f / "images" / "a.png").write_bytes(b"no image"), ValueError, "a.png can't be read as an image"),
         (lambda f: Image.new("1", (4, 4)).save(f / "masks" / "a.png"), ValueError, r"'a' has shape \(4, 4\)"),
         (lambda f: Image.new("L", (4, 5)).save(f / "images" / "a.jpg"), ValueError, "'a' stands for several files"),
         (lambda f: Image.new("RGB", (4, 5)).save(f / "masks" / "a.png"), ValueError, "mask of 'a' has shape"),
@@ -76,12 +78,151 @@ def test_broken_folders_are_told(folder, breaks, error, message):
         load_image_folder(folder)
 
 
-@pytest.mark.parametrize(("split", "names"), [("test", None), ("bad", "../images/a"), ("bad", "missing")])
-def test_bad_splits_are_told(folder, split, names):
-    if names:
-        (folder / "bad.txt").write_text(names)
-    with pytest.raises(FileNotFoundError, match="no file"):
+@pytest.mark.parametrize(
+    ("split", "text", "error", "message"),
+    [
+        ("test", None, FileNotFoundError, "no file .*test.txt for the split"),
+        ("bad", "b\nmissing\nother", FileNotFoundError, "no file named 'missing', 'other' in .*images"),
+        ("bad", "b.png", FileNotFoundError, "no file named 'b.png'"),
+        ("bad", "b\na\nb\n", ValueError, "bad.txt lists 'b' more than once"),
+        ("bad", "\n \n", ValueError, "no images in .* for the split 'bad'"),
+        ("bad", b"\xff\xfeb\x00", ValueError, "bad.txt is not in UTF-8"),
+        ("bad", "../images/a", ValueError, "a name in .*bad.txt must be a plain name, .* got '../images/a'"),
+        ("bad", "a\n..\\images\\a", ValueError, "must be a plain name"),
+        ("bad", "..", ValueError, "must be a plain name"),
+        ("bad", ".", ValueError, "must be a plain name"),
+        ("bad", "a/", ValueError, "must be a plain name"),
+        ("bad", "/a", ValueError, "must be a plain name"),
+        ("bad", "C:a", ValueError, "must be a plain name"),
+        ("../bad", "a", ValueError, "split must be a plain name, of no other folder, got '../bad'"),
+        ("", "a", ValueError, "split must be a plain name"),
+        (3, None, TypeError, "split must be a str or None, got int"),
+    ],
+)
+def test_bad_splits_are_told(folder, split, text, error, message):
+    if text is not None:
+        (folder / "bad.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(error, match=message):
         load_image_folder(folder, split)
+
+
+def test_a_split_may_begin_with_a_mark_and_have_lines_of_windows(folder):
+    (folder / "train.txt").write_bytes(b"\xef\xbb\xbfb\r\na\r\n")
+    assert load_image_folder(folder, "train").names == ["b", "a"]
+
+
+# nothing is ignored
+
+
+def put_text(path):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("no image")
+
+
+@pytest.mark.parametrize(
+    ("breaks", "error", "message"),
+    [
+        (lambda f: (f / "images" / "a.png").unlink(), FileNotFoundError, "no file named 'a' in .*images"),
+        (
+            lambda f: [Image.new("L", (2, 2)).save(f / "masks" / f"c{n}.png") for n in range(7)],
+            FileNotFoundError,
+            "no file named 'c0', 'c1', 'c2', 'c3', 'c4' and 2 more in .*images",
+        ),
+        (lambda f: put_text(f / "images" / "notes.txt"), FileNotFoundError, "no file named 'notes' in .*masks"),
+        (lambda f: put_text(f / "images" / "more" / "c.png"), ValueError, "more must be a file"),
+        (
+            lambda f: [file.unlink() for part in ("images", "masks") for file in (f / part).iterdir()],
+            ValueError,
+            "there are no images in ",
+        ),
+    ],
+)
+def test_without_a_split_all_must_be_used(folder, breaks, error, message):
+    breaks(folder)
+    with pytest.raises(error, match=message):
+        load_image_folder(folder)
+
+
+def test_a_split_says_what_is_used(folder):
+    for path in ("images/notes.txt", "masks/c.png", "images/more/c.png", "README"):
+        put_text(folder / path)
+    assert load_image_folder(folder, "train").names == ["b"]
+
+
+def test_hidden_files_are_passed_over(folder):
+    for path in ("images/.DS_Store", "masks/Thumbs.db", "masks/desktop.ini", ".git/HEAD"):
+        put_text(folder / path)
+    assert load_image_folder(folder).names == ["a", "b"]
+
+
+def test_what_lies_beside_is_told(folder):
+    put_text(folder / "masks2" / "a.png")
+    put_text(folder / "README.md")
+    with pytest.warns(UserWarning, match=r"holds 'README.md', 'masks2', which nothing is read from") as record:
+        load_image_folder(folder)
+    assert record[0].filename == __file__
+
+
+# nothing is read from elsewhere
+
+
+@pytest.fixture
+def link(folder, tmp_path_factory):
+    """A function that replaces something in the folder by a link to it, moved to a place elsewhere or in the folder."""
+
+    def make(path, target):
+        target = (tmp_path_factory.mktemp("elsewhere") if target == "elsewhere" else folder) / "linked"
+        (folder / path).rename(target)
+        try:
+            (folder / path).symlink_to(target, target_is_directory=target.is_dir())
+        except OSError:
+            pytest.skip("this system lets not everyone make links")
+
+    return make
+
+
+@pytest.mark.parametrize("path", ["images/b.png", "masks/b.png", "images", "masks", "train.txt"])
+def test_links_out_of_the_folder_are_refused(folder, link, path):
+    link(path, "elsewhere")
+    with pytest.raises(ValueError, match=rf"{path.split('/')[-1]} leads out of "):
+        load_image_folder(folder, "train")
+
+
+@pytest.mark.parametrize("path", ["images/b.png", "masks", "train.txt"])
+def test_links_within_the_folder_are_followed(folder, link, path):
+    link(path, "in the folder")
+    assert load_image_folder(folder, "train").names == ["b"]
+
+
+def test_the_folder_itself_may_be_a_link(folder, tmp_path_factory):
+    name = tmp_path_factory.mktemp("elsewhere") / "name"
+    try:
+        name.symlink_to(folder, target_is_directory=True)
+    except OSError:
+        pytest.skip("this system lets not everyone make links")
+    assert load_image_folder(name).names == ["a", "b"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+def test_pipes_and_broken_links_are_refused(folder):
+    (folder / "images" / "b.png").unlink()
+    os.mkfifo(folder / "images" / "b.png")
+    with pytest.raises(ValueError, match="b.png must be a file"):
+        load_image_folder(folder, "train")
+    for target in ("b.png", "nowhere"):
+        (folder / "images" / "b.png").unlink()
+        (folder / "images" / "b.png").symlink_to(target)
+        with pytest.raises(ValueError, match="b.png must be a file"):
+            load_image_folder(folder, "train")
+
+
+# files of strangers
+
+
+def test_bombs_are_refused(folder):
+    Image.new("1", (12_000, 12_000)).save(folder / "masks" / "b.png")
+    with pytest.raises(ValueError, match="b.png can't be read as an image: Image size .144000000 pixels. exceeds"):
+        load_image_folder(folder)
 
 
 def test_missing_folder_is_told(tmp_path):
