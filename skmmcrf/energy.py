@@ -189,7 +189,9 @@ def pairwise_features(image: np.ndarray, *, connectivity: int, sigma: float) -> 
     edges, distance_weights = grid_edges(image.shape[:-1], connectivity)
     features = np.empty((2, edges.shape[1]))
     features[0] = distance_weights
-    np.multiply(squared_contrast(image, connectivity), -1 / (2 * sigma**2), out=features[1])
+    variance = max(float(sigma) * float(sigma), np.finfo(float).tiny)  # the square of a tiny sigma is 0
+    with np.errstate(over="ignore"):
+        np.multiply(squared_contrast(image, connectivity), -1 / (2 * variance), out=features[1])
     np.exp(features[1], out=features[1])
     features[1] *= distance_weights
     return edges, features

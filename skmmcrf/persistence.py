@@ -36,8 +36,11 @@ OwnNetwork: TypeAlias = nn.Module | Callable[[int], nn.Module]
 # joblib keeps pickles there, and runs them when fit finds them; and fit writes to both and deletes there
 _NEVER_IN_FILES = {"checkpoint", "memory"}
 
+# of its JSON, each of which may take a hundred times its length of memory; an image takes two of them
+_MAX_ENTRIES = 2_000_000
+
 _COUNT = Interval(Integral, 0, None, closed="left")
-_POSITIVE = Interval(Real, 0, None, closed="neither")
+_POSITIVE = Interval(Real, 0, np.finfo(float).max, closed="right")  # an int may be larger
 # a user's own function builds a network for so many, so a file must not say any number
 _CHANNELS = Interval(Integral, 1, 10_000, closed="both")
 _OF_ALL = {"n_channels_in_": [_CHANNELS], "classes_": [np.ndarray], "class_weight_": [np.ndarray]}
@@ -91,8 +94,9 @@ def load(
 ) -> "CNNSegmenter | DeepStructuredSegmenter | MaxMarginCRF":
     """Read an estimator from a file that its method `save` wrote.
 
-    The file may come from a stranger: it holds no code, all that it says is checked, nothing is downloaded, and only a
-    few times its length of memory is taken. Predictions are those of the saved estimator, bit for bit.
+    The file may come from a stranger: it holds no code, nothing is unpickled, all that it says is checked, nothing is
+    downloaded, and memory is bounded: a few times the file's length, and 300 MB at most for what its JSON says.
+    Predictions are those of the saved estimator, bit for bit.
 
     Parameters
     ----------
@@ -194,6 +198,8 @@ class _Reader:
         self.network = network
 
     def read(self, text: str) -> Any:
+        if sum(map(text.count, "[{,")) > _MAX_ENTRIES:
+            raise ValueError(f"its JSON has more than {_MAX_ENTRIES} entries")
         try:
             estimator = self._estimator(json.loads(text), tuple(_ATTRIBUTES))
         except RecursionError:
@@ -236,6 +242,8 @@ class _Reader:
         _check_attributes(estimator, values)
         if weights is not None:
             values["network_"] = self._network(estimator.network, values["n_channels_in_"], weights)
+            if isinstance(values.get("optimizer_state_"), dict):
+                _check_moments(values["optimizer_state_"], values["network_"])
         vars(estimator).update(values)
 
     def _weights(self, attributes: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -284,10 +292,33 @@ def _check_attributes(estimator: "BaseSegmenter", attributes: Mapping[str, Any])
         raise ValueError(f"classes_ must be 0 and {estimator.pos_label}")
     if "coef_" in constraints and not _are_weights(attributes["coef_"]):
         raise ValueError("coef_ must be three finite float64, those of the pairwise terms not negative")
-    if "history_" in constraints and not all(isinstance(row, dict) for row in attributes["history_"]):
-        raise ValueError("history_ must be a list of dict")
+    if "history_" in constraints and not all(map(_is_epoch, attributes["history_"])):
+        raise ValueError("history_ must be a list of dict, each with its stage and epoch")
     if "slack_" in constraints and not all(map(_is_vector, [attributes["slack_"], *attributes["dual_coef_"]])):
         raise ValueError("slack_ and what dual_coef_ lists must be vectors of float64")
+
+
+def _check_moments(state: Mapping[Any, Any], network: nn.Module) -> None:
+    """Compare what Adam remembers of each parameter with the parameters of the network."""
+    shapes = {n: tuple(parameter.shape) for n, parameter in enumerate(network.parameters())}
+    for n, moments in state.items():
+        if n not in shapes or not _are_moments(moments, shapes[n]):
+            raise ValueError(f"optimizer_state_: what it has of {n!r} does not belong to a parameter of the network")
+
+
+def _are_moments(values: Any, shape: tuple[int, ...]) -> bool:
+    shapes = {"step": (), "exp_avg": shape, "exp_avg_sq": shape}
+    if not isinstance(values, dict) or values.keys() != shapes.keys() or not all(map(_is_of_floats, values.values())):
+        return False
+    return all(values[name].shape == shapes[name] for name in shapes) and bool(values["step"] >= 0)
+
+
+def _is_epoch(row: Any) -> bool:
+    return isinstance(row, dict) and isinstance(row.get("stage"), str) and isinstance(row.get("epoch"), int)
+
+
+def _is_of_floats(values: Any) -> bool:
+    return isinstance(values, np.ndarray) and values.dtype.kind == "f"
 
 
 def _are_weights(values: np.ndarray) -> bool:

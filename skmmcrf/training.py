@@ -557,7 +557,7 @@ def resolve_device(device: str | torch.device) -> str:
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        torch.empty(0, device=device)
+        torch.empty(0, device=device).cpu()  # "meta" holds no numbers to give back
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"device: {device!r} is not to be had: {error}") from error
     return str(device)

@@ -108,3 +108,10 @@ def test_saturated_log_odds_stay_finite(random_grid):
     psi = joint_feature(truth, log_odds.astype(np.float32), edges, features)
     wrong = np.where(truth, -log_odds, log_odds)
     assert psi[0] == pytest.approx(np.maximum(wrong, 0).sum(), rel=1e-6)
+
+
+@pytest.mark.parametrize("sigma", [1e-320, 1e-200, np.float64(1e-200), 1e200, np.float64(1e300)])
+def test_sigma_may_be_tiny_or_huge(sigma):
+    image = np.array([[[0.0], [0.0], [1.0], [50.0]]])
+    expected = [1, 0, 0] if sigma < 1 else [1, 1, 1]
+    np.testing.assert_array_equal(pairwise_features(image, connectivity=4, sigma=sigma)[1][1], expected)

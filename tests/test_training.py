@@ -99,6 +99,8 @@ def test_devices():
     assert resolve_device("auto") in ("cpu", "cuda", "mps")
     with pytest.raises(ValueError, match="device: 'nonsense' is not to be had"):
         resolve_device("nonsense")
+    with pytest.raises(ValueError, match="device: 'meta' is not to be had"):
+        resolve_device("meta")
 
 
 def test_frozen_batch_norm_keeps_its_statistics(unequal):
