@@ -558,6 +558,6 @@ def resolve_device(device: str | torch.device) -> str:
         return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         torch.empty(0, device=device).cpu()  # "meta" holds no numbers to give back
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         raise ValueError(f"device: {device!r} is not to be had: {error}") from error
     return str(device)

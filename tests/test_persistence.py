@@ -4,6 +4,7 @@ import contextlib
 import copy
 import json
 import pickle
+import re
 import struct
 import sys
 from dataclasses import dataclass
@@ -311,7 +312,7 @@ def test_saving_again_replaces_the_file_whose_rights_are_the_usual_ones(models, 
 def test_missing_files_and_folders_are_told(models, tmp_path):
     with pytest.raises(FileNotFoundError):
         load(tmp_path / "missing")
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises((IsADirectoryError, PermissionError)):  # the latter on Windows
         load(tmp_path)
     with pytest.raises(FileNotFoundError):
         models["joint"].save(tmp_path / "missing" / "model")
@@ -373,7 +374,7 @@ def test_every_damage_is_noticed(saved, name):
                 damaged = damage(limit)
                 path.write_bytes(damaged)
                 if damaged != data:
-                    with pytest.raises(ValueError, match=f"{path} can't be loaded: "):
+                    with pytest.raises(ValueError, match=f"{re.escape(str(path))} can't be loaded: "):
                         load(path, network=OWN.get(name))
 
 
@@ -495,7 +496,7 @@ def put(*path, value):
 def test_what_a_stranger_writes_is_checked(saved, change, message):
     path = saved("joint")
     edited(path, change)
-    with pytest.raises(ValueError, match=f"{path} can't be loaded: .*{message}"):
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))} can't be loaded: .*{message}"):
         load(path)
 
 

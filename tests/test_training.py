@@ -97,10 +97,9 @@ def test_devices():
     assert resolve_device("cpu") == "cpu"
     assert resolve_device(torch.device("cpu")) == "cpu"
     assert resolve_device("auto") in ("cpu", "cuda", "mps")
-    with pytest.raises(ValueError, match="device: 'nonsense' is not to be had"):
-        resolve_device("nonsense")
-    with pytest.raises(ValueError, match="device: 'meta' is not to be had"):
-        resolve_device("meta")
+    for device in ("nonsense", "meta", "hpu"):
+        with pytest.raises(ValueError, match=f"device: '{device}' is not to be had"):
+            resolve_device(device)
 
 
 def test_frozen_batch_norm_keeps_its_statistics(unequal):

@@ -118,11 +118,11 @@ def _is_hidden(entry: Path) -> bool:
 def _warn_of_others(folder: Path) -> None:
     others = [
         entry.name
-        for entry in sorted(folder.iterdir())
+        for entry in folder.iterdir()
         if entry.name not in ("images", "masks") and entry.suffix != ".txt" and not _is_hidden(entry)
     ]
     if others:
-        warnings.warn(f"{folder} holds {_some_of(others)}, which nothing is read from", stacklevel=3)
+        warnings.warn(f"{folder} holds {_some_of(sorted(others))}, which nothing is read from", stacklevel=3)
 
 
 def _read_split(folder: Path, split: str) -> list[str]:
