@@ -209,7 +209,7 @@ def use(model):
     """Predict: what may come are labels, or a ValueError of numbers that overflow."""
     assert type(model) in (CNNSegmenter, DeepStructuredSegmenter, MaxMarginCRF)
     for estimator in (model, getattr(model, "crf_", None)):
-        if estimator is not None:
+        if hasattr(estimator, "n_jobs"):
             estimator.n_jobs = None  # processes take time to start
     shape = (2, 16, 24, min(model.n_channels_in_, 5))
     X = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
