@@ -50,7 +50,7 @@ def read_image(file: str | PathLike[str], *, palette: bool = False) -> np.ndarra
     except FileNotFoundError:
         raise
     except Exception as error:  # a damaged file makes PIL raise almost anything
-        raise ValueError(f"{file} can't be read as an image: {error}") from error
+        raise ValueError(f"{file} can't be read as an image: {str(error) or type(error).__name__}") from error
 
 
 def _pixels(file: str | PathLike[str], palette: bool) -> np.ndarray:

@@ -36,7 +36,7 @@ OwnNetwork: TypeAlias = nn.Module | Callable[[int], nn.Module]
 # joblib keeps pickles there, and runs them when fit finds them; and fit writes to both and deletes there
 _NEVER_IN_FILES = {"checkpoint", "memory"}
 
-# of its JSON, each of which may take a hundred times its length of memory; an image takes two of them
+# of JSON, where each takes up to 150 bytes of memory; an estimator has two for each image
 _MAX_ENTRIES = 2_000_000
 
 _COUNT = Interval(Integral, 0, None, closed="left")
