@@ -226,7 +226,7 @@ def _free_weights(w: FloatArray, slopes: FloatArray, multipliers: FloatArray) ->
     """Weights that are not held at zero by a multiplier of their own."""
     pull = multipliers @ slopes
     size = multipliers @ np.abs(slopes)
-    held = (np.arange(len(w)) > 0) & (w == 0)
+    held = (np.arange(len(w)) > 0) & (w <= _ZERO * size)  # of a weight that nothing pulls, rounding leaves a trace
     if np.any(held & (size > 0) & (np.abs(pull) <= _ZERO * size)):
         raise DegenerateProgramError("a pairwise weight of zero has no multiplier: w has no derivative")
     return np.flatnonzero(~held | (size == 0))
