@@ -8,6 +8,7 @@ Whatever is read may come from a stranger: it is compared, checked and copied, n
 
 import json
 import os
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
@@ -40,7 +41,7 @@ _NEVER_IN_FILES = {"checkpoint", "memory"}
 _MAX_ENTRIES = 2_000_000
 
 _COUNT = Interval(Integral, 0, None, closed="left")
-_POSITIVE = Interval(Real, 0, np.finfo(float).max, closed="right")  # an int may be larger
+_POSITIVE = Interval(Real, 0, sys.float_info.max, closed="right")  # an int may be larger
 # a user's own function builds a network for so many, so a file must not say any number
 _CHANNELS = Interval(Integral, 1, 10_000, closed="both")
 _OF_ALL = {"n_channels_in_": [_CHANNELS], "classes_": [np.ndarray], "class_weight_": [np.ndarray]}

@@ -467,6 +467,7 @@ def put(*path, value):
         (put("attributes", "n_channels_in_", value=0), "'n_channels_in_' parameter of"),
         (put("attributes", "n_channels_in_", value=10**9), "'n_channels_in_' parameter of"),
         (put("attributes", "sigma_", value=-1.0), "'sigma_' parameter of"),
+        (put("attributes", "sigma_", value=10**400), "'sigma_' parameter of"),
         (put("attributes", "history_", value=[1]), "history_ must be a list of dict"),
         (put("attributes", "coef_", value=[1.0, 1.0, 1.0]), "'coef_' parameter of"),
         (put("attributes", "coef_", value={"array": "missing"}), "a tensor that is missing or used twice"),
