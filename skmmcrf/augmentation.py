@@ -1,9 +1,11 @@
 """Random changes of an image together with its mask, so that few images teach more."""
 
 from collections.abc import Callable
+from numbers import Real
 from typing import TypeAlias
 
 import torch
+from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
 from torch import nn
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
@@ -11,6 +13,9 @@ from torchvision.transforms import InterpolationMode, v2
 from skmmcrf.truth import UNLABELLED
 
 Augmentation: TypeAlias = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+#: What the parameter `augmentation` may be.
+AUGMENTATIONS = [StrOptions({"flip", "standard"}), callable, None]
 
 
 class RandomIntensity(nn.Module):
@@ -33,6 +38,12 @@ class RandomIntensity(nn.Module):
 
     def __init__(self, contrast: float = 0.2, brightness: float = 0.1) -> None:
         super().__init__()
+        shares = [Interval(Real, 0, None, closed="left")]
+        validate_parameter_constraints(
+            {"contrast": shares, "brightness": shares},
+            {"contrast": contrast, "brightness": brightness},
+            caller_name="RandomIntensity",
+        )
         self.contrast = contrast
         self.brightness = brightness
 
@@ -58,6 +69,11 @@ def build_augmentation(augmentation: str | Augmentation | None) -> Augmentation 
     -------
     callable or None
 
+    Raises
+    ------
+    ValueError
+        If there is no such augmentation.
+
     Examples
     --------
     >>> import torch
@@ -65,6 +81,8 @@ def build_augmentation(augmentation: str | Augmentation | None) -> Augmentation 
     >>> [part.shape for part in build_augmentation("standard")(image, mask)]
     [torch.Size([1, 6, 8]), torch.Size([6, 8])]
     """
+    constraints = {"augmentation": AUGMENTATIONS}
+    validate_parameter_constraints(constraints, {"augmentation": augmentation}, caller_name="build_augmentation")
     if augmentation == "flip":
         return v2.RandomHorizontalFlip()
     if augmentation == "standard":
@@ -76,4 +94,4 @@ def build_augmentation(augmentation: str | Augmentation | None) -> Augmentation 
             fill={tv_tensors.Image: 0, tv_tensors.Mask: UNLABELLED},
         )
         return v2.Compose([v2.RandomHorizontalFlip(), moved, RandomIntensity()])
-    return augmentation  # type: ignore[return-value]  # other names are refused before
+    return augmentation  # type: ignore[return-value]  # no other name is left

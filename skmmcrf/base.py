@@ -13,14 +13,14 @@ from scipy.special import expit
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Tags, check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback
 
 from skmmcrf import persistence
 from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, LabelledImages, LabelledImagesLike, LabelsLike
 from skmmcrf._version import __version__
-from skmmcrf.augmentation import build_augmentation
+from skmmcrf.augmentation import AUGMENTATIONS, build_augmentation
 from skmmcrf.checkpoint import Checkpoints, KeepState, open_checkpoints
 from skmmcrf.metrics import mean_of_defined
 from skmmcrf.network_state import is_rebuildable, network_arrays, rebuild_network
@@ -166,7 +166,7 @@ class NetworkSegmenter(BaseSegmenter):
 
     _parameter_constraints = {
         **LABEL_CONSTRAINTS,
-        "augmentation": [StrOptions({"flip", "standard"}), callable, None],
+        "augmentation": AUGMENTATIONS,
         "validation_fraction": [Interval(Real, 0, 1, closed="neither"), None],
         "early_stopping": ["boolean"],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
@@ -234,11 +234,14 @@ class NetworkSegmenter(BaseSegmenter):
         n_channels = images[0].shape[-1]
         validation = check_validation_data(validation_data, n_channels, **self._reading_of_labels())
         if validation is None and self.validation_fraction is not None:
-            kept, held_out = train_test_split(
-                np.arange(len(images)),
-                test_size=self.validation_fraction,
-                random_state=check_random_state(self.random_state),
-            )
+            try:
+                kept, held_out = train_test_split(
+                    np.arange(len(images)),
+                    test_size=self.validation_fraction,
+                    random_state=check_random_state(self.random_state),
+                )
+            except ValueError as error:
+                raise ValueError(f"validation_fraction leaves no image to train on: {error}") from error
             validation = _chosen(images, held_out), [truths[n] for n in held_out]
             images, truths = _chosen(images, kept), [truths[n] for n in kept]
             sample_weight = sample_weight[kept]

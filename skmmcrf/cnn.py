@@ -347,6 +347,8 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
             compute_log_odds(network, [image], batch_size=1, device=resolve_device(self.device))
         except RuntimeError as error:
             raise ValueError(f"network: it can't take an image of shape {image.shape}: {error}") from error
+        if self.n_epochs and not any(parameter.requires_grad for parameter in network.parameters()):
+            raise ValueError("network: it has no parameters to train")
         if self.freeze_epochs and not isinstance(getattr(network, "backbone", None), nn.Module):
             raise ValueError("freeze_epochs: the network has no backbone to freeze, a module as its attribute")
         return network

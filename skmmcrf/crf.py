@@ -185,9 +185,10 @@ class MaxMarginCRF(BaseSegmenter):
         self
         """
         if self.sigma == "auto":
-            self.sigma_ = estimate_sigma(images, self.connectivity, [stored.known.weight for stored in labelings])
+            sigma = estimate_sigma(images, self.connectivity, [stored.known.weight for stored in labelings])
         else:
-            self.sigma_ = float(self.sigma)
+            sigma = float(self.sigma)
+        interrupted = False
         try:
             with pass_progress(self.verbose) as report:
                 solution = learn_weights(
@@ -196,7 +197,7 @@ class MaxMarginCRF(BaseSegmenter):
                     labelings,
                     self.C,
                     connectivity=self.connectivity,
-                    sigma=self.sigma_,
+                    sigma=sigma,
                     tol=self.tol,
                     max_iter=self.max_iter,
                     w=start,
@@ -207,13 +208,15 @@ class MaxMarginCRF(BaseSegmenter):
             if not all(len(stored) for stored in labelings):
                 raise
             # how far it is from the optimum is not known
-            self._take(replace(solve_program(labelings, self.C), dual_gap=np.inf), images, labelings)
-            raise Interrupted from None
-        return self._take(solution, images, labelings)
+            solution = replace(solve_program(labelings, self.C), dual_gap=np.inf)
+            interrupted = True
+        self.sigma_ = sigma
+        self._take(solution, images, labelings)
+        if interrupted:
+            raise Interrupted
+        return self
 
-    def take_weights(
-        self, w: FloatArray, images: Sequence[np.ndarray], labelings: Sequence[Labelings]
-    ) -> "MaxMarginCRF":
+    def take_weights(self, w: FloatArray, images: Sequence[np.ndarray], labelings: Sequence[Labelings]) -> None:
         """Become fitted by weights of which it is not known what objective they reach.
 
         Parameters
@@ -222,15 +225,11 @@ class MaxMarginCRF(BaseSegmenter):
         images : sequence of ndarray of shape (H, W, channels)
         labelings : list of Labelings
             Of these images.
-
-        Returns
-        -------
-        self
         """
         slack, multipliers = np.full(len(images), np.nan), [np.full(len(stored), np.nan) for stored in labelings]
-        return self._take(Solution(w, slack, multipliers, np.nan, np.inf), images, labelings)
+        self._take(Solution(w, slack, multipliers, np.nan, np.inf), images, labelings)
 
-    def _take(self, solution: Solution, images: Sequence[np.ndarray], labelings: Sequence[Labelings]) -> "MaxMarginCRF":
+    def _take(self, solution: Solution, images: Sequence[np.ndarray], labelings: Sequence[Labelings]) -> None:
         self.coef_: FloatArray = solution.w
         self.objective_ = solution.value
         self.dual_gap_ = solution.dual_gap
@@ -240,7 +239,6 @@ class MaxMarginCRF(BaseSegmenter):
         self.classes_ = np.array([0, self.pos_label])
         self.class_weight_ = np.array(labelings[0].known.class_weight)
         self.n_channels_in_ = 1 + images[0].shape[-1]
-        return self
 
     def predict(self, Z: ImagesLike) -> np.ndarray | list[np.ndarray]:
         """Find the labelings of least energy.
@@ -278,12 +276,12 @@ class MaxMarginCRF(BaseSegmenter):
 
 
 def _check_stacked(stacked: Sequence[np.ndarray]) -> None:
-    first = stacked[0]
-    if first.shape[-1] < 2 or first.dtype.kind != "f":
-        raise ValueError(
-            "Z must be of float and hold log-odds in channel 0 and the image in the channels after it, got "
-            f"{first.shape[-1]} channels of {first.dtype}"
-        )
+    for z in stacked:
+        if z.shape[-1] < 2 or z.dtype.kind != "f":
+            raise ValueError(
+                "Z must be of float and hold log-odds in channel 0 and the image in the channels after it, got "
+                f"{z.shape[-1]} channels of {z.dtype}"
+            )
 
 
 def _log_odds_of(z: np.ndarray) -> np.ndarray:

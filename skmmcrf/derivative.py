@@ -50,6 +50,8 @@ def envelope_gradient(w: FloatArray, labelings: Labelings, multipliers: FloatArr
     >>> envelope_gradient(np.array([2.0, 0.0, 0.0]), stored, np.array([0.25]))
     array([[-0.5,  0. ]])
     """
+    if len(multipliers) != len(labelings):
+        raise ValueError(f"there are {len(multipliers)} multipliers, but {len(labelings)} labelings")
     gradient = np.zeros(labelings.truth.shape)
     active = np.flatnonzero(multipliers)
     for multiplier, labels in zip(multipliers[active], labelings.unpack(active)):
@@ -110,6 +112,10 @@ class LinearSystem:
     """
 
     def __init__(self, solution: Solution, labelings: Sequence[Labelings], C: float) -> None:
+        if not len(labelings) == len(solution.multipliers) == len(solution.slack):
+            raise ValueError(
+                f"solution is one of {len(solution.multipliers)} images, but labelings of {len(labelings)}"
+            )
         self._w = solution.w
         self._slack_weights = C * np.array([stored.known.weight for stored in labelings]) / len(labelings)
         self._labelings = labelings

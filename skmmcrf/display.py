@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from sklearn.utils._optional_dependencies import check_matplotlib_support
+from sklearn.utils._param_validation import validate_parameter_constraints
 from sklearn.utils.validation import check_is_fitted
 
 from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, IntArray, LabelledImages, LabelsLike
@@ -17,7 +18,7 @@ from skmmcrf.energy import joint_feature, pairwise_features, scale_image
 from skmmcrf.metrics import jaccard_indices
 from skmmcrf.segmenter import DeepStructuredSegmenter
 from skmmcrf.truth import UNLABELLED
-from skmmcrf.validation import check_images, check_labelled_images, check_labels
+from skmmcrf.validation import LABEL_CONSTRAINTS, check_images, check_labelled_images, check_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -118,7 +119,11 @@ class SegmentationDisplay:
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         _check_truths(X, y, pos_label)
-        predictions = {name: model.predict(X) for name, model in _estimators(estimator).items()}
+        models = _estimators(estimator)
+        for name, model in models.items():
+            if not hasattr(model, "predict"):
+                raise TypeError(f"estimator must have the method predict, {name!r} has none")
+        predictions = {name: model.predict(X) for name, model in models.items()}
         return cls.from_predictions(X, y, predictions, pos_label=pos_label, figure=figure)
 
     @classmethod
@@ -182,6 +187,13 @@ class SegmentationDisplay:
         self
         """
         check_matplotlib_support(f"{type(self).__name__}.plot")
+        indices = {f"jaccard of {name}": values for name, values in self.jaccard.items()}
+        given: dict[str, Any] = {"labels": self.labels, **self.predictions, **indices}
+        for name, values in given.items():
+            if len(values) != len(self.images):
+                raise ValueError(f"there are {len(self.images)} images, but {len(values)} {name}")
+        if self.jaccard.keys() != self.predictions.keys():
+            raise ValueError(f"jaccard must be of {', '.join(self.predictions)}, got {', '.join(self.jaccard)}")
         names = ["image", "truth", *self.predictions]
         # columns are equally wide, and tall images do not take all the room
         heights = [2.2 * min(image.shape[0] / image.shape[1], 1.4) for image in self.images]
@@ -314,6 +326,9 @@ class TrainingCurveDisplay:
         check_matplotlib_support(f"{type(self).__name__}.plot")
         if stage is not None and stage not in self._stages:
             raise ValueError(f"stage must be one of {list(self._stages)} or None, got {stage!r}")
+        for name, history in self.histories.items():
+            if not all(isinstance(epoch, Mapping) and {"stage", "epoch"} <= epoch.keys() for epoch in history):
+                raise ValueError(f"histories must be of dicts with stage and epoch, that of {name!r} is not")
         found = {epoch["stage"] for history in self.histories.values() for epoch in history}
         stages = [name for name in self._stages if name in found and stage in (None, name)]
         if not stages:
@@ -473,6 +488,11 @@ class EnergyDisplay:
         self
         """
         check_matplotlib_support(f"{type(self).__name__}.plot")
+        if np.shape(self.coef) != (1 + len(self.features),):
+            raise ValueError(f"coef must be of shape ({1 + len(self.features)},), got {np.shape(self.coef)}")
+        if self.image.shape[:-1] != self.labels.shape:
+            raise ValueError(f"labels must have the size of image, {self.image.shape[:-1]}, got {self.labels.shape}")
+        energy = self.coef * joint_feature(self.labels, self.log_odds, self.edges, self.features)
         height, width = self.labels.shape
         n_rows, n_columns = (1, 4) if height > width else (2, 2)
         # inches of an image, with room beside it for the colour bar and above and below for words
@@ -480,7 +500,6 @@ class EnergyDisplay:
         size = n_columns * (max(wide, 2) + 0.9), n_rows * (wide * height / width + 0.6) + 0.5
         self.figure_ = figure or _new_figure(*size)
         self.axes_ = self.figure_.subplots(n_rows, n_columns, squeeze=False).ravel()
-        energy = self.coef * joint_feature(self.labels, self.log_odds, self.edges, self.features)
         self.figure_.suptitle(
             f"w = ({', '.join(f'{w:.3g}' for w in self.coef)})\n"
             f"energy {energy.sum():.6g} = unary {energy[0]:.6g} + pairwise {energy[1:].sum():.6g}",
@@ -539,7 +558,10 @@ def _new_figure(width: float, height: float) -> "Figure":
 
 
 def _estimators(estimator: Any) -> Mapping[str, Any]:
-    return estimator if isinstance(estimator, Mapping) else {type(estimator).__name__: estimator}
+    named = estimator if isinstance(estimator, Mapping) else {type(estimator).__name__: estimator}
+    if not named:
+        raise ValueError("estimator is an empty dict; at least one is needed")
+    return named
 
 
 def _history(estimator: Any) -> Sequence[Mapping[str, Any]]:
@@ -550,6 +572,7 @@ def _history(estimator: Any) -> Sequence[Mapping[str, Any]]:
 
 
 def _check_truths(X: ImagesLike, y: LabelsLike, pos_label: int) -> LabelledImages:
+    validate_parameter_constraints(LABEL_CONSTRAINTS, {"pos_label": pos_label}, caller_name="SegmentationDisplay")
     # said, because a few images may well be without foreground
     ignore_label = None if pos_label == UNLABELLED else UNLABELLED
     return check_labelled_images(X, y, pos_label=pos_label, ignore_label=ignore_label)

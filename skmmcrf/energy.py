@@ -6,13 +6,16 @@ edges, and every pairwise term is one number an edge: other neighbourhoods or te
 
 from collections.abc import Sequence
 from functools import cache, lru_cache
-from itertools import product, repeat
+from itertools import product
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skmmcrf._typing import BoolArray, FloatArray, IntArray
+
+_LARGEST = float(np.finfo(float).max)
 
 
 @lru_cache(maxsize=4)
@@ -36,7 +39,7 @@ def grid_edges(shape: tuple[int, ...], connectivity: int = 8) -> tuple[NDArray[n
     Raises
     ------
     ValueError
-        If there is no such neighbourhood.
+        If there is no such neighbourhood, or no pixel.
 
     Examples
     --------
@@ -44,8 +47,10 @@ def grid_edges(shape: tuple[int, ...], connectivity: int = 8) -> tuple[NDArray[n
     array([[0, 2, 0, 1],
            [1, 3, 2, 3]], dtype=int32)
     """
-    pixels = np.arange(np.prod(shape, dtype=int), dtype=np.int32).reshape(shape)
+    if not (shape and all(isinstance(n, Integral) and n > 0 for n in shape)):
+        raise ValueError(f"shape must hold positive integers, got {shape}")
     offsets = _offsets(len(shape), connectivity)
+    pixels = np.arange(np.prod(shape, dtype=int), dtype=np.int32).reshape(shape)
     pairs = [_shifted(pixels, offset) for offset in offsets]
     edges = np.stack([np.concatenate([np.ravel(pixel) for pixel in ends]) for ends in zip(*pairs)])
     distances = np.linalg.norm(offsets, axis=1)
@@ -92,6 +97,8 @@ def scale_image(image: np.ndarray) -> NDArray[np.float32]:
     >>> scale_image(np.array([0, 51, 255], dtype=np.uint8))
     array([0. , 0.2, 1. ], dtype=float32)
     """
+    if image.dtype.kind not in "buf":
+        raise ValueError(f"image must be of bool, uint8, uint16 or float, got {image.dtype}")
     scaled = image.astype(np.float32)
     if image.dtype.kind == "u":
         scaled /= np.iinfo(image.dtype).max
@@ -119,6 +126,8 @@ def squared_contrast(image: np.ndarray, connectivity: int = 8) -> NDArray[np.flo
     array([0.25])
     """
     # a channel at a time, in one piece of memory; slices are faster than going by the numbers of the pixels
+    if image.ndim < 2 or not image.size:
+        raise ValueError(f"image must be of shape (H, W, channels), none of them 0, got {image.shape}")
     pixels = image if image.dtype.kind == "f" else scale_image(image)
     channels = np.ascontiguousarray(np.moveaxis(pixels, -1, 0), dtype=float)
     contrasts = []
@@ -155,7 +164,10 @@ def estimate_sigma(
     0.5
     """
     total = count = 0.0
-    for image, weight in zip(images, repeat(1.0) if weights is None else weights):
+    weights = np.ones(len(images)) if weights is None else np.asarray(weights, dtype=float)
+    if weights.shape != (len(images),) or not (weights >= 0).all():
+        raise ValueError(f"weights must be {len(images)} numbers, one an image and none negative, got {weights}")
+    for image, weight in zip(images, weights):
         contrast = squared_contrast(image, connectivity)
         total += weight * contrast.sum()
         count += weight * contrast.size
@@ -186,12 +198,15 @@ def pairwise_features(image: np.ndarray, *, connectivity: int, sigma: float) -> 
     array([[1.  ],
            [0.61]])
     """
+    if not sigma > 0:
+        raise ValueError(f"sigma must be positive, got {sigma}")
+    contrast = squared_contrast(image, connectivity)
     edges, distance_weights = grid_edges(image.shape[:-1], connectivity)
     features = np.empty((2, edges.shape[1]))
     features[0] = distance_weights
-    variance = max(float(sigma) * float(sigma), np.finfo(float).tiny)  # the square of a tiny sigma is 0
+    precision = min(0.5 / float(sigma) / float(sigma), _LARGEST)  # the square of a small sigma would be 0
     with np.errstate(over="ignore"):
-        np.multiply(squared_contrast(image, connectivity), -1 / (2 * variance), out=features[1])
+        np.multiply(contrast, -precision, out=features[1])
     np.exp(features[1], out=features[1])
     features[1] *= distance_weights
     return edges, features
@@ -219,6 +234,7 @@ def joint_feature(labels: BoolArray, log_odds: FloatArray, edges: IntArray, feat
     >>> joint_feature(np.array([[False, True]]), np.zeros((1, 2)), edges, features).round(3)
     array([1.386, 1.   , 1.   ])
     """
+    _check_shapes(log_odds, edges, features, labels=labels)
     # -log sigmoid(l) = log(1 + exp(-l)) without passing through the probability
     unary = np.logaddexp(0, np.where(labels, -1.0, 1.0) * log_odds).sum()
     flat = np.ravel(labels)
@@ -251,6 +267,7 @@ def joint_feature_difference(
     >>> joint_feature_difference(labels, truth, np.array([[3.0, 9.0]]), edges, features)
     array([3., 1., 1.])
     """
+    _check_shapes(log_odds, edges, features, labels=labels, truth=truth)
     both = np.ravel(labels) + np.uint8(2) * np.ravel(truth)
     cut = both.take(edges[0]) ^ both.take(edges[1])  # 1 by the labels alone, 2 by the truth alone, 3 by both
     once = np.flatnonzero((cut == 1) | (cut == 2))  # few
@@ -277,4 +294,24 @@ def unary_difference(labels: BoolArray, truth: BoolArray, log_odds: FloatArray) 
     >>> float(unary_difference(np.array([True, False]), np.array([False, False]), np.array([2.0, 5.0])))
     -2.0
     """
+    _check_labelings(log_odds, labels=labels, truth=truth)
     return log_odds[truth & ~labels].sum(dtype=float) - log_odds[labels & ~truth].sum(dtype=float)
+
+
+def _check_labelings(log_odds: FloatArray, **labelings: BoolArray) -> None:
+    # numpy would broadcast other shapes, and take integers for numbers of pixels
+    for name, labels in labelings.items():
+        if labels.dtype != bool or labels.shape != log_odds.shape:
+            raise ValueError(
+                f"{name} must be of bool and the shape of log_odds, {log_odds.shape}, got {labels.dtype} and "
+                f"{labels.shape}"
+            )
+
+
+def _check_shapes(log_odds: FloatArray, edges: IntArray, features: FloatArray, **labelings: BoolArray) -> None:
+    _check_labelings(log_odds, **labelings)
+    if edges.ndim != 2 or len(edges) != 2 or features.ndim != 2 or features.shape[1] != edges.shape[1]:
+        raise ValueError(
+            "edges must be of shape (2, n_edges) and features of (n_features, n_edges), got "
+            f"{edges.shape} and {features.shape}"
+        )

@@ -31,7 +31,8 @@ def minimum_cut(unary: FloatArray, edges: IntArray, capacities: FloatArray) -> B
     Raises
     ------
     ValueError
-        If a capacity is negative, or anything is not finite.
+        If a capacity is negative, anything is not finite, edges and capacities do not belong together, or an edge is
+        none of the pixels.
 
     Examples
     --------
@@ -40,6 +41,16 @@ def minimum_cut(unary: FloatArray, edges: IntArray, capacities: FloatArray) -> B
     array([ True,  True,  True])
     """
     unary = np.asarray(unary, dtype=float)
+    if edges.dtype.kind not in "iu" or edges.shape != (2, np.size(capacities)) or np.ndim(capacities) != 1:
+        raise ValueError(
+            f"edges must be integers of shape (2, n_edges), and capacities of (n_edges,), got {edges.dtype} of "
+            f"{edges.shape} and {np.shape(capacities)}"
+        )
+    if not unary.size:
+        raise ValueError(f"unary has no pixel, its shape is {unary.shape}")
+    # PyMaxflow would write beyond its memory
+    if edges.size and not (edges.min() >= 0 and edges.max() < unary.size):
+        raise ValueError(f"edges must be between pixels 0 and {unary.size - 1}, got {edges.min()} to {edges.max()}")
     if not (np.isfinite(unary).all() and np.isfinite(capacities).all()):
         raise ValueError("unary and capacities must be finite")
     if np.any(capacities < 0):  # PyMaxflow would take them, and cut wrongly
@@ -121,6 +132,11 @@ def complete_labeling(
     array([[ True,  True, False]])
     """
     _check_pairwise_weights(w)
+    if not np.shape(labels) == np.shape(labelled) == np.shape(log_odds):
+        raise ValueError(
+            f"labels and labelled must have the shape of log_odds, {np.shape(log_odds)}, got {np.shape(labels)} and "
+            f"{np.shape(labelled)}"
+        )
     capacities = w[1:] @ features
     known, fixed = np.ravel(labelled), np.ravel(labels)
     unary = -w[0] * np.ravel(np.asarray(log_odds, dtype=float))
@@ -130,6 +146,8 @@ def complete_labeling(
         pull = np.where(fixed[other[pulled]], -1.0, 1.0) * capacities[pulled]
         unary += np.bincount(one[pulled], pull, minlength=len(unary))
     free = np.flatnonzero(~known)
+    if not len(free):
+        return labels.copy()
     among_free = ~known[edges[0]] & ~known[edges[1]]
     # count the free pixels alone
     numbers = np.cumsum(~known) - 1
@@ -179,7 +197,20 @@ def segment(
 
 
 def _segment_one(w: FloatArray, log_odds: FloatArray, image: np.ndarray, connectivity: int, sigma: float) -> BoolArray:
+    check_image_fits(log_odds, image)
     return minimum_energy_labeling(w, log_odds, *pairwise_features(image, connectivity=connectivity, sigma=sigma))
+
+
+def check_image_fits(log_odds: FloatArray, image: np.ndarray) -> None:
+    """Raise a ValueError unless log-odds (H, W) and an image (H, W, channels) are of one size.
+
+    Parameters
+    ----------
+    log_odds : ndarray
+    image : ndarray
+    """
+    if log_odds.shape != image.shape[:-1]:
+        raise ValueError(f"log_odds must have the size of their image, {image.shape[:-1]}, got {log_odds.shape}")
 
 
 def loss_augmented_labeling(
@@ -222,6 +253,11 @@ def loss_augmented_labeling(
     array([[ True, False,  True]])
     """
     _check_pairwise_weights(w)
+    if np.shape(truth) != np.shape(log_odds) or np.shape(pixel_weights) not in ((), np.shape(log_odds)):
+        raise ValueError(
+            f"truth and pixel_weights must have the shape of log_odds, {np.shape(log_odds)}, got {np.shape(truth)} and "
+            f"{np.shape(pixel_weights)}"
+        )
     loss_difference = np.where(truth, -1.0, 1.0) * pixel_weights  # of the Hamming distance, label 1 less label 0
     unary = -w[0] * np.asarray(log_odds, dtype=float) - loss_difference
     return minimum_cut(unary, edges, w[1:] @ features)

@@ -13,10 +13,19 @@ from torch import nn
 from skmmcrf._typing import FloatArray, TensorsLike
 from skmmcrf.derivative import DegenerateProgramError, LinearSystem, envelope_gradient
 from skmmcrf.max_margin import INITIAL_WEIGHTS, Labelings, Solution, learn_weights, solve_program
-from skmmcrf.validation import CRF_CONSTRAINTS, check_class_weight, check_labelled_images
+from skmmcrf.validation import (
+    CRF_CONSTRAINTS,
+    as_sequence,
+    check_class_weight,
+    check_labelled_images,
+    resolve_ignore_label,
+)
 
 #: The ways to the gradient of gamma, see `MaxMarginLoss`.
 GRADIENTS = [StrOptions({"envelope", "kkt"})]
+
+# those that numpy has
+_FLOATS = (torch.float16, torch.float32, torch.float64)
 
 
 class MaxMarginLoss(nn.Module):
@@ -95,7 +104,7 @@ class MaxMarginLoss(nn.Module):
         self.max_iter = max_iter
         self.parameters_of_cuts = cuts
         self.class_weight = check_class_weight(class_weight, [], pos_label=1)
-        self.ignore_label = ignore_label
+        self.ignore_label = resolve_ignore_label(1, ignore_label)
         self.coef_: FloatArray = np.array(INITIAL_WEIGHTS)
 
     def get_extra_state(self) -> torch.Tensor:
@@ -123,10 +132,16 @@ class MaxMarginLoss(nn.Module):
 
         Raises
         ------
-        ValueError
-            If shapes do not fit, there are other labels, or anything is not finite.
+        ValueError, TypeError
+            If shapes do not fit, there are other labels, anything is not finite, or log-odds are no tensors of float.
         """
-        arrays, truths = check_labelled_images(list(images), list(labels), ignore_label=self.ignore_label)
+        images, labels = (
+            list(as_sequence(values, name, dimensions)[0])
+            for values, name, dimensions in ((images, "images", (3, 4)), (labels, "labels", (3,)))
+        )
+        arrays, truths = check_labelled_images(
+            images, labels, name="images", labels_name="labels", ignore_label=self.ignore_label
+        )
         for truth in truths:
             truth.class_weight = self.class_weight
         return self.of_labelings(log_odds, [Labelings(truth) for truth in truths], arrays)
@@ -148,8 +163,15 @@ class MaxMarginLoss(nn.Module):
         -------
         Tensor of float and shape ()
         """
-        if len(log_odds) != len(labelings):
-            raise ValueError(f"there are {len(log_odds)} log-odds, but {len(labelings)} labels")
+        as_sequence(log_odds, "log_odds", dimensions=(3,))
+        if not len(log_odds) == len(labelings) == len(images):
+            raise ValueError(
+                f"there are {len(log_odds)} log-odds, but {len(labelings)} labels and {len(images)} images"
+            )
+        for n, l in enumerate(log_odds):
+            if not isinstance(l, torch.Tensor) or l.dtype not in _FLOATS:
+                kind = l.dtype if isinstance(l, torch.Tensor) else type(l).__name__
+                raise TypeError(f"log_odds[{n}] must be a tensor of float16, float32 or float64, got {kind}")
         values = [l.detach().cpu().numpy() for l in log_odds]
         for n, (l, stored) in enumerate(zip(values, labelings)):
             if l.shape != stored.truth.shape:

@@ -20,7 +20,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from skmmcrf._typing import BoolArray, FloatArray, IntArray, WeightsLike
 from skmmcrf.energy import joint_feature_difference, pairwise_features
-from skmmcrf.graph_cut import complete_labeling, loss_augmented_labeling
+from skmmcrf.graph_cut import check_image_fits, complete_labeling, loss_augmented_labeling
 from skmmcrf.truth import Truth
 from skmmcrf.workers import run_jobs
 
@@ -83,6 +83,8 @@ class Labelings:
 
     def add(self, labels: BoolArray, difference: FloatArray, loss: float) -> bool:
         """Store a labeling with its constraint unless it is there already; tell whether it was new."""
+        if labels.shape != self.known.shape:
+            raise ValueError(f"labels must have the shape of the truth, {self.known.shape}, got {labels.shape}")
         packed = zlib.compress(np.packbits(labels).tobytes(), 1)
         if packed in self._packed:
             return False
@@ -102,6 +104,8 @@ class Labelings:
 
     def reprice(self, log_odds: FloatArray) -> None:
         """Make the constraints those of changed log-odds, (H, W): only the unary differences depend on them."""
+        if log_odds.shape != self.known.shape:
+            raise ValueError(f"log_odds must have the shape of the truth, {self.known.shape}, got {log_odds.shape}")
         if not len(self):
             return
         # 0 where labels agree, so that large log-odds there cost no digits
@@ -204,7 +208,10 @@ def solve_program(labelings: Sequence[Labelings], C: float, w: WeightsLike = INI
     >>> solve_program([stored], C=10.0).w.round(6)
     array([0.5, 0. , 0. ])
     """
+    _check_program(labelings, C, w)
     owners, differences, losses = _constraints(labelings, len(w))
+    if not (np.isfinite(differences).all() and np.isfinite(losses).all()):
+        raise ValueError("labelings must have finite differences and losses")
     shares = _shares(labelings)
 
     planes: dict[bytes, IntArray] = {}
@@ -318,9 +325,20 @@ def _largest(residuals: FloatArray, size: FloatArray | float) -> float:
 def _constraints(labelings: Sequence[Labelings], n_weights: int) -> tuple[IntArray, FloatArray, FloatArray]:
     """Of all stored labelings: the number of their image, their differences and their losses."""
     owners = np.repeat(np.arange(len(labelings)), [len(stored) for stored in labelings])
-    differences = np.array([d for stored in labelings for d in stored.differences]).reshape(-1, n_weights)
+    differences = np.array([d for stored in labelings for d in stored.differences] or np.empty((0, n_weights)))
+    if differences.shape != (len(owners), n_weights):
+        raise ValueError(f"w has {n_weights} weights, but the differences of the labelings {differences.shape[1:]}")
     losses = np.array([loss for stored in labelings for loss in stored.losses], dtype=float)
     return owners, differences, losses
+
+
+def _check_program(labelings: Sequence[Labelings], C: float, w: WeightsLike) -> None:
+    if not len(labelings):
+        raise ValueError("labelings is empty; those of at least one image are needed")
+    if not 0 < C < np.inf:
+        raise ValueError(f"C must be positive and finite, got {C}")
+    if np.ndim(w) != 1 or not np.isfinite(w).all():
+        raise ValueError(f"w must be finite and of shape (n_weights,), got {w}")
 
 
 def _shares(labelings: Sequence[Labelings]) -> FloatArray:
@@ -469,6 +487,7 @@ def most_violated(
     >>> most_violated(w, np.array([[5.0, -0.5]]), np.zeros((1, 2, 1)), truth, connectivity=4, sigma=1.0)
     (array([[ True,  True]]), array([ 0.5, -1. , -1. ]), 1.0)
     """
+    check_image_fits(log_odds, image)
     edges, features = pairwise_features(image, connectivity=connectivity, sigma=sigma)
     y_n, pixel_weights = truth.foreground, truth.pixel_weights
     labels = loss_augmented_labeling(w, log_odds, y_n, edges, features, pixel_weights)
@@ -501,6 +520,7 @@ def completion(
     >>> completion(np.ones(3), np.array([[3.0, 1.0]]), np.zeros((1, 2, 1)), truth, connectivity=4, sigma=1.0)
     (array([[ True,  True]]), array([1., 1., 1.]))
     """
+    check_image_fits(log_odds, image)
     edges, features = pairwise_features(image, connectivity=connectivity, sigma=sigma)
     before = truth.foreground
     labels = complete_labeling(w, log_odds, before, truth.labelled, edges, features)
@@ -571,6 +591,14 @@ def learn_weights(
     >>> solution.w.round(3), round(solution.value, 3)
     (array([1., 0., 0.]), 0.5)
     """
+    _check_program(labelings, C, w)
+    if not len(log_odds) == len(images) == len(labelings):
+        raise ValueError(
+            f"log_odds, images and labelings must have the same length, got {len(log_odds)}, {len(images)} and "
+            f"{len(labelings)}"
+        )
+    if not (tol >= 0 and max_iter >= 1):
+        raise ValueError(f"tol must not be negative and max_iter be at least 1, got {tol} and {max_iter}")
     w = np.asarray(w, dtype=float)
     unlabelled = [n for n, stored in enumerate(labelings) if not stored.known.is_complete]
     # labelings are packed as they come

@@ -22,6 +22,7 @@ from skmmcrf._typing import BoolArray, FloatArray, LabelsLike
 from skmmcrf.truth import Truth
 from skmmcrf.validation import (
     LABEL_CONSTRAINTS,
+    as_array,
     as_sequence,
     check_foreground_is_meant,
     check_sample_weight,
@@ -375,7 +376,7 @@ def make_segmentation_scorer(measure: str, **parameters: Any) -> Callable[..., f
     Raises
     ------
     ValueError
-        If the measure is unknown.
+        If the measure is unknown, or a parameter out of its range.
     TypeError
         If it has no such parameter.
 
@@ -389,11 +390,12 @@ def make_segmentation_scorer(measure: str, **parameters: Any) -> Callable[..., f
     >>> cross_val_score(cnn, X, y, scoring=make_segmentation_scorer("boundary_f", tolerance=2), cv=2).shape
     (2,)
     """
-    if measure not in _MEANS:
+    if not isinstance(measure, str) or measure not in _MEANS:
         raise ValueError(f"measure must be one of {', '.join(map(repr, _MEANS))}, got {measure!r}")
     mean = _MEANS[measure]
-    # cross-validation would make NaN of this error
+    # cross-validation would make NaN of these errors
     inspect.signature(mean).bind((), (), **parameters)
+    _check_parameters(**parameters)
     return make_scorer(mean, greater_is_better=measure != "hausdorff", **parameters)
 
 
@@ -411,6 +413,11 @@ def mean_of_defined(values: FloatArray, weights: FloatArray | None = None) -> fl
     float
         NaN if no image counts.
 
+    Raises
+    ------
+    ValueError
+        If shapes differ, or a weight is negative or NaN.
+
     Examples
     --------
     >>> import numpy as np
@@ -418,6 +425,11 @@ def mean_of_defined(values: FloatArray, weights: FloatArray | None = None) -> fl
     0.75
     """
     weights = np.ones(len(values)) if weights is None else weights
+    if np.ndim(values) != 1 or np.shape(weights) != np.shape(values) or not (weights >= 0).all():
+        raise ValueError(
+            f"values and weights must be of one shape (n,), and no weight negative, got {np.shape(values)} and "
+            f"{weights}"
+        )
     counts = ~np.isnan(values) & (weights > 0)
     return float(np.average(values[counts], weights=weights[counts])) if counts.any() else float("nan")
 
@@ -485,7 +497,7 @@ def _read_pairs(
     truths = [Truth(*read_labels(labels[n], f"y_true[{n}]", pos_label, unlabelled)) for n in range(len(labels))]
     check_foreground_is_meant("y_true", truths, pos_label, ignore_label)
     for n, truth in enumerate(truths):
-        found = np.asarray(predictions[n])
+        found = as_array(predictions[n], f"y_pred[{n}]")
         if found.shape != truth.shape:
             raise ValueError(f"y_pred[{n}] has shape {found.shape}, but y_true[{n}] has {truth.shape}")
         if not truth.is_complete:
@@ -494,4 +506,5 @@ def _read_pairs(
 
 
 def _check_parameters(**parameters: object) -> None:
-    validate_parameter_constraints(_CONSTRAINTS, parameters, caller_name="the measure")
+    checked = {name: value for name, value in parameters.items() if name in _CONSTRAINTS}
+    validate_parameter_constraints(_CONSTRAINTS, checked, caller_name="the measure")

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_memory
+from torch import nn
 
 from skmmcrf._typing import (
     BoolArray,
@@ -188,6 +189,7 @@ class DeepStructuredSegmenter(NetworkSegmenter):
     ((4, 32, 32), (3,))
     """
 
+    network_: nn.Module
     coef_: FloatArray
     crf_: MaxMarginCRF | None
     objective_: float | None

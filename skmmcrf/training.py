@@ -94,8 +94,13 @@ class AugmentedDataset(ImageDataset):
         changed = self.augmentation(tv_tensors.Image(scaled(image)), tv_tensors.Mask(mask))
         if not (isinstance(changed, (tuple, list)) and len(changed) == 2):
             raise ValueError(f"augmentation: it must give an image and a mask, not {type(changed).__name__}")
+        if not all(isinstance(part, torch.Tensor) for part in changed):
+            raise ValueError(
+                f"augmentation: it must give two tensors, not {', '.join(type(p).__name__ for p in changed)}"
+            )
         new_image, new_mask = (part.as_subclass(torch.Tensor).contiguous() for part in changed)
-        if new_image.shape != (len(image), *new_mask.shape) or not new_image.is_floating_point():
+        fits = new_image.ndim == 3 and new_image.shape == (len(image), *new_mask.shape) and new_image.numel()
+        if not (fits and new_image.is_floating_point()):
             raise ValueError(
                 f"augmentation: of an image {tuple(image.shape)} and a mask {tuple(mask.shape)} it gave "
                 f"{tuple(new_image.shape)} of {new_image.dtype} and {tuple(new_mask.shape)}, which do not fit"
@@ -186,24 +191,29 @@ class SegmentationNet(NeuralNet):
         super().on_epoch_begin(net, *args, **kwargs)
         self.iterator_train__sampler.begin(epoch=len(self.history))
 
-    def train_step_single(self, batch: Any, **fit_params: Any) -> Any:
-        """Compute the gradients of a batch.
+    def train_step(self, batch: Any, **fit_params: Any) -> Any:
+        """Take a step.
 
         Raises
         ------
         FloatingPointError
-            If log-odds, loss or gradients are not finite.
+            If log-odds, loss, gradients or parameters are not finite.
         """
         before = {name: value.clone() for name, value in self.module_.state_dict().items()}
         try:
-            step = super().train_step_single(batch, **fit_params)
-            self._check_finite("loss", [step["loss"]])
-            gradients = [p.grad for p in self.module_.parameters() if p.grad is not None]
-            self._check_finite("gradients", gradients)
+            step = super().train_step(batch, **fit_params)
+            self._check_finite("parameters", list(self.module_.parameters()))
         except FloatingPointError:
             self.module_.load_state_dict(self.good_state_ or before)
             raise
         self.good_state_ = before
+        return step
+
+    def train_step_single(self, batch: Any, **fit_params: Any) -> Any:
+        """Compute the gradients of a batch."""
+        step = super().train_step_single(batch, **fit_params)
+        self._check_finite("loss", [step["loss"]])
+        self._check_finite("gradients", [p.grad for p in self.module_.parameters() if p.grad is not None])
         return step
 
     def infer(self, x: Sequence[torch.Tensor], **fit_params: Any) -> list[torch.Tensor]:

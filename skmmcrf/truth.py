@@ -47,6 +47,8 @@ class Truth:
         weight: float = 1.0,
         class_weight: tuple[float, float] = (1.0, 1.0),
     ) -> None:
+        if labelled is not None and labelled.shape != foreground.shape:
+            raise ValueError(f"labelled must have the shape of foreground, {foreground.shape}, got {labelled.shape}")
         self.shape = foreground.shape
         self.weight = weight
         self.class_weight = class_weight

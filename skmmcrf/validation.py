@@ -28,7 +28,7 @@ CRF_CONSTRAINTS = {
     "sigma": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
     "tol": [Interval(Real, 0, None, closed="left")],
     "max_iter": [Interval(Integral, 1, None, closed="left")],
-    "n_jobs": [None, Integral],
+    "n_jobs": [None, Interval(Integral, None, -1, closed="right"), Interval(Integral, 1, None, closed="left")],
 }
 
 #: What the parameters that say how labels are read and weighed may be.
@@ -39,6 +39,7 @@ LABEL_CONSTRAINTS = {
 }
 
 _IMAGE_DTYPES = "bool, uint8, uint16, float16, float32 or float64"
+_LARGEST = float(np.finfo(np.float32).max)  # networks take float32, and squares of it are no trouble for float64
 
 
 def check_images(X: ImagesLike, *, n_channels: int | None = None, name: str = "X") -> Sequence[np.ndarray]:
@@ -78,6 +79,7 @@ def check_labelled_images(
     *,
     n_channels: int | None = None,
     name: str = "X",
+    labels_name: str = "y",
     pos_label: int = 1,
     ignore_label: int | str | None = "auto",
 ) -> tuple[Sequence[np.ndarray], list[Truth]]:
@@ -92,6 +94,7 @@ def check_labelled_images(
         paths of mask files. None takes them from X, if its entries are pairs.
     n_channels : int, optional
     name : str, default="X"
+    labels_name : str, default="y"
     pos_label : int, default=1
         The label of foreground; True always is.
     ignore_label : int, None or "auto", default="auto"
@@ -111,8 +114,8 @@ def check_labelled_images(
     if y is None and _holds_pairs(X):
         y = Mapped(_second, X)
     images, shapes = _check_images(X, n_channels, name)
-    truths = check_labels(y, shapes, "y", pos_label, ignore_label)
-    check_foreground_is_meant("y", truths, pos_label, ignore_label)
+    truths = check_labels(y, shapes, labels_name, pos_label, ignore_label, images_name=name)
+    check_foreground_is_meant(labels_name, truths, pos_label, ignore_label)
     return images, truths
 
 
@@ -122,6 +125,8 @@ def check_labels(
     name: str = "y",
     pos_label: int = 1,
     ignore_label: int | str | None = None,
+    *,
+    images_name: str = "X",
 ) -> list[Truth]:
     """Check the labels of images.
 
@@ -135,6 +140,7 @@ def check_labels(
         What errors call the labels.
     pos_label : int, default=1
     ignore_label : int, None or "auto", default=None
+    images_name : str, default="X"
 
     Returns
     -------
@@ -147,7 +153,9 @@ def check_labels(
     """
     labels, _ = as_sequence(y, name, dimensions=(3,))
     if len(labels) != len(shapes):
-        raise ValueError(f"X and {name} must have the same length, got {len(shapes)} images and {len(labels)} labels")
+        raise ValueError(
+            f"{images_name} and {name} must have the same length, got {len(shapes)} images and {len(labels)} labels"
+        )
     unlabelled = resolve_ignore_label(pos_label, ignore_label)
     truths = []
     for n, shape in enumerate(shapes):
@@ -184,7 +192,10 @@ def check_validation_data(
         return None
     if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
         raise TypeError("validation_data must be a pair (X, y)")
-    return check_labelled_images(*validation_data, n_channels=n_channels, **labels)
+    X, y = validation_data
+    return check_labelled_images(
+        X, y, n_channels=n_channels, name="validation_data[0]", labels_name="validation_data[1]", **labels
+    )
 
 
 def check_sample_weight(sample_weight: ArrayLike | None, n_images: int) -> FloatArray:
@@ -202,8 +213,8 @@ def check_sample_weight(sample_weight: ArrayLike | None, n_images: int) -> Float
 
     Raises
     ------
-    ValueError
-        If there are not as many, or one is negative or not finite, or all are zero.
+    ValueError, TypeError
+        If there are not as many, or one is no number, negative or not finite, or all are zero.
 
     Examples
     --------
@@ -212,11 +223,18 @@ def check_sample_weight(sample_weight: ArrayLike | None, n_images: int) -> Float
     """
     if sample_weight is None:
         return np.ones(n_images)
-    weights = np.asarray(sample_weight, dtype=float)
+    given = as_array(sample_weight, "sample_weight")
+    if given.dtype.kind not in "buifO":
+        raise TypeError(f"sample_weight must be numbers, got dtype {given.dtype}")
+    try:
+        weights = given.astype(float)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"sample_weight must be numbers: {error}") from error
     if weights.shape != (n_images,):
         raise ValueError(f"sample_weight must be of shape ({n_images},), one weight an image, got {weights.shape}")
     if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
         raise ValueError("sample_weight must be finite and not negative, and not all of it 0")
+    weights = weights / weights.max()  # the sum of very large ones would be infinite
     return weights / weights.mean()
 
 
@@ -252,7 +270,7 @@ def check_class_weight(
     for label, weight in weights.items():
         if label not in (0, pos_label):
             raise ValueError(f"class_weight must be of the labels 0 and {pos_label}, got one of {label!r}")
-        if not (isinstance(weight, (int, float, np.number)) and 0 < weight < np.inf):
+        if not (isinstance(weight, Real) and 0 < float(weight) < np.inf):
             raise ValueError(f"class_weight must be positive and finite, got {weight!r} for {label}")
     return float(weights[0]), float(weights[pos_label])
 
@@ -313,10 +331,10 @@ def as_sequence(values: Any, name: str, dimensions: tuple[int, ...]) -> tuple[Se
         raise TypeError(f"{name} must be an array or a list of arrays, got {type(values).__name__}")
     if isinstance(values, np.ndarray) and values.dtype.kind in "OU" and values.ndim == 1:
         values = values.tolist()
-    if isinstance(values, np.ndarray) and values.ndim not in dimensions:
+    if isinstance(values, (np.ndarray, torch.Tensor)) and values.ndim not in dimensions:
         shapes = {(3,): "(n, H, W)", (3, 4): "(n, H, W) or (n, H, W, channels)"}
-        raise ValueError(f"{name} must be of shape {shapes[dimensions]}, got {values.shape}")
-    if len(values) == 0:
+        raise ValueError(f"{name} must be of shape {shapes[dimensions]}, got {tuple(values.shape)}")
+    if _length(values, name) == 0:
         raise ValueError(f"{name} is empty; at least one image is needed")
     in_memory = isinstance(values, (np.ndarray, torch.Tensor)) or (
         isinstance(values, (list, tuple)) and not any(isinstance(value, (str, PathLike)) for value in values)
@@ -384,9 +402,8 @@ def read_labels(labels: Any, name: str, pos_label: int, unlabelled: int | None) 
     if isinstance(labels, (str, PathLike)):
         labels = _named(name, read_image, labels, palette=True)
     elif isinstance(labels, torch.Tensor):
-        labels = labels.detach().cpu().numpy()
         labels = labels[0] if labels.ndim == 3 and len(labels) == 1 else labels
-    labels = np.asarray(labels)
+    labels = as_array(labels, name)
     if labels.ndim != 2 or 0 in labels.shape:
         raise ValueError(f"{name} must be of shape (H, W), none of them 0, got {labels.shape}")
     if labels.dtype.kind == "b":
@@ -445,30 +462,74 @@ def _check_images(
 
 
 def _holds_pairs(X: Any) -> bool:
-    return not isinstance(X, (np.ndarray, list)) and hasattr(X, "__getitem__") and isinstance(X[0], tuple)
+    if isinstance(X, (np.ndarray, list, dict, str, bytes)) or not hasattr(X, "__getitem__"):
+        return False
+    return hasattr(X, "__len__") and _length(X, "X") > 0 and isinstance(X[0], tuple) and len(X[0]) == 2
+
+
+def _length(values: Any, name: str) -> int:
+    try:
+        return len(values)
+    except TypeError as error:  # of a class, or of an array without dimensions
+        raise TypeError(f"{name} must be an array or a list of arrays: {error}") from error
 
 
 def _second(pair: tuple[Any, Any]) -> Any:
     return pair[1]
 
 
+def as_array(values: Any, name: str) -> np.ndarray:
+    """Make an array of an array, a tensor or nested lists.
+
+    Parameters
+    ----------
+    values : array, tensor, or whatever numpy makes an array of
+    name : str
+        What errors call it.
+
+    Returns
+    -------
+    ndarray
+
+    Raises
+    ------
+    ValueError
+        If lists in it are of unequal lengths, or numpy lacks the dtype of a tensor.
+    TypeError
+        If a part of it is masked, which an array could not tell.
+
+    Examples
+    --------
+    >>> as_array([[1, 2]], "X")
+    array([[1, 2]])
+    """
+    if np.ma.is_masked(values):
+        raise TypeError(f"{name} must not be masked: say what is unlabelled by ignore_label, and fill the rest")
+    try:
+        if isinstance(values, torch.Tensor):
+            return values.detach().cpu().numpy()
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name} can't be made an array: {error}") from error
+
+
 def _read_image(image: Any, name: str) -> np.ndarray:
-    if isinstance(image, tuple):
+    if isinstance(image, tuple) and image:
         image = image[0]
     if isinstance(image, (str, PathLike)):
         image = _named(name, read_image, image)
     elif isinstance(image, torch.Tensor):
-        image = image.detach().cpu()
-        image = (image if image.ndim < 3 else image.movedim(0, -1)).numpy()
-    image = np.asarray(image)
-    if not (image.dtype.kind in "bf" or image.dtype in (np.uint8, np.uint16)):
+        image = image if image.ndim < 3 else image.movedim(0, -1)
+    image = as_array(image, name)
+    if not (image.dtype.kind in "bf" or image.dtype.newbyteorder("=") in (np.uint8, np.uint16)):
         raise ValueError(f"{name} must be of dtype {_IMAGE_DTYPES}, got {image.dtype}; scale other images to [0, 1]")
     if image.ndim == 2:
         image = image[..., np.newaxis]
     if image.ndim != 3 or 0 in image.shape:
         raise ValueError(f"{name} must be of shape (H, W) or (H, W, channels), none of them 0, got {image.shape}")
-    if not np.isfinite(image).all():
-        raise ValueError(f"{name} contains NaN or infinite pixels")
+    # NaN is in no range
+    if image.dtype.kind == "f" and not (float(image.min()) >= -_LARGEST and float(image.max()) <= _LARGEST):
+        raise ValueError(f"{name} contains NaN or infinite pixels, or some that are too large for float32")
     return image
 
 

@@ -116,37 +116,6 @@ def test_unfitted_and_other_channels_are_told(fitted, phantoms):
         fitted.predict(np.zeros((2, 8, 8, 3)))
 
 
-@pytest.mark.parametrize(
-    ("parameters", "error"),
-    [
-        ({"n_epochs": -1}, "'n_epochs' parameter of CNNSegmenter must be"),
-        ({"learning_rate": 0.0}, "'learning_rate' parameter"),
-        ({"batch_size": 0}, "'batch_size' parameter"),
-        ({"network": "alexnet"}, "network must be 'unet' or"),
-        ({"network": nn.Conv2d(1, 2, 1)}, "network: it must give one log-odds map"),
-        ({"network": nn.Conv2d(3, 1, 1)}, "network: it can't take an image of shape"),
-        ({"weights": "missing.pth", "network": "fcn8s_squeezenet1_1"}, "weights: missing.pth can't be read"),
-        ({"device": "nonsense"}, "device: 'nonsense' is not to be had"),
-        ({"schedule": "up"}, "'schedule' parameter"),
-        ({"freeze_epochs": -1}, "'freeze_epochs' parameter"),
-        ({"augmentation": "more"}, "'augmentation' parameter"),
-        ({"pos_label": 0}, "'pos_label' parameter"),
-        ({"ignore_label": "none"}, "'ignore_label' parameter"),
-        ({"ignore_label": 1}, "ignore_label must be neither 0, the background, nor pos_label=1"),
-        ({"class_weight": "heavy"}, "'class_weight' parameter"),
-        ({"class_weight": {3: 1.0}}, "class_weight must be of the labels 0 and 1, got one of 3"),
-        ({"validation_fraction": 1.0}, "'validation_fraction' parameter"),
-        ({"validation_fraction": 0.99}, "test_size=0.99"),
-        ({"n_iter_no_change": 0}, "'n_iter_no_change' parameter"),
-        ({"callbacks": "all"}, "'callbacks' parameter"),
-    ],
-)
-def test_bad_parameters_are_told_before_training(phantoms, monkeypatch, parameters, error):
-    monkeypatch.setattr("skmmcrf.cnn.SegmentationNet.fit", lambda *_: pytest.fail("training began"))
-    with pytest.raises(ValueError, match=error):
-        CNNSegmenter(**parameters).fit(*phantoms)
-
-
 def backbone_weights(cnn):
     return torch.cat([parameter.flatten() for parameter in cnn.network_.backbone.parameters()])
 
@@ -163,11 +132,6 @@ def test_the_backbone_stays_for_some_epochs(phantoms, tmp_path):
     assert not torch.equal(backbone_weights(start), backbone_weights(thawed))
     assert any(score.weight.any() for score in frozen.network_.scores)
     assert all(parameter.requires_grad for parameter in frozen.network_.parameters())
-
-
-def test_freezing_needs_a_backbone(phantoms):
-    with pytest.raises(ValueError, match="freeze_epochs: the network has no backbone to freeze"):
-        CNNSegmenter(freeze_epochs=1).fit(*phantoms)
 
 
 @pytest.mark.parametrize("augmentation", ["flip", "standard", v2.RandomCrop((16, 20)), v2.RandomRotation(90)])
@@ -190,17 +154,6 @@ def test_augmentation_makes_more_of_few_images():
         for augmentation in (None, "standard")
     ]
     assert scores[1] > scores[0] + 0.02
-
-
-def test_a_bad_augmentation_is_told_before_training(phantoms, monkeypatch):
-    monkeypatch.setattr("skmmcrf.cnn.SegmentationNet.fit", lambda *_: pytest.fail("training began"))
-    with pytest.raises(ValueError, match="augmentation: it must give an image and a mask"):
-        CNNSegmenter(augmentation=lambda image, mask: image).fit(*phantoms)
-
-
-def test_early_stopping_needs_validation_images(phantoms):
-    with pytest.raises(ValueError, match="early_stopping needs validation images"):
-        CNNSegmenter(early_stopping=True).fit(*phantoms)
 
 
 def test_likelihood_counts_labelled_pixels_by_their_weights():

@@ -99,28 +99,6 @@ def test_too_few_passes_warn():
         MaxMarginCRF(max_iter=1).fit(*noisy_squares())
 
 
-@pytest.mark.parametrize(
-    ("Z", "message"),
-    [
-        (np.zeros((2, 4, 5)), "Z must be of float and hold log-odds in channel 0"),
-        (np.zeros((2, 4, 5, 1)), "Z must be of float and hold log-odds in channel 0"),
-        (np.zeros((2, 4, 5, 2), np.uint8), "Z must be of float .*, got 2 channels of uint8"),
-        (np.full((2, 4, 5, 2), np.nan), r"Z\[0\] contains NaN"),
-        (np.zeros((3, 4, 5, 2)), "same length"),
-        ([], "Z is empty"),
-    ],
-)
-def test_bad_input_is_told(Z, message):
-    with pytest.raises(ValueError, match=message):
-        MaxMarginCRF().fit(Z, np.zeros((2, 4, 5), int))
-
-
-@pytest.mark.parametrize("parameters", [{"C": 0}, {"connectivity": 5}, {"sigma": "none"}, {"sigma": -1.0}, {"tol": -1}])
-def test_bad_parameters_are_told(parameters):
-    with pytest.raises(ValueError, match=f"'{next(iter(parameters))}' parameter of MaxMarginCRF must be"):
-        MaxMarginCRF(**parameters).fit(*noisy_squares())
-
-
 def test_unfitted_is_told():
     with pytest.raises(NotFittedError):
         MaxMarginCRF().predict(noisy_squares()[0])

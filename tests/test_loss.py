@@ -141,7 +141,7 @@ def test_unlabelled_pixels_and_class_weights_count_as_they_should():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda l, y, x: (l[:, None], y, x), r"log_odds\[0\] has shape"),
+        (lambda l, y, x: (list(l[:, None]), y, x), r"log_odds\[0\] has shape"),
         (lambda l, y, x: (l, y[:1], x), "same length"),
         (lambda l, y, x: (l[:1], y, x), "1 log-odds"),
         (lambda l, y, x: (l, 2 * y, x), "labels 0, 1 and 255 only"),

@@ -8,7 +8,6 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
 from sklearn.pipeline import make_pipeline
 from skorch.callbacks import Callback, TensorBoard
@@ -299,60 +298,6 @@ def test_a_truth_without_foreground_is_learned(phantoms):
     model = quick().fit(X, np.zeros_like(y))
     assert not model.predict(X).any()
     assert np.isnan(model.score(X, np.zeros_like(y)))
-
-
-@pytest.mark.parametrize(
-    ("change", "error", "message"),
-    [
-        (lambda X, y: (X * np.nan, y), ValueError, r"X\[0\] contains NaN or infinite pixels"),
-        (lambda X, y: (X / 0.0, y), ValueError, r"X\[0\] contains NaN or infinite pixels"),
-        (lambda X, y: (X, y[:, 1:]), ValueError, r"y\[0\] has shape \(31, 40\), but its image has \(32, 40\)"),
-        (
-            lambda X, y: (X, y * 255),
-            ValueError,
-            "y holds no 1, but 255, .*: if it is the foreground, give pos_label=255",
-        ),
-        (lambda X, y: (X[1:], y), ValueError, "X and y must have the same length, got 5 images and 6 labels"),
-        (lambda X, y: (X[:0], y[:0]), ValueError, "X is empty"),
-        (lambda X, y: (X[0], y[0]), ValueError, r"X must be of shape \(n, H, W\)"),
-        (lambda X, y: (X, None), TypeError, "y must be an array or a list of arrays, got NoneType"),
-    ],
-)
-@pytest.mark.parametrize("estimator", [quick, CNNSegmenter])
-def test_bad_input_is_told_before_training(phantoms, monkeypatch, estimator, change, error, message):
-    monkeypatch.setattr("skmmcrf.training.SegmentationNet.fit", lambda *_: pytest.fail("training began"))
-    with np.errstate(all="ignore"):
-        X, y = change(*phantoms)
-    model = estimator()
-    with pytest.raises(error, match=message):
-        model.fit(X, y)
-    with pytest.raises(NotFittedError):
-        model.predict(phantoms[0])
-
-
-@pytest.mark.parametrize(
-    ("parameters", "message"),
-    [
-        ({"training": "both"}, "'training' parameter of DeepStructuredSegmenter must be"),
-        ({"C": -1}, "'C' parameter"),
-        ({"connectivity": 6}, "'connectivity' parameter"),
-        ({"sigma": 0}, "'sigma' parameter"),
-        ({"n_epochs": 1.5}, "'n_epochs' parameter"),
-        ({"learning_rate": -1e-4}, "'learning_rate' parameter"),
-        ({"gradient": "lu"}, "'gradient' parameter"),
-        ({"memory": 3}, "'memory' parameter"),
-        ({"weights": "missing.pth"}, "weights: only the FCN-8s networks"),
-    ],
-)
-def test_bad_parameters_are_told(phantoms, parameters, message):
-    with pytest.raises(ValueError, match=message):
-        quick(**parameters).fit(*phantoms)
-
-
-def test_validation_data_is_checked_before_training(phantoms, monkeypatch):
-    monkeypatch.setattr("skmmcrf.training.SegmentationNet.fit", lambda *_: pytest.fail("training began"))
-    with pytest.raises(ValueError, match="same length"):
-        quick().fit(*phantoms, validation_data=(phantoms[0], phantoms[1][1:]))
 
 
 @pytest.fixture

@@ -1,9 +1,12 @@
 """Phantoms: generated images that look like ultrasound of a chamber of the heart."""
 
+from numbers import Integral
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 
 from skmmcrf._typing import FloatArray, RandomStateLike
 
@@ -32,12 +35,23 @@ def make_phantoms(
     y : ndarray of uint8 and shape (n_images, H, W)
         Labels, 1 in the chamber.
 
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range.
+
     Examples
     --------
     >>> X, y = make_phantoms(3, shape=(64, 80), random_state=0)
     >>> X.shape, X.dtype, bool((y == 1).any())
     ((3, 64, 80), dtype('uint8'), True)
     """
+    constraints = {"n_images": [Interval(Integral, 1, None, closed="left")], "random_state": ["random_state"]}
+    parameters = {"n_images": n_images, "random_state": random_state}
+    validate_parameter_constraints(constraints, parameters, caller_name="make_phantoms")
+    if np.shape(shape) != (2,) or not all(isinstance(n, Integral) and n > 0 for n in shape):
+        raise ValueError(f"shape must be a height and a width, positive integers, got {shape!r}")
+    shape = (int(shape[0]), int(shape[1]))
     rng = check_random_state(random_state)
     images, labels = zip(*(_make_phantom(shape, rng) for _ in range(n_images)))
     return np.stack(images), np.stack(labels)

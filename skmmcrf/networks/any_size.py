@@ -32,6 +32,8 @@ class AnySize(nn.Module):
 
     def __init__(self, network: nn.Module, *, freeze_batch_norm: bool = False) -> None:
         super().__init__()
+        if not isinstance(network, nn.Module):
+            raise TypeError(f"network must be a torch.nn.Module, got {type(network).__name__}")
         self.network = network
         self.freeze_batch_norm = freeze_batch_norm
 
@@ -58,10 +60,12 @@ class AnySize(nn.Module):
         Raises
         ------
         ValueError
-            If the network does not give one map of the size of its input.
+            If an image has another shape, or the network does not give one map of the size of its input.
         """
         of_size = defaultdict(list)
         for n, image in enumerate(images):
+            if image.ndim != 3:
+                raise ValueError(f"images[{n}] must be of shape (channels, H, W), got {tuple(image.shape)}")
             of_size[image.shape].append(n)
         log_odds: dict[int, torch.Tensor] = {}
         for group in of_size.values():
@@ -72,10 +76,15 @@ class AnySize(nn.Module):
     def _equal_sizes(self, images: torch.Tensor) -> torch.Tensor:
         height, width = images.shape[2:]
         divisor = getattr(self.network, "size_divisor", 1)
+        if not isinstance(divisor, int) or divisor < 1:
+            raise ValueError(f"network: its size_divisor must be a positive integer, got {divisor!r}")
         down, right = -height % divisor, -width % divisor
         top, left = down // 2, right // 2
         padded = F.pad(images, (left, right - left, top, down - top), mode="replicate")
         log_odds = self.network(padded)
+        if not isinstance(log_odds, torch.Tensor) or not log_odds.is_floating_point():
+            kind = log_odds.dtype if isinstance(log_odds, torch.Tensor) else type(log_odds).__name__
+            raise ValueError(f"network: it must give log-odds, a tensor of float, not {kind}")
         n, size = len(padded), padded.shape[2:]
         if log_odds.shape not in ((n, 1, *size), (n, *size)):
             raise ValueError(

@@ -2,11 +2,13 @@
 
 import pickle
 from collections.abc import Iterator, Sequence
+from numbers import Integral
 from os import PathLike
 from typing import Any
 
 import torch
 import torchvision
+from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 from torch import nn
 from torch.nn import functional as F
 
@@ -80,6 +82,11 @@ class FCN8s(nn.Module):
 
     def __init__(self, backbone: str, n_channels: int = 3, *, weights: str | PathLike[str] | None = None) -> None:
         super().__init__()
+        validate_parameter_constraints(
+            {"n_channels": [Interval(Integral, 1, None, closed="left")], "weights": [None, str, PathLike]},
+            {"n_channels": n_channels, "weights": weights},
+            caller_name="FCN8s",
+        )
         self.to_rgb = _ToNormalisedRGB(n_channels)
         self.backbone = _three_stages(_load_backbone(backbone, weights))
         sizes = self._feature_sizes(n_channels)

@@ -1,6 +1,9 @@
 """A small U-Net, made to be trained from scratch on few images and on a CPU."""
 
+from numbers import Integral
+
 import torch
+from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 from torch import nn
 from torch.nn import functional as F
 
@@ -26,6 +29,11 @@ class UNet(nn.Module):
     size_divisor : int
         Heights and widths must be multiples of it; estimators pad the images so.
 
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range.
+
     Examples
     --------
     >>> import torch
@@ -35,6 +43,14 @@ class UNet(nn.Module):
 
     def __init__(self, n_channels: int = 1, *, width: int = 16, depth: int = 3) -> None:
         super().__init__()
+        least = {"n_channels": 1, "width": 8, "depth": 0}
+        validate_parameter_constraints(
+            {name: [Interval(Integral, n, None, closed="left")] for name, n in least.items()},
+            {"n_channels": n_channels, "width": width, "depth": depth},
+            caller_name="UNet",
+        )
+        if width % 8:
+            raise ValueError(f"width must be a multiple of 8, got {width}")
         self.size_divisor = 2**depth
         widths = [width * 2**level for level in range(depth + 1)]
         self.down = nn.ModuleList(_block(i, o) for i, o in zip([n_channels, *widths], widths))
