@@ -236,7 +236,7 @@ def joint_feature(labels: BoolArray, log_odds: FloatArray, edges: IntArray, feat
     """
     _check_shapes(log_odds, edges, features, labels=labels)
     # -log sigmoid(l) = log(1 + exp(-l)) without passing through the probability
-    unary = np.logaddexp(0, np.where(labels, -1.0, 1.0) * log_odds).sum()
+    unary = np.logaddexp(0, np.where(labels, -1.0, 1.0) * log_odds).sum(dtype=float)
     flat = np.ravel(labels)
     cut = np.flatnonzero(flat.take(edges[0]) != flat.take(edges[1]))  # few
     return np.concatenate([[unary], features[:, cut].sum(axis=1)])

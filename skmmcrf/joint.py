@@ -12,7 +12,7 @@ from torch import nn
 from skmmcrf._typing import LabelledImages
 from skmmcrf.graph_cut import segment
 from skmmcrf.loss import MaxMarginLoss
-from skmmcrf.max_margin import Labelings, solve_program
+from skmmcrf.max_margin import LARGEST_LOG_ODDS, Labelings, solve_program
 from skmmcrf.metrics import mean_of_defined
 from skmmcrf.sequences import Mapped
 from skmmcrf.training import (
@@ -34,6 +34,7 @@ class JointNet(SegmentationNet):
     """A skorch net whose targets are `Labelings`, or `Truth` alone, and whose criterion is `MaxMarginLoss`."""
 
     stage = "joint training"
+    largest_log_odds = LARGEST_LOG_ODDS
 
     def get_loss(
         self, y_pred: Sequence[torch.Tensor], y_true: Sequence[Any], X: Any = None, training: bool = False

@@ -25,6 +25,8 @@ from skmmcrf.truth import Truth
 from skmmcrf.workers import run_jobs
 
 INITIAL_WEIGHTS = (1.0, 1.0, 1.0)
+# where the program is solved to rounding
+LEAST_C, LARGEST_C = 1e-12, 1e12
 _MAX_PROXIMAL_STEPS = 50
 # Algorithm 1 over many images: how many begin, to which relative gap and for how many passes, how far apart the
 # weights lie at which the others are cut first, and in how many parts they are cut then
@@ -38,6 +40,8 @@ _PARTS = 8
 _WIDE_GAP = 1e-2
 _NARROW = 3.0
 _ROUNDING = 1e-12
+#: Beyond it the pairwise terms, which are of the size of 1, would be lost beside the log-odds.
+LARGEST_LOG_ODDS = 1e6
 
 
 class Labelings:
@@ -302,7 +306,8 @@ def optimality_residuals(solution: Solution, labelings: Sequence[Labelings], C: 
     held = (np.arange(len(w)) > 0) & (w == 0)
     in_w = np.where(held, np.maximum(pull, 0), np.abs(w - pull))
     reach = np.abs(differences).max(axis=0, initial=0.0)
-    whole_margin = np.divide(losses.max(initial=0.0), reach, out=np.full(len(w), np.inf), where=reach > 0)
+    with np.errstate(over="ignore"):
+        whole_margin = np.divide(losses.max(initial=0.0), reach, out=np.full(len(w), np.inf), where=reach > 0)
     sums = np.bincount(owners, multipliers, minlength=len(labelings))
     negative = [-w[1:], -slack, -multipliers / slack_weight]
     return {
@@ -335,10 +340,18 @@ def _constraints(labelings: Sequence[Labelings], n_weights: int) -> tuple[IntArr
 def _check_program(labelings: Sequence[Labelings], C: float, w: WeightsLike) -> None:
     if not len(labelings):
         raise ValueError("labelings is empty; those of at least one image are needed")
-    if not 0 < C < np.inf:
-        raise ValueError(f"C must be positive and finite, got {C}")
+    if not LEAST_C <= C <= LARGEST_C:
+        raise ValueError(f"C must be between {LEAST_C:g} and {LARGEST_C:g}, got {C}")
     if np.ndim(w) != 1 or not np.isfinite(w).all():
         raise ValueError(f"w must be finite and of shape (n_weights,), got {w}")
+
+
+def _check_log_odds(log_odds: FloatArray, n: int) -> None:
+    largest = float(np.abs(log_odds).max())  # float16 has no number as large as the bound
+    if not largest <= LARGEST_LOG_ODDS:
+        raise ValueError(
+            f"log_odds[{n}] must be finite and within -{LARGEST_LOG_ODDS:g} and {LARGEST_LOG_ODDS:g}, got {largest:g}"
+        )
 
 
 def _shares(labelings: Sequence[Labelings]) -> FloatArray:
@@ -637,6 +650,7 @@ def learn_weights(
             return slack
 
         for n, stored in enumerate(labelings):
+            _check_log_odds(log_odds[n], n)
             stored.reprice(log_odds[n])
         complete(w)
         everyone = np.random.default_rng(0).permutation(len(labelings))

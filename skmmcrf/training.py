@@ -24,6 +24,8 @@ from skmmcrf.validation import is_lazy
 #: Schedules of the learning rate, see `learning_rate_schedule`.
 SCHEDULES = ("one_cycle", "linear", "cosine", "constant")
 
+_LARGEST = float(np.finfo(np.float32).max)
+
 
 class ImageDataset(Dataset):
     """Images, turned into tensors one at a time, with what is known of each.
@@ -162,6 +164,7 @@ class SegmentationNet(NeuralNet):
     """
 
     stage = "pretraining"
+    largest_log_odds = _LARGEST
     good_state_: dict[str, torch.Tensor] | None
 
     def partial_fit(self, *args: Any, **kwargs: Any) -> "SegmentationNet":
@@ -202,7 +205,7 @@ class SegmentationNet(NeuralNet):
         before = {name: value.clone() for name, value in self.module_.state_dict().items()}
         try:
             step = super().train_step(batch, **fit_params)
-            self._check_finite("parameters", list(self.module_.parameters()))
+            self._check_size("parameters", self.module_.parameters())
         except FloatingPointError:
             self.module_.load_state_dict(self.good_state_ or before)
             raise
@@ -212,21 +215,22 @@ class SegmentationNet(NeuralNet):
     def train_step_single(self, batch: Any, **fit_params: Any) -> Any:
         """Compute the gradients of a batch."""
         step = super().train_step_single(batch, **fit_params)
-        self._check_finite("loss", [step["loss"]])
-        self._check_finite("gradients", [p.grad for p in self.module_.parameters() if p.grad is not None])
+        self._check_size("loss", [step["loss"]])
+        self._check_size("gradients", (p.grad for p in self.module_.parameters() if p.grad is not None))
         return step
 
     def infer(self, x: Sequence[torch.Tensor], **fit_params: Any) -> list[torch.Tensor]:
         """Give the log-odds of a list of images."""
         log_odds = self.module_([scaled(image.to(self.device)) for image in x])
-        self._check_finite("log-odds", log_odds)
+        self._check_size("log-odds", log_odds, self.largest_log_odds)
         return log_odds
 
-    def _check_finite(self, what: str, tensors: Sequence[torch.Tensor]) -> None:
-        if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+    def _check_size(self, what: str, tensors: Iterable[torch.Tensor], largest: float = _LARGEST) -> None:
+        if not all(bool((tensor.abs() <= largest).all()) for tensor in tensors):
             epoch = self.history[-1]
+            bound = "finite" if largest == _LARGEST else f"within {largest:g}"
             raise FloatingPointError(
-                f"network: its {what} are not finite in epoch {epoch['epoch']}, batch {len(epoch['batches'])} of "
+                f"network: its {what} are not {bound} in epoch {epoch['epoch']}, batch {len(epoch['batches'])} of "
                 f"{self.stage}, and it is left as it was before; a lower learning rate may help"
             )
 

@@ -18,12 +18,13 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 
 from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, LabelledImages, LabelledImagesLike, LabelsLike
 from skmmcrf.image_files import read_image
+from skmmcrf.max_margin import LARGEST_C, LEAST_C
 from skmmcrf.sequences import ImageList, Mapped
 from skmmcrf.truth import UNLABELLED, Truth, balanced_class_weight
 
 #: What the parameters of the conditional random field and of its learner may be, wherever they appear.
 CRF_CONSTRAINTS = {
-    "C": [Interval(Real, 0, None, closed="neither")],
+    "C": [Interval(Real, LEAST_C, LARGEST_C, closed="both")],
     "connectivity": [Options(Integral, {4, 8})],
     "sigma": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
     "tol": [Interval(Real, 0, None, closed="left")],
@@ -37,6 +38,9 @@ LABEL_CONSTRAINTS = {
     "ignore_label": [Integral, StrOptions({"auto"}), None],
     "class_weight": [dict, StrOptions({"balanced"}), None],
 }
+
+#: Weights of classes, beyond which the lighter one would be lost in rounding.
+_LEAST_CLASS_WEIGHT, _LARGEST_CLASS_WEIGHT = 1e-6, 1e6
 
 _IMAGE_DTYPES = "bool, uint8, uint16, float16, float32 or float64"
 _LARGEST = float(np.finfo(np.float32).max)  # networks take float32, and squares of it are no trouble for float64
@@ -257,7 +261,7 @@ def check_class_weight(
     Raises
     ------
     ValueError
-        If a label is neither 0 nor `pos_label`, or a weight is not positive and finite.
+        If a label is neither 0 nor `pos_label`, or a weight is not between 1e-6 and 1e6.
 
     Examples
     --------
@@ -270,8 +274,11 @@ def check_class_weight(
     for label, weight in weights.items():
         if label not in (0, pos_label):
             raise ValueError(f"class_weight must be of the labels 0 and {pos_label}, got one of {label!r}")
-        if not (isinstance(weight, Real) and 0 < float(weight) < np.inf):
-            raise ValueError(f"class_weight must be positive and finite, got {weight!r} for {label}")
+        if not (isinstance(weight, Real) and _LEAST_CLASS_WEIGHT <= float(weight) <= _LARGEST_CLASS_WEIGHT):
+            raise ValueError(
+                f"class_weight must be positive and finite, between {_LEAST_CLASS_WEIGHT:g} and "
+                f"{_LARGEST_CLASS_WEIGHT:g}, got {weight!r} for {label}"
+            )
     return float(weights[0]), float(weights[pos_label])
 
 

@@ -224,7 +224,7 @@ def test_bad_sample_weights_are_told(weights, message):
     ("class_weight", "message"),
     [
         ({2: 1.0}, "of the labels 0 and 1, got one of 2"),
-        ({1: 0.0}, "positive and finite, got 0.0 for 1"),
+        ({1: 0.0}, "positive and finite, .*, got 0.0 for 1"),
         ({0: np.nan}, "positive and finite"),
         ({0: "a"}, "positive and finite"),
     ],
