@@ -13,10 +13,10 @@ from skmmcrf.base import BaseSegmenter
 from skmmcrf.energy import estimate_sigma
 from skmmcrf.graph_cut import segment
 from skmmcrf.interrupts import Interrupted, ending_fit
-from skmmcrf.max_margin import INITIAL_WEIGHTS, Labelings, Solution, learn_weights, solve_program
+from skmmcrf.max_margin import CRF_CONSTRAINTS, INITIAL_WEIGHTS, Labelings, Solution, learn_weights, solve_program
 from skmmcrf.progress import pass_progress
 from skmmcrf.sequences import Mapped
-from skmmcrf.validation import CRF_CONSTRAINTS, LABEL_CONSTRAINTS, as_given, check_images, check_labelled_images
+from skmmcrf.validation import LABEL_CONSTRAINTS, as_given, check_images, check_labelled_images
 
 
 class MaxMarginCRF(BaseSegmenter):
@@ -29,7 +29,7 @@ class MaxMarginCRF(BaseSegmenter):
     Parameters
     ----------
     C : float, default=1.0
-        Weight of the slacks against the norm of w.
+        Weight of the slacks against the norm of w, between 1e-12 and 1e12.
     connectivity : {4, 8}, default=8
         Neighbours of a pixel.
     sigma : float or "auto", default="auto"

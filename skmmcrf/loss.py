@@ -12,9 +12,8 @@ from torch import nn
 
 from skmmcrf._typing import FloatArray, TensorsLike
 from skmmcrf.derivative import DegenerateProgramError, LinearSystem, envelope_gradient
-from skmmcrf.max_margin import INITIAL_WEIGHTS, Labelings, Solution, learn_weights, solve_program
+from skmmcrf.max_margin import CRF_CONSTRAINTS, INITIAL_WEIGHTS, Labelings, Solution, learn_weights, solve_program
 from skmmcrf.validation import (
-    CRF_CONSTRAINTS,
     as_sequence,
     check_class_weight,
     check_labelled_images,

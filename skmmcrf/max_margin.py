@@ -11,12 +11,14 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import quadprog
 from joblib import Parallel, delayed
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils._param_validation import Interval, Options, StrOptions
 
 from skmmcrf._typing import BoolArray, FloatArray, IntArray, WeightsLike
 from skmmcrf.energy import joint_feature_difference, pairwise_features
@@ -26,7 +28,18 @@ from skmmcrf.workers import run_jobs
 
 INITIAL_WEIGHTS = (1.0, 1.0, 1.0)
 # where the program is solved to rounding
-LEAST_C, LARGEST_C = 1e-12, 1e12
+_LEAST_C, _LARGEST_C = 1e-12, 1e12
+
+#: What the parameters of the conditional random field and of its learner may be, wherever they appear.
+CRF_CONSTRAINTS = {
+    "C": [Interval(Real, _LEAST_C, _LARGEST_C, closed="both")],
+    "connectivity": [Options(Integral, {4, 8})],
+    "sigma": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+    "tol": [Interval(Real, 0, None, closed="left")],
+    "max_iter": [Interval(Integral, 1, None, closed="left")],
+    "n_jobs": [None, Interval(Integral, None, -1, closed="right"), Interval(Integral, 1, None, closed="left")],
+}
+
 _MAX_PROXIMAL_STEPS = 50
 # Algorithm 1 over many images: how many begin, to which relative gap and for how many passes, how far apart the
 # weights lie at which the others are cut first, and in how many parts they are cut then
@@ -340,8 +353,8 @@ def _constraints(labelings: Sequence[Labelings], n_weights: int) -> tuple[IntArr
 def _check_program(labelings: Sequence[Labelings], C: float, w: WeightsLike) -> None:
     if not len(labelings):
         raise ValueError("labelings is empty; those of at least one image are needed")
-    if not LEAST_C <= C <= LARGEST_C:
-        raise ValueError(f"C must be between {LEAST_C:g} and {LARGEST_C:g}, got {C}")
+    if not _LEAST_C <= C <= _LARGEST_C:
+        raise ValueError(f"C must be between {_LEAST_C:g} and {_LARGEST_C:g}, got {C}")
     if np.ndim(w) != 1 or not np.isfinite(w).all():
         raise ValueError(f"w must be finite and of shape (n_weights,), got {w}")
 

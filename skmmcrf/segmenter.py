@@ -39,14 +39,14 @@ from skmmcrf.crf import MaxMarginCRF
 from skmmcrf.interrupts import Interrupted, ending_fit
 from skmmcrf.joint import N_WATCHED, joint_net
 from skmmcrf.loss import GRADIENTS, MaxMarginLoss
-from skmmcrf.max_margin import INITIAL_WEIGHTS, Labelings
+from skmmcrf.max_margin import CRF_CONSTRAINTS, INITIAL_WEIGHTS, Labelings
 from skmmcrf.metrics import mean_of_defined
 from skmmcrf.network_state import network_arrays
 from skmmcrf.progress import epoch_progress
 from skmmcrf.random_states import seeded
 from skmmcrf.training import SCHEDULES, ImageDataset, history_rows, indices_of_truths, resolve_device
 from skmmcrf.truth import Truth
-from skmmcrf.validation import CRF_CONSTRAINTS, as_given
+from skmmcrf.validation import as_given
 
 
 class DeepStructuredSegmenter(NetworkSegmenter):
@@ -73,7 +73,7 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         state dict.
     training : {"cnn", "piecewise", "joint"}, default="joint"
     C : float, default=1.0
-        Weight of the slacks against the norm of w in (8).
+        Weight of the slacks against the norm of w in (8), between 1e-12 and 1e12.
     connectivity : {4, 8}, default=8
         Neighbours of a pixel.
     sigma : float or "auto", default="auto"

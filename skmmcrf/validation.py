@@ -14,23 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from scipy.sparse import issparse
-from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 
 from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, LabelledImages, LabelledImagesLike, LabelsLike
 from skmmcrf.image_files import read_image
-from skmmcrf.max_margin import LARGEST_C, LEAST_C
 from skmmcrf.sequences import ImageList, Mapped
 from skmmcrf.truth import UNLABELLED, Truth, balanced_class_weight
-
-#: What the parameters of the conditional random field and of its learner may be, wherever they appear.
-CRF_CONSTRAINTS = {
-    "C": [Interval(Real, LEAST_C, LARGEST_C, closed="both")],
-    "connectivity": [Options(Integral, {4, 8})],
-    "sigma": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
-    "tol": [Interval(Real, 0, None, closed="left")],
-    "max_iter": [Interval(Integral, 1, None, closed="left")],
-    "n_jobs": [None, Interval(Integral, None, -1, closed="right"), Interval(Integral, 1, None, closed="left")],
-}
 
 #: What the parameters that say how labels are read and weighed may be.
 LABEL_CONSTRAINTS = {
