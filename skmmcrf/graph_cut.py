@@ -4,11 +4,11 @@ from collections.abc import Iterable, Iterator
 
 import maxflow
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import delayed
 
 from skmmcrf._typing import BoolArray, FloatArray, IntArray
 from skmmcrf.energy import pairwise_features
-from skmmcrf.workers import run_jobs
+from skmmcrf.workers import Workers
 
 
 def minimum_cut(unary: FloatArray, edges: IntArray, capacities: FloatArray) -> BoolArray:
@@ -190,10 +190,8 @@ def segment(
     array([[ True,  True,  True]])
     """
     one = delayed(_segment_one)
-    yield from run_jobs(
-        Parallel(n_jobs, return_as="generator"),
-        (one(w, log_odds, image, connectivity, sigma) for log_odds, image in problems),
-    )
+    with Workers(n_jobs) as workers:
+        yield from workers.run(one(w, log_odds, image, connectivity, sigma) for log_odds, image in problems)
 
 
 def _segment_one(w: FloatArray, log_odds: FloatArray, image: np.ndarray, connectivity: int, sigma: float) -> BoolArray:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import quadprog
-from joblib import Parallel, delayed
+from joblib import delayed
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 
@@ -24,7 +24,7 @@ from skmmcrf._typing import BoolArray, FloatArray, IntArray, WeightsLike
 from skmmcrf.energy import joint_feature_difference, pairwise_features
 from skmmcrf.graph_cut import check_image_fits, complete_labeling, loss_augmented_labeling
 from skmmcrf.truth import Truth
-from skmmcrf.workers import run_jobs
+from skmmcrf.workers import Workers
 
 INITIAL_WEIGHTS = (1.0, 1.0, 1.0)
 # where the program is solved to rounding
@@ -628,17 +628,14 @@ def learn_weights(
     w = np.asarray(w, dtype=float)
     unlabelled = [n for n, stored in enumerate(labelings) if not stored.known.is_complete]
     # labelings are packed as they come
-    with Parallel(n_jobs, return_as="generator") as parallel:
+    with Workers(n_jobs) as workers:
 
         def of_images(function: Callable[..., Any], rows: FloatArray, numbers: Sequence[int] | IntArray) -> Any:
             """Results of a function for some images, each at its row of weights."""
             one = delayed(function)
-            return run_jobs(
-                parallel,
-                (
-                    one(w_n, log_odds[n], images[n], labelings[n].known, connectivity=connectivity, sigma=sigma)
-                    for w_n, n in zip(rows, numbers)
-                ),
+            return workers.run(
+                one(w_n, log_odds[n], images[n], labelings[n].known, connectivity=connectivity, sigma=sigma)
+                for w_n, n in zip(rows, numbers)
             )
 
         def complete(w: FloatArray) -> bool:

@@ -334,7 +334,9 @@ class Schedule(LRScheduler):
 
     def state_dict(self) -> dict[str, Any]:
         """Give where it is."""
-        return {"scheduler": self.lr_scheduler_.state_dict(), "batch": self.batch_idx_}
+        state = self.lr_scheduler_.state_dict()
+        # torch 2.3 has functions in it, which the schedule has anyway
+        return {"scheduler": {k: v for k, v in state.items() if not callable(v)}, "batch": self.batch_idx_}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go there."""

@@ -9,7 +9,7 @@ from joblib import Parallel, delayed
 from skmmcrf.graph_cut import segment
 from skmmcrf.max_margin import Labelings, learn_weights
 from skmmcrf.sequences import Mapped
-from skmmcrf.workers import run_jobs
+from skmmcrf.workers import Workers
 
 PROBLEM = {"connectivity": 8, "sigma": 0.2}
 
@@ -72,7 +72,7 @@ def test_a_process_killed_twice_is_told(images, kill_a_worker):
     def die(n):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    with pytest.raises(RuntimeError, match="n_jobs: processes that cut were killed twice"):
-        list(run_jobs(Parallel(2, return_as="generator"), (delayed(die)(n) for n in range(4))))
+    with pytest.raises(RuntimeError, match="n_jobs: processes that cut were killed twice"), Workers(2) as workers:
+        list(workers.run(delayed(die)(n) for n in range(4)))
     # and the next ones work
     assert len(list(segment(np.ones(3), zip(log_odds, pixels), **PROBLEM, n_jobs=2))) == len(pixels)
