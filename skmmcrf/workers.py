@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import BrokenExecutor
+from threading import Lock
 from typing import Any
 
 from joblib import Parallel
@@ -52,27 +53,37 @@ class Workers:
         RuntimeError
             If a process is killed once more.
         """
-        jobs = iter(jobs)
-        owed: deque[Any] = deque()
+        left, owed, lock = iter(jobs), deque[Any](), Lock()
+        is_retry = False
 
-        def handed_out() -> Iterator[Any]:
+        def handed_out(in_retry: bool) -> Iterator[Any]:
+            """What is owed, and what is left unless a retry does that; asked for by threads of joblib."""
             yield from tuple(owed)
-            for job in jobs:
-                owed.append(job)
+            while True:
+                with lock:
+                    if in_retry != is_retry:
+                        return
+                    try:
+                        job = next(left)
+                    except StopIteration:
+                        return
+                    owed.append(job)
                 yield job
 
-        for is_first in (True, False):
+        while True:
             try:
-                for result in self._parallel(handed_out()):
+                for result in self._parallel(handed_out(is_retry)):
                     owed.popleft()
                     yield result
                 return
             except BrokenExecutor as error:
-                # some versions of joblib would go on with what was left of the broken ones
+                # joblib would go on with what was left of the broken ones
                 self.__exit__(None, None, None)
                 self.__enter__()
-                if not is_first:
+                if is_retry:
                     raise RuntimeError(
                         "n_jobs: processes that cut were killed twice, as the system does when memory runs out; fewer "
                         "of them take less"
                     ) from error
+                with lock:
+                    is_retry = True

@@ -343,7 +343,7 @@ def test_training_goes_on_from_mutated_files_or_tells(files, images_and_labels, 
         model = load_or_refuse(path, "warm start")
         if model is not None:
             n_loaded += 1
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, FloatingPointError):
                 use(model.fit(*images_and_labels))
                 n_fitted += 1
     assert n_fitted > 0.7 * n_loaded > 3
