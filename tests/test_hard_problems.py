@@ -9,7 +9,6 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
 from skmmcrf import DeepStructuredSegmenter, MaxMarginCRF
-from skmmcrf.datasets import make_phantoms
 from skmmcrf.metrics import mean_jaccard
 
 TOL = 1e-3
