@@ -12,6 +12,9 @@ from skmmcrf import joint, max_margin
 from skmmcrf.datasets import make_phantoms
 from skmmcrf.energy import pairwise_features
 
+# networks here are too small for more to pay, and several threads crawl where others work too
+torch.set_num_threads(1)
+
 # the same problems every time; HYPOTHESIS_PROFILE=search draws others, and more
 settings.register_profile(
     "suite",
