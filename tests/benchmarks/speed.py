@@ -35,6 +35,7 @@ from measuring import (
     problem_of,
     time_each,
 )
+from scipy.ndimage import gaussian_filter
 from skorch.callbacks import Callback
 
 from skmmcrf import DeepStructuredSegmenter
@@ -215,13 +216,13 @@ def print_growth(what, seconds, scale, unit):
 class LazyPhantoms(torch.utils.data.Dataset):
     """Phantoms of 256 x 256 pixels with their labels, each made when it is asked for by shifting one of twenty.
 
-    Their second channel is the truth in much noise.
+    Their second channel is the truth, blurred and noisy.
     """
 
     def __init__(self, n_images):
         self.n_images = n_images
         phantoms, self.y = make_phantoms(20, shape=(256, 256), random_state=0)
-        hint = np.random.default_rng(0).normal(128 + 60.0 * (2.0 * self.y - 1), 60)
+        hint = np.random.default_rng(0).normal(255 * gaussian_filter(self.y.astype(float), (0, 4, 4)), 20)
         self.X = np.stack([phantoms, np.clip(hint, 0, 255).astype(np.uint8)], axis=-1)
 
     def __len__(self):
