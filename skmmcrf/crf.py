@@ -29,7 +29,7 @@ class MaxMarginCRF(BaseSegmenter):
     Parameters
     ----------
     C : float, default=1.0
-        Weight of the slacks against the norm of w, between 1e-12 and 1e12.
+        Weight of the slacks against the norm of w, between 1e-12 and 1e8.
     connectivity : {4, 8}, default=8
         Neighbours of a pixel.
     sigma : float or "auto", default="auto"

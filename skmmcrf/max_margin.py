@@ -28,7 +28,7 @@ from skmmcrf.workers import Workers
 
 INITIAL_WEIGHTS = (1.0, 1.0, 1.0)
 # where the program is solved to rounding
-_LEAST_C, _LARGEST_C = 1e-12, 1e12
+_LEAST_C, _LARGEST_C = 1e-12, 1e8
 
 #: What the parameters of the conditional random field and of its learner may be, wherever they appear.
 CRF_CONSTRAINTS = {

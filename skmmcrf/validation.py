@@ -29,7 +29,7 @@ LABEL_CONSTRAINTS = {
 }
 
 #: Weights of classes, beyond which the lighter one would be lost in rounding.
-_LEAST_CLASS_WEIGHT, _LARGEST_CLASS_WEIGHT = 1e-6, 1e6
+_LEAST_CLASS_WEIGHT, _LARGEST_CLASS_WEIGHT = 1e-4, 1e4
 
 _IMAGE_DTYPES = "bool, uint8, uint16, float16, float32 or float64"
 _LARGEST = float(np.finfo(np.float32).max)  # networks take float32, and squares of it are no trouble for float64
@@ -250,7 +250,7 @@ def check_class_weight(
     Raises
     ------
     ValueError
-        If a label is neither 0 nor `pos_label`, or a weight is not between 1e-6 and 1e6.
+        If a label is neither 0 nor `pos_label`, or a weight is not between 1e-4 and 1e4.
 
     Examples
     --------

@@ -560,7 +560,7 @@ FUNCTIONS = {
     ),
     "learn_weights images": (lambda: learn(images=[]), ValueError, "images and labelings must have the same length, g"),
     "learn_weights nothing": (lambda: learn([], [], []), ValueError, "labelings is empty"),
-    "learn_weights C": (lambda: learn(C=0.0), ValueError, "C must be between 1e-12 and 1e.12, got 0.0"),
+    "learn_weights C": (lambda: learn(C=0.0), ValueError, "C must be between 1e-12 and 1e.08, got 0.0"),
     "learn_weights tol": (lambda: learn(tol=-1.0), ValueError, "tol must not be negative"),
     "learn_weights tol NaN": (lambda: learn(tol=np.nan), ValueError, "tol must not be negative"),
     "learn_weights max_iter": (lambda: learn(max_iter=0), ValueError, "max_iter be at least 1, got .* 0"),
