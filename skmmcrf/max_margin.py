@@ -7,7 +7,6 @@ the others, of the pairwise terms, are not negative.
 """
 
 import warnings
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
@@ -23,7 +22,7 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 from skmmcrf._typing import BoolArray, FloatArray, IntArray, WeightsLike
 from skmmcrf.energy import joint_feature_difference, pairwise_features
 from skmmcrf.graph_cut import check_image_fits, complete_labeling, loss_augmented_labeling
-from skmmcrf.truth import Truth
+from skmmcrf.truth import Truth, pack_labeling, unpack_labelings
 from skmmcrf.workers import Workers
 
 INITIAL_WEIGHTS = (1.0, 1.0, 1.0)
@@ -102,7 +101,7 @@ class Labelings:
         """Store a labeling with its constraint unless it is there already; tell whether it was new."""
         if labels.shape != self.known.shape:
             raise ValueError(f"labels must have the shape of the truth, {self.known.shape}, got {labels.shape}")
-        packed = zlib.compress(np.packbits(labels).tobytes(), 1)
+        packed = pack_labeling(labels)
         if packed in self._packed:
             return False
         self._packed[packed] = None
@@ -113,11 +112,7 @@ class Labelings:
     def unpack(self, indices: Sequence[int] | IntArray) -> BoolArray:
         """Give the labelings at some indices, as an array of bool and shape (len(indices), H, W)."""
         packed = list(self._packed)
-        chosen = np.frombuffer(b"".join(zlib.decompress(packed[k]) for k in indices), dtype=np.uint8)
-        shape = self.known.shape
-        rows = chosen.reshape(len(indices), -(-int(np.prod(shape)) // 8))
-        flat = np.unpackbits(rows, axis=1, count=int(np.prod(shape)))
-        return flat.reshape(-1, *shape).astype(bool)
+        return unpack_labelings([packed[k] for k in indices], self.known.shape)
 
     def reprice(self, log_odds: FloatArray) -> None:
         """Make the constraints those of changed log-odds, (H, W): only the unary differences depend on them."""
@@ -508,7 +503,7 @@ def most_violated(
     Examples
     --------
     >>> import numpy as np
-    >>> from skmmcrf.truth import Truth
+    >>> from skmmcrf.truth import Truth, pack_labeling, unpack_labelings
     >>> w, truth = np.array([1.0, 0.0, 0.0]), Truth(np.array([[True, False]]))
     >>> most_violated(w, np.array([[5.0, -0.5]]), np.zeros((1, 2, 1)), truth, connectivity=4, sigma=1.0)
     (array([[ True,  True]]), array([ 0.5, -1. , -1. ]), 1.0)
@@ -541,7 +536,7 @@ def completion(
     Examples
     --------
     >>> import numpy as np
-    >>> from skmmcrf.truth import Truth
+    >>> from skmmcrf.truth import Truth, pack_labeling, unpack_labelings
     >>> truth = Truth(np.array([[True, False]]), np.array([[True, False]]))
     >>> completion(np.ones(3), np.array([[3.0, 1.0]]), np.zeros((1, 2, 1)), truth, connectivity=4, sigma=1.0)
     (array([[ True,  True]]), array([1., 1., 1.]))

@@ -1,5 +1,6 @@
 """What is known of the labels of an image: which pixels are foreground, which are unlabelled, and what each counts."""
 
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +13,7 @@ UNLABELLED = 255
 
 
 class Truth:
-    """The truth of one image, packed to one bit a pixel.
+    """The truth of one image, packed to one bit a pixel and compressed.
 
     Parameters
     ----------
@@ -53,9 +54,9 @@ class Truth:
         self.weight = weight
         self.class_weight = class_weight
         if labelled is None or labelled.all():
-            self._foreground, self._labelled = np.packbits(foreground), None
+            self._foreground, self._labelled = pack_labeling(foreground), None
         else:
-            self._foreground, self._labelled = np.packbits(foreground & labelled), np.packbits(labelled)
+            self._foreground, self._labelled = pack_labeling(foreground & labelled), pack_labeling(labelled)
 
     @property
     def foreground(self) -> BoolArray:
@@ -85,10 +86,48 @@ class Truth:
 
     def complete(self, labels: BoolArray) -> None:
         """Take the labels of unlabelled pixels from a labeling, array of bool and shape (H, W)."""
-        self._foreground = np.packbits(np.where(self.labelled, self.foreground, labels))
+        self._foreground = pack_labeling(np.where(self.labelled, self.foreground, labels))
 
-    def _unpacked(self, bits: NDArray[np.uint8]) -> BoolArray:
-        return np.unpackbits(bits, count=int(np.prod(self.shape))).reshape(self.shape).astype(bool)
+    def _unpacked(self, packed: bytes) -> BoolArray:
+        return unpack_labelings([packed], self.shape)[0]
+
+
+def pack_labeling(labels: BoolArray) -> bytes:
+    """Pack a labeling to one bit a pixel, compressed.
+
+    Parameters
+    ----------
+    labels : ndarray of bool
+
+    Returns
+    -------
+    bytes
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> unpack_labelings([pack_labeling(np.array([[True, False]]))], (1, 2))
+    array([[[ True, False]]])
+    """
+    return zlib.compress(np.packbits(labels).tobytes(), 1)
+
+
+def unpack_labelings(packed: Sequence[bytes], shape: tuple[int, ...]) -> BoolArray:
+    """Unpack labelings of one shape.
+
+    Parameters
+    ----------
+    packed : list of bytes
+    shape : tuple of int
+
+    Returns
+    -------
+    ndarray of bool and shape (len(packed), *shape)
+    """
+    n_pixels = int(np.prod(shape))
+    bits = np.frombuffer(b"".join(map(zlib.decompress, packed)), dtype=np.uint8)
+    rows = bits.reshape(len(packed), -(-n_pixels // 8))
+    return np.unpackbits(rows, axis=1, count=n_pixels).reshape(-1, *shape).astype(bool)
 
 
 def balanced_class_weight(truths: Sequence[Truth]) -> tuple[float, float]:
