@@ -4,7 +4,7 @@ import signal
 import numpy as np
 import psutil
 import pytest
-from joblib import Parallel, delayed
+from joblib import delayed
 
 from skmmcrf.graph_cut import segment
 from skmmcrf.max_margin import Labelings, learn_weights
@@ -22,7 +22,8 @@ def kill_a_worker():
         workers = [p for p in psutil.Process().children() if "LokyProcess" in " ".join(p.cmdline())]
         workers[0].kill()
 
-    list(Parallel(2)(delayed(abs)(n) for n in range(4)))  # start them
+    with Workers(2) as workers:  # starts them, and finds out if one was killed at the end of another test
+        list(workers.run(delayed(abs)(n) for n in range(4)))
     return kill
 
 
