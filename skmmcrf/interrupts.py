@@ -38,12 +38,9 @@ def noting_interrupts() -> Iterator[list[int]]:
     Examples
     --------
     >>> with noting_interrupts() as interrupts:
-    ...     try:
-    ...         signal.raise_signal(signal.SIGINT)
-    ...     except KeyboardInterrupt:
-    ...         pass
-    >>> len(interrupts)
-    1
+    ...     n_squares = sum(n**2 for n in range(4))
+    >>> interrupts
+    []
     """
     interrupts: list[int] = []
     handle = signal.getsignal(signal.SIGINT)

@@ -15,6 +15,14 @@ from skmmcrf.sequences import Mapped
 QUICK = {"pretrain_epochs": 3, "n_epochs": 3, "batch_size": 2, "random_state": 0}
 
 
+@pytest.fixture(autouse=True)
+def _interrupts_are_handled():
+    """As they are not in processes that a shell started in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class CtrlC(Callback):
     """Presses Ctrl-C at a batch, counted over both stages."""
 

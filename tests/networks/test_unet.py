@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from skmmcrf.networks import UNet
+from skmmcrf.random_states import seeded
 
 
 @pytest.mark.parametrize(("n_channels", "depth"), [(1, 3), (3, 2), (5, 1)])
@@ -13,7 +14,8 @@ def test_one_map_of_the_images_size(n_channels, depth):
 
 
 def test_far_pixels_matter():
-    network = UNet(1, width=8, depth=3).eval()
-    image = torch.rand(1, 1, 32, 32, requires_grad=True)
+    with seeded(0):
+        network = UNet(1, width=8, depth=3).eval()
+        image = torch.rand(1, 1, 32, 32, requires_grad=True)
     network(image)[0, 0, 16, 16].backward()
-    assert image.grad[0, 0, 2, 2].abs() > 0
+    assert image.grad[0, 0, :4, :4].abs().max() > 0
