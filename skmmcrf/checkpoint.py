@@ -152,12 +152,13 @@ def open_checkpoints(
     Examples
     --------
     >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
     >>> with TemporaryDirectory() as folder:
     ...     with open_checkpoints(folder, {"C": "1.0"}) as checkpoints:
-    ...         checkpoints.write({"stage": "cnn", "epoch": 1})
+    ...         checkpoints.write({"stage": "joint", "coef": np.ones(3)})
     ...     with open_checkpoints(folder, {"C": "1.0"}) as checkpoints:
     ...         checkpoints.state
-    {'stage': 'cnn', 'epoch': 1}
+    {'stage': 'joint', 'coef': array([1., 1., 1.])}
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

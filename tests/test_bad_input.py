@@ -123,7 +123,7 @@ BAD_DATA = {
     "y empty": (lambda X, y: (X, []), ValueError, "y is empty"),
     "y too few": (lambda X, y: (X, y[:1]), ValueError, "X and y must have the same length, got 2 images and 1 labels"),
     "y of columns": (lambda X, y: (X, y.reshape(2, 20)), ValueError, r"y must be of shape \(n, H, W\), got \(2, 20\)"),
-    "y transposed": (lambda X, y: (X, y.mT), ValueError, r"y\[0\] has shape \(5, 4\), but its image has \(4, 5\)"),
+    "y transposed": (lambda X, y: (X, y.swapaxes(1, 2)), ValueError, r"y\[0\] has shape \(5, 4\), but its image has"),
     "y one image wrong": (lambda X, y: (X, [y[0], y[1, 1:]]), ValueError, r"y\[1\] has shape \(3, 5\)"),
     "y ragged": (lambda X, y: (X, [[[0, 1], [1]], y[1]]), ValueError, r"y\[0\] can't be made an array"),
     "y another label": (lambda X, y: (X, y + 1), ValueError, r"y\[0\] must hold the labels .* only, found \[2\]"),
