@@ -13,7 +13,6 @@ from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from skorch.callbacks import EpochTimer
 from torch import nn
-from torch.nn import functional as F
 
 from skmmcrf._typing import (
     ImagesLike,
@@ -30,6 +29,7 @@ from skmmcrf.energy import scale_image
 from skmmcrf.interrupts import ending_fit
 from skmmcrf.network_state import network_arrays
 from skmmcrf.networks import build_network
+from skmmcrf.pixel_losses import PIXEL_LOSSES
 from skmmcrf.progress import epoch_progress
 from skmmcrf.random_states import seeded
 from skmmcrf.training import (
@@ -48,17 +48,17 @@ from skmmcrf.validation import as_given
 
 
 class CNNSegmenter(TransformerMixin, NetworkSegmenter):
-    """Segmentation by a network alone, trained by the pixelwise log-likelihood.
+    """Segmentation by a network alone, trained pixel by pixel.
 
-    Training minimises the mean negative log-likelihood of the pixels with AdamW. A pixel is foreground where its
+    Training minimises `loss` with AdamW. A pixel is foreground where its
     log-odds are positive.
 
     Parameters
     ----------
     network : str, torch.nn.Module or callable, default="unet"
-        "unet", small and for training from scratch; "fcn8s_" with the name of a torchvision backbone, as in
-        "fcn8s_vgg16" (the paper's) or "fcn8s_squeezenet1_1"; a module, or a function of the number of channels that
-        gives one. Modules take images (n, channels, H, W) scaled to [0, 1] and give log-odds (n, 1, H, W); if sizes
+        "unet", small and for training from scratch; "unet_" or "fcn8s_" with the name of a torchvision backbone, as in
+        "unet_resnet18" or "fcn8s_vgg16" (the paper's); a module, or a function of the number of channels that gives
+        one. Modules take images (n, channels, H, W) scaled to [0, 1] and give log-odds (n, 1, H, W); if sizes
         must be multiples of some number, that is their attribute `size_divisor`, and what was pretrained of them is
         their attribute `backbone`.
     weights : None, "imagenet" or path, default=None
@@ -70,6 +70,9 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         The peak of the schedule.
     schedule : {"one_cycle", "linear", "cosine", "constant"}, default="one_cycle"
         How the learning rate goes: up and down again, down to zero from the start, or not at all.
+    loss : {"log_likelihood", "dice", "log_likelihood+dice"}, default="log_likelihood"
+        What is minimised: the mean negative log-likelihood of the pixels, one minus the Dice index of each image, or
+        both added.
     batch_size : int, default=10
         Images in a step.
     freeze_epochs : int, default=0
@@ -140,6 +143,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         "n_epochs": [Interval(Integral, 0, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "schedule": [StrOptions(set(SCHEDULES))],
+        "loss": [StrOptions(set(PIXEL_LOSSES))],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "freeze_epochs": [Interval(Integral, 0, None, closed="left")],
         "device": [str, torch.device],
@@ -155,6 +159,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         n_epochs: int = 20,
         learning_rate: float = 1e-3,
         schedule: Literal["one_cycle", "linear", "cosine", "constant"] = "one_cycle",
+        loss: Literal["log_likelihood", "dice", "log_likelihood+dice"] = "log_likelihood",
         batch_size: int = 10,
         freeze_epochs: int = 0,
         augmentation: Literal["flip", "standard"] | Augmentation | None = None,
@@ -176,6 +181,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         self.n_epochs = n_epochs
         self.learning_rate = learning_rate
         self.schedule = schedule
+        self.loss = loss
         self.batch_size = batch_size
         self.freeze_epochs = freeze_epochs
         self.augmentation = augmentation
@@ -282,7 +288,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
             net = segmentation_net(
                 SegmentationNet,
                 network,
-                PixelwiseLogLikelihood(),
+                PIXEL_LOSSES[self.loss](),
                 freeze_batch_norm=self.weights is not None,
                 n_images=len(images),
                 seed=seed,
@@ -395,19 +401,3 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
-
-
-class PixelwiseLogLikelihood(nn.Module):
-    """Negative log-likelihood of the labelled pixels, in the mean over an image's, and over the images.
-
-    Pixels and images count by their weights.
-    """
-
-    def forward(self, log_odds: Sequence[torch.Tensor], truths: Sequence[Truth]) -> torch.Tensor:
-        """Compute it from a list of log-odds (H, W) and their truths."""
-        losses = []
-        for l, truth in zip(log_odds, truths):
-            labels, weights = (torch.from_numpy(a).to(l) for a in (truth.foreground, truth.pixel_weights))
-            total = F.binary_cross_entropy_with_logits(l, labels, weights, reduction="sum")
-            losses.append(truth.weight * total / max(int(truth.labelled.sum()), 1))
-        return torch.stack(losses).mean()

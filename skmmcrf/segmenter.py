@@ -42,6 +42,7 @@ from skmmcrf.loss import GRADIENTS, MaxMarginLoss
 from skmmcrf.max_margin import CRF_CONSTRAINTS, INITIAL_WEIGHTS, Labelings
 from skmmcrf.metrics import mean_of_defined
 from skmmcrf.network_state import network_arrays
+from skmmcrf.pixel_losses import PIXEL_LOSSES
 from skmmcrf.progress import epoch_progress
 from skmmcrf.random_states import seeded
 from skmmcrf.training import SCHEDULES, ImageDataset, history_rows, indices_of_truths, resolve_device
@@ -56,16 +57,16 @@ class DeepStructuredSegmenter(NetworkSegmenter):
     of the image, and a minimum cut finds the best labeling exactly. `training` says how much of that is learned how,
     the three rows of the paper's tables:
 
-    - "cnn": the network alone, by the pixelwise log-likelihood;
+    - "cnn": the network alone, by the pixelwise log-likelihood or another `pretrain_loss`;
     - "piecewise": after it the weights of the field, by the max-margin objective (8), on the fixed network;
     - "joint": after both, network and weights together on (8), whose gradient passes through the field (Algorithm 2).
 
     Parameters
     ----------
     network : str, torch.nn.Module or callable, default="unet"
-        "unet", small and for training from scratch; "fcn8s_" with the name of a torchvision backbone, as in
-        "fcn8s_vgg16" (the paper's) or "fcn8s_squeezenet1_1"; a module, or a function of the number of channels that
-        gives one. Modules take images (n, channels, H, W) scaled to [0, 1] and give log-odds (n, 1, H, W); if sizes
+        "unet", small and for training from scratch; "unet_" or "fcn8s_" with the name of a torchvision backbone, as in
+        "unet_resnet18" or "fcn8s_vgg16" (the paper's); a module, or a function of the number of channels that gives
+        one. Modules take images (n, channels, H, W) scaled to [0, 1] and give log-odds (n, 1, H, W); if sizes
         must be multiples of some number, that is their attribute `size_divisor`, and what was pretrained of them is
         their attribute `backbone`.
     weights : None, "imagenet" or path, default=None
@@ -80,11 +81,14 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         Deviation of the contrast term, in units of pixels scaled to [0, 1]; "auto" takes the root mean square
         difference of neighbouring pixels in the training images.
     pretrain_epochs : int, default=20
-        Passes over the images by the log-likelihood.
+        Passes over the images by `pretrain_loss`.
     pretrain_learning_rate : float, default=1e-3
         Peak of its schedule.
     pretrain_schedule : {"one_cycle", "linear", "cosine", "constant"}, default="one_cycle"
         How that learning rate goes: up and down again, down to zero from the start, or not at all.
+    pretrain_loss : {"log_likelihood", "dice", "log_likelihood+dice"}, default="log_likelihood"
+        What pretraining minimises: the mean negative log-likelihood of the pixels, one minus the Dice index of each
+        image, or both added.
     freeze_epochs : int, default=0
         Epochs of pretraining at whose start the backbone of the network stays as it is.
     n_epochs : int, default=10
@@ -201,11 +205,12 @@ class DeepStructuredSegmenter(NetworkSegmenter):
 
     _parameter_constraints = {
         **CRF_CONSTRAINTS,
-        **CNNSegmenter._parameter_constraints,
+        **{name: c for name, c in CNNSegmenter._parameter_constraints.items() if name != "loss"},
         "training": [StrOptions({"cnn", "piecewise", "joint"})],
         "pretrain_epochs": [Interval(Integral, 0, None, closed="left")],
         "pretrain_learning_rate": [Interval(Real, 0, None, closed="neither")],
         "pretrain_schedule": [StrOptions(set(SCHEDULES))],
+        "pretrain_loss": [StrOptions(set(PIXEL_LOSSES))],
         "n_epochs": [Interval(Integral, 0, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "gradient": GRADIENTS,
@@ -225,6 +230,7 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         pretrain_epochs: int = 20,
         pretrain_learning_rate: float = 1e-3,
         pretrain_schedule: Literal["one_cycle", "linear", "cosine", "constant"] = "one_cycle",
+        pretrain_loss: Literal["log_likelihood", "dice", "log_likelihood+dice"] = "log_likelihood",
         freeze_epochs: int = 0,
         n_epochs: int = 10,
         learning_rate: float = 1e-4,
@@ -259,6 +265,7 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         self.pretrain_epochs = pretrain_epochs
         self.pretrain_learning_rate = pretrain_learning_rate
         self.pretrain_schedule = pretrain_schedule
+        self.pretrain_loss = pretrain_loss
         self.freeze_epochs = freeze_epochs
         self.n_epochs = n_epochs
         self.learning_rate = learning_rate
@@ -360,6 +367,7 @@ class DeepStructuredSegmenter(NetworkSegmenter):
             "n_epochs": self.pretrain_epochs,
             "learning_rate": self.pretrain_learning_rate,
             "schedule": self.pretrain_schedule,
+            "loss": self.pretrain_loss,
         }
         return CNNSegmenter(**shared | own)
 

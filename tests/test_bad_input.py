@@ -215,7 +215,7 @@ OF_FIELD = {
     "warm_start": ({"warm_start": "yes"}, ValueError, "'warm_start' parameter"),
 }
 OF_NETWORKS = {
-    "network name": ({"network": "alexnet"}, ValueError, "network must be 'unet' or"),
+    "network name": ({"network": "alexnet"}, ValueError, "network must be 'unet', or"),
     "network backbone": ({"network": "fcn8s_"}, ValueError, "network: there is no backbone ''"),
     "network number": ({"network": 3}, ValueError, "'network' parameter"),
     "network of two maps": ({"network": nn.Conv2d(2, 2, 1)}, ValueError, "network: it must give one log-odds map"),
@@ -230,7 +230,7 @@ OF_NETWORKS = {
     "network divisor 0": ({"network": with_divisor(0)}, ValueError, "network: its size_divisor must be a positive int"),
     "network divisor 1.5": ({"network": with_divisor(1.5)}, ValueError, "network: its size_divisor must be a positive"),
     "factory of nothing": ({"network": lambda n: None}, TypeError, "network: the function given must return a torch.n"),
-    "weights of a unet": ({"network": "unet", "weights": "a.pth"}, ValueError, "weights: only the FCN-8s networks"),
+    "weights of a unet": ({"network": "unet", "weights": "a.pth"}, ValueError, "weights: only networks named after"),
     "weights missing": (
         {"network": "fcn8s_squeezenet1_1", "weights": "missing.pth"},
         ValueError,

@@ -7,10 +7,8 @@ from torch import nn
 from torchvision.transforms import v2
 
 from skmmcrf import CNNSegmenter
-from skmmcrf.cnn import PixelwiseLogLikelihood
 from skmmcrf.datasets import make_phantoms
 from skmmcrf.energy import scale_image
-from skmmcrf.truth import Truth
 
 
 @pytest.fixture(scope="module")
@@ -95,18 +93,21 @@ def test_pretrained_batch_norm_keeps_its_statistics(tmp_path, phantoms):
     assert moved == {True: True, False: False}
 
 
+def test_losses_teach_different_networks(phantoms):
+    X, y = phantoms
+    networks = []
+    for loss in ("log_likelihood", "dice", "log_likelihood+dice"):
+        cnn = CNNSegmenter(n_epochs=12, learning_rate=1e-2, batch_size=3, loss=loss, random_state=0).fit(X, y)
+        assert cnn.score(X, y) > 0.6
+        networks.append(next(cnn.network_.parameters()))
+    assert not any(torch.equal(a, b) for a, b in zip(networks, networks[1:]))
+
+
 def test_fit_is_silent_unless_asked(phantoms, capsys):
     cnn = CNNSegmenter(n_epochs=2, random_state=0).fit(*phantoms)
     assert capsys.readouterr().out == ""
     clone(cnn).set_params(verbose=1).fit(*phantoms)
     assert capsys.readouterr().out.count("pretraining") == 2
-
-
-def test_log_likelihood_counts_images_not_pixels():
-    log_odds = [torch.zeros(2, 2), torch.full((5, 5), 3.0)]
-    truths = [Truth(np.ones((2, 2), bool)), Truth(np.zeros((5, 5), bool))]
-    expected = (np.log(2) + np.log1p(np.exp(3))) / 2
-    assert PixelwiseLogLikelihood()(log_odds, truths).item() == pytest.approx(expected)
 
 
 def test_unfitted_and_other_channels_are_told(fitted, phantoms):
@@ -154,12 +155,3 @@ def test_augmentation_makes_more_of_few_images():
         for augmentation in (None, "standard")
     ]
     assert scores[1] > scores[0] + 0.04
-
-
-def test_likelihood_counts_labelled_pixels_by_their_weights():
-    log_odds = torch.tensor([[0.0, 2.0, -1.0]])
-    truth = Truth(np.array([[True, False, True]]), np.array([[True, True, False]]), weight=3.0, class_weight=(1.0, 5.0))
-    expected = 3 * (5 * np.log(2) + np.log1p(np.exp(2))) / 2
-    assert PixelwiseLogLikelihood()([log_odds], [truth]).item() == pytest.approx(expected)
-    unknown = Truth(np.array([[True, False, True]]), np.zeros((1, 3), bool))
-    assert PixelwiseLogLikelihood()([log_odds], [unknown]).item() == 0

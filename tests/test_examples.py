@@ -1,5 +1,6 @@
 """The examples run as they stand, on small data."""
 
+import json
 import re
 import runpy
 import sys
@@ -55,17 +56,41 @@ def test_search_shows_the_time_with_and_without_memory(capsys):
     assert re.search(r"^without memory: \d+ s\nwith memory: \d+ s$", out, re.MULTILINE)
 
 
-def test_horses_trains_on_a_folder(capsys, tmp_path, monkeypatch):
+def write_folder(folder):
     X, y = datasets.make_phantoms(5, shape=(32, 48), random_state=0)
     for part, arrays in {"images": X, "masks": y}.items():
-        (tmp_path / part).mkdir()
+        (folder / part).mkdir()
         for n, array in enumerate(arrays):
-            Image.fromarray(array).save(tmp_path / part / f"{n}.png")
-    (tmp_path / "train.txt").write_text("0\n1\n2\n")
-    (tmp_path / "val.txt").write_text("3\n4\n")
-    torch.save(torchvision.models.squeezenet1_1().state_dict(), tmp_path / "weights.pth")
-    arguments = f"{tmp_path} --weights weights.pth --pretrain-epochs 2 --epochs 1 --jobs 1 --out pictures"
-    monkeypatch.setattr(sys, "argv", ["horses.py", *arguments.split()])
-    runpy.run_path(str(EXAMPLES / "horses.py"))
-    assert list(rows(capsys.readouterr().out)) == ["CNN", "piecewise", "joint"]
-    assert {file.name for file in (tmp_path / "pictures").iterdir()} == {"segmentations.png", "history.png"}
+            Image.fromarray(array).save(folder / part / f"{n}.png")
+    (folder / "train.txt").write_text("0\n1\n2\n")
+    (folder / "val.txt").write_text("3\n4\n")
+    torch.save(torchvision.models.squeezenet1_1().state_dict(), folder / "weights.pth")
+
+
+def run_benchmark(monkeypatch, folder, seeds, C=1):
+    settings = f"--set pretrain_epochs=2 n_epochs=1 pretrain_loss=dice C={C} --jobs 1 --out results"
+    arguments = f"{folder} --weights weights.pth --seeds {seeds} {settings}"
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments.split()])
+    runpy.run_path(str(EXAMPLES / "benchmark.py"), run_name="__main__")
+
+
+def test_benchmark_compares_the_three_ways_and_goes_on_where_it_was(capsys, tmp_path, monkeypatch):
+    write_folder(tmp_path)
+    run_benchmark(monkeypatch, tmp_path, "0")
+    assert capsys.readouterr().out.count("pretraining 1/2") == 1  # one network for all three
+    run_benchmark(monkeypatch, tmp_path, "0 1")
+    out = capsys.readouterr().out
+    assert "seed 0" not in out
+    table = re.findall(r"^\| (\w+) \| ([\d.]+) ± ([\d.]+) \| [\d.]+ ± [\d.]+ \| \d+ \|$", out, re.MULTILINE)
+    assert [name for name, _, _ in table] == ["CNN", "piecewise", "joint"]
+    results = [json.loads((tmp_path / "results" / f"seed_{seed}.json").read_text()) for seed in (0, 1)]
+    for way, (_, mean, error) in zip(("cnn", "piecewise", "joint"), table):
+        means = [sum(result["ways"][way]["jaccard"]) / 2 for result in results]
+        assert float(mean) == pytest.approx(50 * sum(means), abs=0.01)
+        assert float(error) == pytest.approx(50 * abs(means[0] - means[1]), abs=0.01)
+    for name, d in json.loads((tmp_path / "results" / "summary.json").read_text())["differences"].items():
+        assert d["low"] <= d["mean"] <= d["high"], name
+    assert {"segmentations.png", "history.png"} <= {file.name for file in (tmp_path / "results").iterdir()}
+    with pytest.raises(SystemExit):
+        run_benchmark(monkeypatch, tmp_path, "0", C=2)
+    assert "of other parameters" in capsys.readouterr().err

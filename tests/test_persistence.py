@@ -458,7 +458,7 @@ def put(*path, value):
         (put("parameters", "memory", value="/tmp"), r"it can't set the parameters \['memory'\]"),
         (put("parameters", "checkpoint", value="/tmp"), r"it can't set the parameters \['checkpoint'\]"),
         (put("parameters", "nonsense", value=1), r"it can't set the parameters \['nonsense'\]"),
-        (put("parameters", "network", value="os.system"), "network must be 'unet' or 'fcn8s_'"),
+        (put("parameters", "network", value="os.system"), "network must be 'unet', or 'unet_' or 'fcn8s_'"),
         (put("parameters", "network", value="fcn8s_nonsense"), "no backbone 'nonsense'"),
         (put("parameters", "network", value=3), "'network' parameter of DeepStructuredSegmenter must be"),
         (put("parameters", "connectivity", value=6), "'connectivity' parameter of"),

@@ -4,9 +4,9 @@ import torch
 from skorch.callbacks import EpochTimer
 from torch import nn
 
-from skmmcrf.cnn import PixelwiseLogLikelihood
 from skmmcrf.energy import scale_image
 from skmmcrf.networks import UNet
+from skmmcrf.pixel_losses import PixelwiseLogLikelihood
 from skmmcrf.random_states import seeded
 from skmmcrf.training import (
     ImageDataset,

@@ -7,10 +7,14 @@ from torch import nn
 
 from skmmcrf._typing import NetworkLike
 from skmmcrf.networks.any_size import AnySize
-from skmmcrf.networks.fcn import FCN8s, backbone_names
+from skmmcrf.networks.backbone_unet import BackboneUNet
+from skmmcrf.networks.backbones import backbone_names
+from skmmcrf.networks.fcn import FCN8s
 from skmmcrf.networks.unet import UNet
 
-__all__ = ["AnySize", "FCN8s", "UNet", "backbone_names", "build_network"]
+__all__ = ["AnySize", "BackboneUNet", "FCN8s", "UNet", "backbone_names", "build_network"]
+
+_ON_BACKBONES = {"unet": BackboneUNet, "fcn8s": FCN8s}
 
 
 def build_network(network: NetworkLike, n_channels: int, weights: str | PathLike[str] | None = None) -> nn.Module:
@@ -19,12 +23,12 @@ def build_network(network: NetworkLike, n_channels: int, weights: str | PathLike
     Parameters
     ----------
     network : str, torch.nn.Module or callable
-        "unet"; "fcn8s_" with the name of a torchvision backbone, as in "fcn8s_vgg16"; a module, which is copied; or a
-        function of the number of channels that gives a module.
+        "unet"; "unet_" or "fcn8s_" with the name of a torchvision backbone, as in "fcn8s_vgg16"; a module, which is
+        copied; or a function of the number of channels that gives a module.
     n_channels : int
         Channels of the images.
     weights : None, "imagenet" or path, default=None
-        Weights of the backbone, see `FCN8s`.
+        Weights of the backbone, see `BackboneUNet`.
 
     Returns
     -------
@@ -42,10 +46,12 @@ def build_network(network: NetworkLike, n_channels: int, weights: str | PathLike
     >>> build_network("unet", n_channels=3).size_divisor
     8
     """
-    if isinstance(network, str) and network.startswith("fcn8s_"):
-        return FCN8s(network.removeprefix("fcn8s_"), n_channels, weights=weights)
+    if isinstance(network, str):
+        kind, _, backbone = network.partition("_")
+        if kind in _ON_BACKBONES and "_" in network:
+            return _ON_BACKBONES[kind](backbone, n_channels, weights=weights)
     if weights is not None:
-        raise ValueError(f"weights: only the FCN-8s networks have a backbone to load weights for, not {network!r}")
+        raise ValueError(f"weights: only networks named after a backbone take weights for it, not {network!r}")
     if isinstance(network, nn.Module):
         return copy.deepcopy(network)
     if network == "unet":
@@ -56,5 +62,5 @@ def build_network(network: NetworkLike, n_channels: int, weights: str | PathLike
             raise TypeError(f"network: the function given must return a torch.nn.Module, got {type(made).__name__}")
         return made
     if isinstance(network, str):
-        raise ValueError(f"network must be 'unet' or 'fcn8s_' with a torchvision backbone, got {network!r}")
+        raise ValueError(f"network must be 'unet', or 'unet_' or 'fcn8s_' with a torchvision backbone, got {network!r}")
     raise TypeError(f"network must be a name, a torch.nn.Module or a function, got {type(network).__name__}")

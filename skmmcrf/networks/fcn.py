@@ -1,10 +1,8 @@
 """FCN-8s on the convolutional part of torchvision's classification networks."""
 
-import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from numbers import Integral
 from os import PathLike
-from typing import Any
 
 import torch
 import torchvision
@@ -12,33 +10,14 @@ from sklearn.utils._param_validation import Interval, validate_parameter_constra
 from torch import nn
 from torch.nn import functional as F
 
-_FAMILIES = (
-    "vgg",
-    "squeezenet",
-    "resnet",
-    "resnext",
-    "wide_resnet",
-    "mobilenet",
-    "efficientnet",
-    "densenet",
-    "convnext",
+from skmmcrf.networks.backbones import (
+    ToNormalisedRGB,
+    convolutional_layers,
+    cut_into_stages,
+    ends_of_resolutions,
+    load_backbone,
+    output_strides,
 )
-
-
-def backbone_names() -> list[str]:
-    """Names of the torchvision networks that `FCN8s` can stand on.
-
-    Returns
-    -------
-    list of str
-
-    Examples
-    --------
-    >>> {"vgg16", "squeezenet1_1", "resnet18", "mobilenet_v3_small"} <= set(backbone_names())
-    True
-    """
-    names = torchvision.models.list_models(module=torchvision.models)
-    return [name for name in names if name.startswith(_FAMILIES)]
 
 
 class FCN8s(nn.Module):
@@ -87,8 +66,8 @@ class FCN8s(nn.Module):
             {"n_channels": n_channels, "weights": weights},
             caller_name="FCN8s",
         )
-        self.to_rgb = _ToNormalisedRGB(n_channels)
-        self.backbone = _three_stages(_load_backbone(backbone, weights))
+        self.to_rgb = ToNormalisedRGB(n_channels)
+        self.backbone = _three_stages(load_backbone(backbone, weights))
         sizes = self._feature_sizes(n_channels)
         widths = [channels for channels, _ in sizes]
         self.size_divisor = 64 // sizes[-1][1]
@@ -126,84 +105,15 @@ class FCN8s(nn.Module):
             yield features
 
 
-class _ToNormalisedRGB(nn.Module):
-    """Bring images to the three channels, mean and deviation of torchvision's ImageNet training."""
-
-    def __init__(self, n_channels: int) -> None:
-        super().__init__()
-        self.mix = nn.Identity() if n_channels in (1, 3) else nn.Conv2d(n_channels, 3, 1)
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1))
-        self.register_buffer("deviation", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1))
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        # broadcasting repeats a single channel
-        return (self.mix(images) - self.mean) / self.deviation
-
-
-def _load_backbone(name: str, weights: str | PathLike[str] | None) -> nn.Module:
-    if name not in backbone_names():
-        raise ValueError(f"network: there is no backbone {name!r} for FCN-8s; there are {', '.join(backbone_names())}")
-    model = torchvision.models.get_model(name, weights="DEFAULT" if weights == "imagenet" else None)
-    if weights not in (None, "imagenet"):
-        _load_state(model, name, weights)
-    return model
-
-
-def _load_state(model: nn.Module, name: str, path: str | PathLike[str]) -> None:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"weights: {path} can't be read as a state dict of {name}: {error}") from error
-    try:
-        model.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise ValueError(f"weights: {path} does not hold the weights of {name}: {error}") from error
-
-
 def _three_stages(model: nn.Module) -> nn.ModuleList:
     """Cut a classification network into the parts that end at its three coarsest resolutions."""
-    layers = _convolutional_layers(model)
-    strides = _output_strides(layers)
+    layers = convolutional_layers(model)
     if isinstance(model, torchvision.models.VGG):
         # pool3, pool4 and fc7
         ends = [k + 1 for k, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)][2:4] + [len(layers)]
     else:
-        # the last layer of each resolution sees the most
-        ends = [k + 1 for k, stride in enumerate(strides) if strides[k + 1 : k + 2] != [stride]][-3:]
-    return nn.ModuleList(nn.Sequential(*layers[a:b]) for a, b in zip([0, *ends], ends))
-
-
-def _convolutional_layers(model: Any) -> list[nn.Module]:
-    if isinstance(model, torchvision.models.ResNet):
-        return [layer for name, layer in model.named_children() if name not in ("avgpool", "fc")]
-    layers = list(model.features)
-    if isinstance(model, torchvision.models.VGG):
-        fc6, fc7 = model.classifier[0], model.classifier[3]
-        layers += [_as_convolution(fc6, 7), nn.ReLU(), nn.Dropout(), _as_convolution(fc7, 1), nn.ReLU(), nn.Dropout()]
-    if isinstance(model, torchvision.models.SqueezeNet):
-        # the only backbone whose first convolution loses the border, and with it the whole-numbered strides
-        layers[0].padding = (layers[0].kernel_size[0] // 2,) * 2
-    return layers
-
-
-def _as_convolution(linear: nn.Linear, size: int) -> nn.Conv2d:
-    """A linear layer over a map of size x size features as a convolution that keeps the size of its input."""
-    conv = nn.Conv2d(linear.in_features // size**2, linear.out_features, size, padding=size // 2)
-    with torch.no_grad():
-        conv.weight.copy_(linear.weight.view_as(conv.weight))
-        conv.bias.copy_(linear.bias)  # type: ignore[union-attr]  # nn.Conv2d has a bias by default
-    return conv
-
-
-@torch.no_grad()
-def _output_strides(layers: Sequence[nn.Module]) -> list[int]:
-    features = torch.zeros(1, 3, 64, 64)
-    strides = []
-    for layer in layers:
-        features = layer.eval()(features)
-        strides.append(64 // features.shape[2])
-        layer.train()
-    return strides
+        ends = ends_of_resolutions(output_strides(layers))[-3:]
+    return cut_into_stages(layers, ends)
 
 
 def _zero_conv(n_in: int) -> nn.Conv2d:

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torchvision
 
-from skmmcrf.networks import FCN8s, backbone_names
+from skmmcrf.networks import FCN8s
 
 BACKBONES = ["squeezenet1_1", "resnet18", "mobilenet_v3_small"]
 
@@ -41,22 +41,6 @@ def test_one_channel_is_repeated():
     assert torch.equal(grey(image), colour(image.expand(1, 3, 32, 32)))
 
 
-def test_building_it_leaves_batch_norm_statistics_alone():
-    norms = [m for m in FCN8s("resnet18").modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    assert norms
-    assert all(m.training and not m.running_mean.any() for m in norms)
-
-
-def test_weights_of_a_file_are_those_of_the_backbone(tmp_path):
-    model = torchvision.models.squeezenet1_1()
-    torch.save(model.half().state_dict(), tmp_path / "weights.pth")  # halves are taken too
-    network = FCN8s("squeezenet1_1", weights=tmp_path / "weights.pth")
-    loaded = list(network.backbone.parameters())
-    expected = list(model.float().features.parameters())
-    assert len(loaded) == len(expected)
-    assert all(torch.equal(a, b) and a.dtype == torch.float32 for a, b in zip(loaded, expected))
-
-
 def test_vgg16_is_that_of_long_et_al():
     network = FCN8s("vgg16").eval()
     assert network.size_divisor == 32
@@ -82,37 +66,3 @@ def test_vgg_convolutions_compute_the_linear_layers():
         *_, maps = network._features(image)
     # at the middle of its 7 x 7 input fc6 sees all of it, as the linear layer does
     torch.testing.assert_close(maps[..., 3, 3], fc7, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("content", ["other network", "no state", "no torch file", "missing", "code"])
-def test_files_of_something_else_are_told(tmp_path, content):
-    file = tmp_path / "weights.pth"
-    if content == "other network":
-        torch.save(torchvision.models.mobilenet_v3_small().state_dict(), file)
-    elif content == "no state":
-        torch.save([1, 2], file)
-    elif content == "no torch file":
-        file.write_bytes(b"not weights")
-    elif content == "code":
-        torch.save(torchvision.models.squeezenet1_1(), file)  # opening it would run code
-    with pytest.raises(ValueError, match="weights: .*squeezenet1_1"):
-        FCN8s("squeezenet1_1", weights=file)
-
-
-def test_imagenet_weights_come_from_torchvision(monkeypatch):
-    asked = []
-
-    def get_model(name, weights):
-        asked.append((name, weights))
-        return torchvision.models.squeezenet1_1()
-
-    monkeypatch.setattr(torchvision.models, "get_model", get_model)
-    FCN8s("squeezenet1_1", weights="imagenet")
-    assert asked == [("squeezenet1_1", "DEFAULT")]
-    assert torchvision.models.get_model_weights("squeezenet1_1").DEFAULT.url.startswith("https://")
-
-
-def test_unknown_backbones_are_told():
-    assert "vgg16" in backbone_names()
-    with pytest.raises(ValueError, match="network: there is no backbone 'vit_b_16' for FCN-8s; there are .*vgg16"):
-        FCN8s("vit_b_16")

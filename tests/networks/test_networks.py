@@ -2,12 +2,13 @@ import pytest
 import torch
 from torch import nn
 
-from skmmcrf.networks import FCN8s, UNet, build_network
+from skmmcrf.networks import BackboneUNet, FCN8s, UNet, build_network
 
 
 def test_names():
     assert isinstance(build_network("unet", 2), UNet)
     assert isinstance(build_network("fcn8s_squeezenet1_1", 1), FCN8s)
+    assert isinstance(build_network("unet_squeezenet1_1", 1), BackboneUNet)
 
 
 def test_a_module_is_copied():
@@ -25,10 +26,17 @@ def test_a_function_is_told_the_number_of_channels():
 @pytest.mark.parametrize(
     ("network", "weights", "error", "message"),
     [
-        ("resnet", None, ValueError, "network must be 'unet' or 'fcn8s_' with a torchvision backbone, got 'resnet'"),
+        (
+            "resnet",
+            None,
+            ValueError,
+            "network must be 'unet', or 'unet_' or 'fcn8s_' with a torchvision backbone, got 'resnet'",
+        ),
+        ("unetwork", None, ValueError, "network must be 'unet', or"),
+        ("unet_", None, ValueError, "there is no backbone ''"),
         ("fcn8s_", None, ValueError, "there is no backbone ''"),
-        ("unet", "imagenet", ValueError, "weights: only the FCN-8s networks have a backbone"),
-        (nn.Identity(), "weights.pth", ValueError, "weights: only the FCN-8s networks have a backbone"),
+        ("unet", "imagenet", ValueError, "weights: only networks named after a backbone"),
+        (nn.Identity(), "weights.pth", ValueError, "weights: only networks named after a backbone"),
         (lambda n_channels: None, None, TypeError, "must return a torch.nn.Module, got NoneType"),
         (3, None, TypeError, "network must be a name, a torch.nn.Module or a function, got int"),
     ],

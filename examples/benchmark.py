@@ -1,0 +1,157 @@
+"""Train the three ways on a folder of labelled images, with several seeds, and compare them on the validation images.
+
+The folder holds images/, masks/ and the lists train.txt and val.txt. For each seed a network is pretrained once (CNN);
+the field is learned on it (piecewise), and both are trained together (joint). Prints the mean Jaccard index and the
+boundary F-measure with their standard errors over the seeds, and the differences of the ways with bootstrap intervals
+over the images; writes all of it as JSON, and pictures. What was done is kept in the output folder, so that the same
+command, started again, goes on where it was ended.
+
+    python examples/benchmark.py horses --weights squeezenet1_1.pth --seeds 0 1 2 --out results --set C=1.0 n_epochs=8
+"""
+
+import argparse
+import ast
+import json
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import bootstrap
+
+from skmmcrf import DeepStructuredSegmenter, __version__, load
+from skmmcrf.datasets import load_image_folder
+from skmmcrf.display import SegmentationDisplay, TrainingCurveDisplay
+from skmmcrf.metrics import boundary_f_measures, jaccard_indices
+
+WAYS = {"cnn": "CNN", "piecewise": "piecewise", "joint": "joint"}
+MEASURES = {"jaccard": jaccard_indices, "boundary_f": boundary_f_measures}
+
+
+def parameter(text):
+    """Read NAME=VALUE, where the value is a number, True, False, None, or else a string."""
+    name, _, value = text.partition("=")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def run_seed(train, val, parameters, seed, out):
+    """Train and measure the three ways from one pretrained network."""
+    result = {"seed": seed, "parameters": parameters, "version": __version__, "ways": {}}
+    for way in WAYS:
+        model = DeepStructuredSegmenter(
+            **parameters,
+            training=way,
+            memory=str(out / "memory"),
+            checkpoint=out / f"seed_{seed}_{way}",
+            random_state=seed,
+        )
+        start = time.perf_counter()
+        model.fit(train.images, train.masks, validation_data=(val.images, val.masks))
+        seconds = time.perf_counter() - start
+        predictions = model.predict(val.images)
+        measured = {name: measure(val.masks, predictions).tolist() for name, measure in MEASURES.items()}
+        result["ways"][way] = measured | {"seconds": seconds, "w": model.coef_.tolist(), "history": model.history_}
+        print(f"seed {seed}, {WAYS[way]}: {100 * np.nanmean(measured['jaccard']):.2f} in {seconds:.0f} s", flush=True)
+        model.set_params(memory=None, checkpoint=None).save(out / f"seed_{seed}_{way}.safetensors")
+    return result
+
+
+def values_of(results, way, measure):
+    """Measured values, of shape (seeds, images)."""
+    return np.array([result["ways"][way][measure] for result in results])
+
+
+def mean_and_error(values):
+    """Mean over seeds and images, and its standard error over the seeds (NaN for one seed)."""
+    of_seeds = np.nanmean(values, axis=1)
+    error = of_seeds.std(ddof=1) / np.sqrt(len(of_seeds)) if len(of_seeds) > 1 else np.nan
+    return of_seeds.mean(), error
+
+
+def difference(results, better, worse):
+    """Mean difference of the Jaccard indices of two ways, with its 95 % interval by bootstrap over the images."""
+    of_images = np.nanmean(values_of(results, better, "jaccard") - values_of(results, worse, "jaccard"), axis=0)
+    of_images = of_images[~np.isnan(of_images)]
+    interval = bootstrap((of_images,), np.mean, n_resamples=10_000, method="percentile", rng=0).confidence_interval
+    return {"mean": of_images.mean(), "low": interval.low, "high": interval.high}
+
+
+def summarise(results):
+    """What the table says, as numbers."""
+    table = {}
+    for way in WAYS:
+        table[way] = {"seconds": float(np.median([result["ways"][way]["seconds"] for result in results]))}
+        for measure in MEASURES:
+            table[way][measure], table[way][f"{measure}_error"] = mean_and_error(values_of(results, way, measure))
+    pairs = [*pairwise(WAYS), ("cnn", "joint")]
+    return {
+        "seeds": [result["seed"] for result in results],
+        "table": table,
+        "differences": {f"{b} - {a}": difference(results, b, a) for a, b in pairs},
+    }
+
+
+def print_summary(summary):
+    """Print the table as Markdown."""
+    print("\n| | mean Jaccard % | boundary F % | seconds |\n| --- | ---: | ---: | ---: |")
+    for way, row in summary["table"].items():
+        cells = (f"{100 * row[name]:.2f} ± {100 * row[f'{name}_error']:.2f}" for name in MEASURES)
+        print(f"| {WAYS[way]} | {' | '.join(cells)} | {row['seconds']:.0f} |")
+    print()
+    for name, d in summary["differences"].items():
+        print(f"{name}: {100 * d['mean']:+.2f} ({100 * d['low']:+.2f} to {100 * d['high']:+.2f})")
+
+
+def save_pictures(val, out, seed):
+    """Draw results from the worst to the best of one seed's joint model, and its curves of training."""
+    models = {WAYS[way]: load(out / f"seed_{seed}_{way}.safetensors") for way in WAYS}
+    order = np.argsort(jaccard_indices(val.masks, models["joint"].predict(val.images)))
+    shown = order[np.linspace(0, len(order) - 1, 6).astype(int)]
+    images, masks = ([part[n] for n in shown] for part in (val.images, val.masks))
+    predictions = {name: model.predict(images) for name, model in models.items()}
+    SegmentationDisplay.from_predictions(images, masks, predictions).figure_.savefig(out / "segmentations.png", dpi=100)
+    TrainingCurveDisplay.from_estimator(models["joint"]).figure_.savefig(out / "history.png", dpi=100)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", help="folder with images/, masks/, train.txt and val.txt")
+    parser.add_argument("--network", default="unet_squeezenet1_1", help="unet, or unet_ or fcn8s_ and a backbone")
+    parser.add_argument(
+        "--weights", default="imagenet", help="the backbone's state dict (else torchvision downloads it)"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--out", type=Path, default=Path("results"))
+    parser.add_argument("--jobs", type=int, default=-1, help="processes for the graph cuts (default: all cores)")
+    parser.add_argument(
+        "--set", type=parameter, nargs="+", default=[], metavar="NAME=VALUE", help="of DeepStructuredSegmenter"
+    )
+    arguments = parser.parse_args()
+    parameters = {
+        "network": arguments.network,
+        "weights": None if arguments.network == "unet" else arguments.weights,
+        "n_jobs": arguments.jobs,
+        "verbose": 1,
+        **dict(arguments.set),
+    }
+    train, val = (load_image_folder(arguments.data, split) for split in ("train", "val"))
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    results = []
+    for seed in arguments.seeds:
+        file = arguments.out / f"seed_{seed}.json"
+        if not file.exists():
+            file.write_text(json.dumps(run_seed(train, val, parameters, seed, arguments.out)))
+        results.append(json.loads(file.read_text()))
+        if results[-1]["parameters"] != parameters:
+            parser.error(f"{file} is of other parameters; give another --out")
+    summary = summarise(results)
+    (arguments.out / "summary.json").write_text(json.dumps(summary, indent=1))
+    print_summary(summary)
+    save_pictures(val, arguments.out, arguments.seeds[0])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""A U-Net whose way down is one of torchvision's classification networks."""
+
+from numbers import Integral
+from os import PathLike
+
+import torch
+from sklearn.utils._param_validation import Interval, validate_parameter_constraints
+from torch import nn
+from torch.nn import functional as F
+
+from skmmcrf.networks.backbones import (
+    ToNormalisedRGB,
+    convolutional_layers,
+    cut_into_stages,
+    ends_of_resolutions,
+    load_backbone,
+    output_strides,
+)
+
+#: Channels of the way up at strides 1, 2, 4, ...; beyond, the last.
+_WIDTHS = (16, 32, 64, 128)
+
+
+class BackboneUNet(nn.Module):
+    """U-Net on a classification network, for few images: fine features, wide context, little to train from nothing.
+
+    Each resolution of the backbone, and the image itself, hands its last features, narrowed by a 1 x 1 convolution, to
+    a way up of two convolutions a level, as in Ronneberger, Fischer, Brox (2015). At the coarsest level, dilated
+    convolutions and the mean over the image widen what a pixel sees, as in Chen et al., "Rethinking Atrous Convolution
+    for Semantic Image Segmentation" (2017). What is new is normalised by groups, so any batch size will do.
+
+    Parameters
+    ----------
+    backbone : str
+        One of `backbone_names`.
+    n_channels : int, default=3
+        Channels of the images. One channel is repeated three times; other numbers than 1 and 3 get a learned mixture.
+    weights : None, "imagenet" or path, default=None
+        Weights of the backbone: random, torchvision's for ImageNet (downloaded at first use), or a file with its state
+        dict.
+
+    Attributes
+    ----------
+    size_divisor : int
+        Heights and widths must be multiples of it; estimators pad the images so.
+    backbone : torch.nn.ModuleList
+        The layers of the classification network, a part for each resolution.
+
+    Raises
+    ------
+    ValueError
+        If there is no such backbone, or the file can't be read or belongs to another network.
+
+    Examples
+    --------
+    >>> import torch
+    >>> BackboneUNet("squeezenet1_1", n_channels=1)(torch.zeros(1, 1, 64, 96)).shape
+    torch.Size([1, 1, 64, 96])
+    """
+
+    def __init__(self, backbone: str, n_channels: int = 3, *, weights: str | PathLike[str] | None = None) -> None:
+        super().__init__()
+        validate_parameter_constraints(
+            {"n_channels": [Interval(Integral, 1, None, closed="left")], "weights": [None, str, PathLike]},
+            {"n_channels": n_channels, "weights": weights},
+            caller_name="BackboneUNet",
+        )
+        self.to_rgb = ToNormalisedRGB(n_channels)
+        layers = convolutional_layers(load_backbone(backbone, weights))
+        strides = output_strides(layers)
+        self.size_divisor = strides[-1]
+        self.backbone = cut_into_stages(layers, ends_of_resolutions(strides))
+        # of the image and of each stage
+        channels, strides = zip(*self._sizes(n_channels))
+        widths = [_WIDTHS[min(stride.bit_length(), len(_WIDTHS)) - 1] for stride in strides]
+        self.context = _Context(channels[-1], widths[-1])
+        self.skips = nn.ModuleList(nn.Conv2d(n, width, 1) for n, width in zip(channels[:-1], widths))
+        self.up = nn.ModuleList(
+            nn.Sequential(_convolution(coarse + fine, fine), _convolution(fine, fine))
+            for fine, coarse in zip(widths, widths[1:])
+        )
+        self.score = nn.Conv2d(widths[0], 1, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Compute the log-odds.
+
+        Parameters
+        ----------
+        images : Tensor of shape (n, n_channels, H, W)
+            Images scaled to [0, 1].
+
+        Returns
+        -------
+        Tensor of shape (n, 1, H, W)
+        """
+        *fine, coarsest = self._features(images)
+        features = self.context(coarsest)
+        for skip, block in zip(reversed(self.skips), reversed(self.up)):
+            finer = fine.pop()
+            features = F.interpolate(features, size=finer.shape[2:], mode="bilinear")
+            features = block(torch.cat([features, skip(finer)], dim=1))
+        return self.score(features)
+
+    def _features(self, images: torch.Tensor) -> list[torch.Tensor]:
+        features = [self.to_rgb(images)]
+        for stage in self.backbone:
+            features.append(stage(features[-1]))
+        return features
+
+    @torch.no_grad()
+    def _sizes(self, n_channels: int) -> list[tuple[int, int]]:
+        """Channels and stride of the image and of the output of each stage."""
+        self.eval()
+        sizes = [(f.shape[1], 64 // f.shape[2]) for f in self._features(torch.zeros(1, n_channels, 64, 64))]
+        self.train()
+        return sizes
+
+
+class _Context(nn.Module):
+    """What lies around a pixel, at several distances, and in the whole image."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.near = nn.ModuleList(
+            [
+                _convolution(n_in, n_out, size=1),
+                _convolution(n_in, n_out, dilation=2),
+                _convolution(n_in, n_out, dilation=4),
+            ]
+        )
+        self.image = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(n_in, n_out, 1), nn.ReLU())
+        self.merge = _convolution(4 * n_out, n_out, size=1)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        parts = [convolution(features) for convolution in self.near]
+        parts.append(self.image(features).expand_as(parts[0]))
+        return self.merge(torch.cat(parts, dim=1))
+
+
+def _convolution(n_in: int, n_out: int, *, size: int = 3, dilation: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(n_in, n_out, size, padding=size // 2 * dilation, dilation=dilation, bias=False),
+        nn.GroupNorm(8, n_out),
+        nn.ReLU(),
+    )

@@ -1,0 +1,182 @@
+"""The convolutional part of torchvision's classification networks, for networks that stand on it."""
+
+import pickle
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+
+_FAMILIES = (
+    "vgg",
+    "squeezenet",
+    "resnet",
+    "resnext",
+    "wide_resnet",
+    "mobilenet",
+    "efficientnet",
+    "densenet",
+    "convnext",
+)
+
+
+def backbone_names() -> list[str]:
+    """Names of the torchvision networks that a network can stand on.
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> {"vgg16", "squeezenet1_1", "resnet18", "mobilenet_v3_small"} <= set(backbone_names())
+    True
+    """
+    names = torchvision.models.list_models(module=torchvision.models)
+    return [name for name in names if name.startswith(_FAMILIES)]
+
+
+class ToNormalisedRGB(nn.Module):
+    """Bring images to the three channels, mean and deviation of torchvision's ImageNet training."""
+
+    def __init__(self, n_channels: int) -> None:
+        super().__init__()
+        self.mix = nn.Identity() if n_channels in (1, 3) else nn.Conv2d(n_channels, 3, 1)
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1))
+        self.register_buffer("deviation", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Change images, a Tensor of shape (n, n_channels, H, W)."""
+        # broadcasting repeats a single channel
+        return (self.mix(images) - self.mean) / self.deviation
+
+
+def load_backbone(name: str, weights: str | PathLike[str] | None) -> nn.Module:
+    """Make a classification network of torchvision.
+
+    Parameters
+    ----------
+    name : str
+        One of `backbone_names`.
+    weights : None, "imagenet" or path
+        Random, torchvision's for ImageNet, or the file of a state dict.
+
+    Returns
+    -------
+    torch.nn.Module
+
+    Raises
+    ------
+    ValueError
+        If there is no such network, or the file can't be read or belongs to another.
+    """
+    if name not in backbone_names():
+        raise ValueError(f"network: there is no backbone {name!r}; there are {', '.join(backbone_names())}")
+    model = torchvision.models.get_model(name, weights="DEFAULT" if weights == "imagenet" else None)
+    if weights not in (None, "imagenet"):
+        _load_state(model, name, weights)
+    return model
+
+
+def _load_state(model: nn.Module, name: str, path: str | PathLike[str]) -> None:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"weights: {path} can't be read as a state dict of {name}: {error}") from error
+    try:
+        model.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise ValueError(f"weights: {path} does not hold the weights of {name}: {error}") from error
+
+
+def convolutional_layers(model: Any) -> list[nn.Module]:
+    """Give the layers of a classification network up to its pooling, for VGG with fc6 and fc7 as convolutions.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        From `load_backbone`.
+
+    Returns
+    -------
+    list of torch.nn.Module
+    """
+    if isinstance(model, torchvision.models.ResNet):
+        return [layer for name, layer in model.named_children() if name not in ("avgpool", "fc")]
+    layers = list(model.features)
+    if isinstance(model, torchvision.models.VGG):
+        fc6, fc7 = model.classifier[0], model.classifier[3]
+        layers += [_as_convolution(fc6, 7), nn.ReLU(), nn.Dropout(), _as_convolution(fc7, 1), nn.ReLU(), nn.Dropout()]
+    if isinstance(model, torchvision.models.SqueezeNet):
+        # the only backbone whose first convolution loses the border, and with it the whole-numbered strides
+        layers[0].padding = (layers[0].kernel_size[0] // 2,) * 2
+    return layers
+
+
+def _as_convolution(linear: nn.Linear, size: int) -> nn.Conv2d:
+    """A linear layer over a map of size x size features as a convolution that keeps the size of its input."""
+    conv = nn.Conv2d(linear.in_features // size**2, linear.out_features, size, padding=size // 2)
+    with torch.no_grad():
+        conv.weight.copy_(linear.weight.view_as(conv.weight))
+        conv.bias.copy_(linear.bias)  # type: ignore[union-attr]  # nn.Conv2d has a bias by default
+    return conv
+
+
+@torch.no_grad()
+def output_strides(layers: Sequence[nn.Module]) -> list[int]:
+    """Give the stride of each layer's output.
+
+    Parameters
+    ----------
+    layers : list of torch.nn.Module
+        From `convolutional_layers`.
+
+    Returns
+    -------
+    list of int
+    """
+    features = torch.zeros(1, 3, 64, 64)
+    strides = []
+    for layer in layers:
+        features = layer.eval()(features)
+        strides.append(64 // features.shape[2])
+        layer.train()
+    return strides
+
+
+def ends_of_resolutions(strides: Sequence[int]) -> list[int]:
+    """Say behind which layers the resolution changes: the last layer of each sees the most.
+
+    Parameters
+    ----------
+    strides : list of int
+        Of the layers' outputs.
+
+    Returns
+    -------
+    list of int
+        Numbers of layers up to each change, and of all.
+
+    Examples
+    --------
+    >>> ends_of_resolutions([2, 2, 4, 8, 8])
+    [2, 3, 5]
+    """
+    return [k + 1 for k, stride in enumerate(strides) if strides[k + 1 : k + 2] != [stride]]
+
+
+def cut_into_stages(layers: Sequence[nn.Module], ends: Sequence[int]) -> nn.ModuleList:
+    """Put layers together to parts, each from behind one end to the next.
+
+    Parameters
+    ----------
+    layers : list of torch.nn.Module
+    ends : list of int
+
+    Returns
+    -------
+    torch.nn.ModuleList
+    """
+    return nn.ModuleList(nn.Sequential(*layers[a:b]) for a, b in zip([0, *ends], ends))

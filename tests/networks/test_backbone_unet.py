@@ -1,0 +1,40 @@
+import pytest
+import torch
+
+from skmmcrf.networks import BackboneUNet
+from skmmcrf.random_states import seeded
+
+STRIDES = {"squeezenet1_1": 16, "resnet18": 32, "mobilenet_v3_small": 32, "vgg11": 32}
+
+
+@pytest.mark.parametrize(("backbone", "n_channels"), [(name, n) for n, name in enumerate(STRIDES, start=1)])
+def test_one_map_of_the_images_size(backbone, n_channels):
+    network = BackboneUNet(backbone, n_channels)
+    assert network.size_divisor == STRIDES[backbone]
+    assert network(torch.rand(2, n_channels, 32, 64)).shape == (2, 1, 32, 64)
+
+
+def test_every_resolution_and_the_image_itself_are_used():
+    with seeded(0):
+        network = BackboneUNet("squeezenet1_1")
+        features = network._features(torch.rand(1, 3, 64, 64))
+        assert [f.shape[2] for f in features] == [64, 32, 16, 8, 4]
+        network(torch.rand(1, 3, 64, 64)).sum().backward()
+    assert len(network.skips) == 4
+    assert all(p.grad is not None and p.grad.any() for p in network.parameters())
+
+
+def test_far_pixels_matter():
+    with seeded(0):
+        network = BackboneUNet("squeezenet1_1").eval()
+        image = torch.rand(1, 3, 320, 320, requires_grad=True)
+    network(image)[0, 0, 0, 0].backward()
+    assert image.grad[0, :, -16:, -16:].abs().max() > 0
+
+
+def test_images_of_a_batch_do_not_depend_on_each_other():
+    with seeded(0):
+        network = BackboneUNet("squeezenet1_1").eval()
+        images = torch.rand(2, 3, 32, 48)
+    with torch.no_grad():
+        torch.testing.assert_close(network(images)[:1], network(images[:1]))

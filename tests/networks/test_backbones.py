@@ -1,0 +1,61 @@
+import pytest
+import torch
+import torchvision
+
+from skmmcrf.networks import BackboneUNet, FCN8s, backbone_names
+from skmmcrf.networks.backbones import load_backbone
+
+on_backbones = pytest.mark.parametrize("network_class", [FCN8s, BackboneUNet])
+
+
+@on_backbones
+def test_weights_of_a_file_are_those_of_the_backbone(network_class, tmp_path):
+    model = torchvision.models.squeezenet1_1()
+    torch.save(model.half().state_dict(), tmp_path / "weights.pth")  # halves are taken too
+    network = network_class("squeezenet1_1", weights=tmp_path / "weights.pth")
+    loaded = list(network.backbone.parameters())
+    expected = list(model.float().features.parameters())
+    assert len(loaded) == len(expected)
+    assert all(torch.equal(a, b) and a.dtype == torch.float32 for a, b in zip(loaded, expected))
+
+
+@on_backbones
+def test_building_it_leaves_batch_norm_statistics_alone(network_class):
+    norms = [m for m in network_class("resnet18").modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms
+    assert all(m.training and not m.running_mean.any() for m in norms)
+
+
+@pytest.mark.parametrize("content", ["other network", "no state", "no torch file", "missing", "code"])
+def test_files_of_something_else_are_told(tmp_path, content):
+    file = tmp_path / "weights.pth"
+    if content == "other network":
+        torch.save(torchvision.models.mobilenet_v3_small().state_dict(), file)
+    elif content == "no state":
+        torch.save([1, 2], file)
+    elif content == "no torch file":
+        file.write_bytes(b"not weights")
+    elif content == "code":
+        torch.save(torchvision.models.squeezenet1_1(), file)  # opening it would run code
+    with pytest.raises(ValueError, match="weights: .*squeezenet1_1"):
+        load_backbone("squeezenet1_1", file)
+
+
+def test_imagenet_weights_come_from_torchvision(monkeypatch):
+    asked = []
+
+    def get_model(name, weights):
+        asked.append((name, weights))
+        return torchvision.models.squeezenet1_1()
+
+    monkeypatch.setattr(torchvision.models, "get_model", get_model)
+    load_backbone("squeezenet1_1", "imagenet")
+    assert asked == [("squeezenet1_1", "DEFAULT")]
+    assert torchvision.models.get_model_weights("squeezenet1_1").DEFAULT.url.startswith("https://")
+
+
+@on_backbones
+def test_unknown_backbones_are_told(network_class):
+    assert "vgg16" in backbone_names()
+    with pytest.raises(ValueError, match="network: there is no backbone 'vit_b_16'; there are .*vgg16"):
+        network_class("vit_b_16")
