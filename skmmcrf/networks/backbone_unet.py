@@ -1,5 +1,6 @@
 """A U-Net whose way down is one of torchvision's classification networks."""
 
+from itertools import accumulate
 from numbers import Integral
 from os import PathLike
 
@@ -17,17 +18,15 @@ from skmmcrf.networks.backbones import (
     output_strides,
 )
 
-#: Channels of the way up at strides 1, 2, 4, ...; beyond, the last.
-_WIDTHS = (16, 32, 64, 128)
-
 
 class BackboneUNet(nn.Module):
     """U-Net on a classification network, for few images: fine features, wide context, little to train from nothing.
 
-    Each resolution of the backbone, and the image itself, hands its last features, narrowed by a 1 x 1 convolution, to
-    a way up of two convolutions a level, as in Ronneberger, Fischer, Brox (2015). At the coarsest level, dilated
-    convolutions and the mean over the image widen what a pixel sees, as in Chen et al., "Rethinking Atrous Convolution
-    for Semantic Image Segmentation" (2017). What is new is normalised by groups, so any batch size will do.
+    Each resolution of the backbone hands its last features, narrowed by a 1 x 1 convolution, to a way up of two
+    convolutions a level, as in Ronneberger, Fischer, Brox (2015); the finest log-odds are upsampled to the image. At
+    the coarsest level, dilated convolutions and the mean over the image widen what a pixel sees, as in Chen et al.,
+    "Rethinking Atrous Convolution for Semantic Image Segmentation" (2017). What is new is normalised by groups, so any
+    batch size will do.
 
     Parameters
     ----------
@@ -70,9 +69,9 @@ class BackboneUNet(nn.Module):
         strides = output_strides(layers)
         self.size_divisor = strides[-1]
         self.backbone = cut_into_stages(layers, ends_of_resolutions(strides))
-        # of the image and of each stage
-        channels, strides = zip(*self._sizes(n_channels))
-        widths = [_WIDTHS[min(stride.bit_length(), len(_WIDTHS)) - 1] for stride in strides]
+        sizes = self._sizes(n_channels)
+        channels = [n for n, _ in sizes]
+        widths = [min(8 * stride, 128) for _, stride in sizes]
         self.context = _Context(channels[-1], widths[-1])
         self.skips = nn.ModuleList(nn.Conv2d(n, width, 1) for n, width in zip(channels[:-1], widths))
         self.up = nn.ModuleList(
@@ -99,17 +98,15 @@ class BackboneUNet(nn.Module):
             finer = fine.pop()
             features = F.interpolate(features, size=finer.shape[2:], mode="bilinear")
             features = block(torch.cat([features, skip(finer)], dim=1))
-        return self.score(features)
+        return F.interpolate(self.score(features), size=images.shape[2:], mode="bilinear")
 
     def _features(self, images: torch.Tensor) -> list[torch.Tensor]:
-        features = [self.to_rgb(images)]
-        for stage in self.backbone:
-            features.append(stage(features[-1]))
-        return features
+        stages = accumulate(self.backbone, lambda features, stage: stage(features), initial=self.to_rgb(images))
+        return list(stages)[1:]
 
     @torch.no_grad()
     def _sizes(self, n_channels: int) -> list[tuple[int, int]]:
-        """Channels and stride of the image and of the output of each stage."""
+        """Channels and stride of the output of each stage."""
         self.eval()
         sizes = [(f.shape[1], 64 // f.shape[2]) for f in self._features(torch.zeros(1, n_channels, 64, 64))]
         self.train()
