@@ -15,7 +15,7 @@ from skmmcrf.truth import UNLABELLED
 Augmentation: TypeAlias = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 #: What the parameter `augmentation` may be.
-AUGMENTATIONS = [StrOptions({"flip", "standard"}), callable, None]
+AUGMENTATIONS = [StrOptions({"flip", "standard", "strong"}), callable, None]
 
 
 class RandomIntensity(nn.Module):
@@ -60,10 +60,11 @@ def build_augmentation(augmentation: str | Augmentation | None) -> Augmentation 
 
     Parameters
     ----------
-    augmentation : {"flip", "standard"}, callable or None
+    augmentation : {"flip", "standard", "strong"}, callable or None
         "flip" mirrors half of the images left to right. "standard" does so too, scales them by 0.8 to 1.25, shifts them
-        by up to a tenth, turns them by up to 10 degrees, and changes contrast and brightness; pixels from beyond the
-        border are unlabelled. A callable takes and gives an image and its mask, as torchvision's transforms v2 do.
+        by up to a tenth, turns them by up to 10 degrees, and changes contrast and brightness (`RandomIntensity`);
+        pixels from beyond the border are unlabelled. "strong" does all of that with scales of 0.6 to 1.6, up to 15
+        degrees, and twice the changes of intensity. A callable takes and gives an image and its mask, as torchvision's transforms v2 do.
 
     Returns
     -------
@@ -86,12 +87,18 @@ def build_augmentation(augmentation: str | Augmentation | None) -> Augmentation 
     if augmentation == "flip":
         return v2.RandomHorizontalFlip()
     if augmentation == "standard":
-        moved = v2.RandomAffine(
-            degrees=10,
-            translate=(0.1, 0.1),
-            scale=(0.8, 1.25),
-            interpolation=InterpolationMode.BILINEAR,
-            fill={tv_tensors.Image: 0, tv_tensors.Mask: UNLABELLED},
-        )
-        return v2.Compose([v2.RandomHorizontalFlip(), moved, RandomIntensity()])
+        return _compose(degrees=10, scale=(0.8, 1.25), intensity=RandomIntensity())
+    if augmentation == "strong":
+        return _compose(degrees=15, scale=(0.6, 1.6), intensity=RandomIntensity(contrast=0.4, brightness=0.2))
     return augmentation  # type: ignore[return-value]  # no other name is left
+
+
+def _compose(degrees: float, scale: tuple[float, float], intensity: RandomIntensity) -> Augmentation:
+    moved = v2.RandomAffine(
+        degrees=degrees,
+        translate=(0.1, 0.1),
+        scale=scale,
+        interpolation=InterpolationMode.BILINEAR,
+        fill={tv_tensors.Image: 0, tv_tensors.Mask: UNLABELLED},
+    )
+    return v2.Compose([v2.RandomHorizontalFlip(), moved, intensity])

@@ -77,11 +77,11 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         Images in a step.
     freeze_epochs : int, default=0
         Epochs at the start during which the backbone of the network stays as it is.
-    augmentation : {"flip", "standard"}, callable or None, default=None
+    augmentation : {"flip", "standard", "strong"}, callable or None, default=None
         Random changes of the training images: "flip" mirrors them; "standard" also scales, shifts and turns them and
-        changes contrast and brightness (`skmmcrf.augmentation.build_augmentation`). Or a transform of an image and its
-        mask together, as those of torchvision.transforms.v2 are: it is given a `tv_tensors.Image` (channels, H, W) and
-        a `tv_tensors.Mask` (H, W) of 0, 1, and 255 where unlabelled.
+        changes contrast and brightness, and "strong" does so more (`skmmcrf.augmentation.build_augmentation`). Or a
+        transform of an image and its mask together, as those of torchvision.transforms.v2 are: it is given a
+        `tv_tensors.Image` (channels, H, W) and a `tv_tensors.Mask` (H, W) of 0, 1, and 255 where unlabelled.
     pos_label : int, default=1
         The label of foreground in y and in predictions; 255 for masks of 0 and 255.
     ignore_label : int, None or "auto", default="auto"
@@ -162,7 +162,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         loss: Literal["log_likelihood", "dice", "log_likelihood+dice"] = "log_likelihood",
         batch_size: int = 10,
         freeze_epochs: int = 0,
-        augmentation: Literal["flip", "standard"] | Augmentation | None = None,
+        augmentation: Literal["flip", "standard", "strong"] | Augmentation | None = None,
         pos_label: int = 1,
         ignore_label: int | Literal["auto"] | None = "auto",
         class_weight: dict[int, float] | Literal["balanced"] | None = None,

@@ -16,7 +16,7 @@ def stripes(n_channels=1):
 
 
 @pytest.mark.parametrize("n_channels", [1, 2, 3, 5])
-@pytest.mark.parametrize("name", ["flip", "standard"])
+@pytest.mark.parametrize("name", ["flip", "standard", "strong"])
 def test_image_and_mask_change_together(name, n_channels):
     image, truth = stripes(n_channels)
     dataset = AugmentedDataset([image], [truth], build_augmentation(name))

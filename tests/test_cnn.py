@@ -135,7 +135,7 @@ def test_the_backbone_stays_for_some_epochs(phantoms, tmp_path):
     assert all(parameter.requires_grad for parameter in frozen.network_.parameters())
 
 
-@pytest.mark.parametrize("augmentation", ["flip", "standard", v2.RandomCrop((16, 20)), v2.RandomRotation(90)])
+@pytest.mark.parametrize("augmentation", ["flip", "standard", "strong", v2.RandomCrop((16, 20)), v2.RandomRotation(90)])
 def test_augmentation_changes_what_is_learned(phantoms, augmentation):
     cnns = [
         CNNSegmenter(n_epochs=1, augmentation=a, random_state=0).fit(*phantoms)
