@@ -64,7 +64,8 @@ def build_augmentation(augmentation: str | Augmentation | None) -> Augmentation 
         "flip" mirrors half of the images left to right. "standard" does so too, scales them by 0.8 to 1.25, shifts them
         by up to a tenth, turns them by up to 10 degrees, and changes contrast and brightness (`RandomIntensity`);
         pixels from beyond the border are unlabelled. "strong" does all of that with scales of 0.6 to 1.6, up to 15
-        degrees, and twice the changes of intensity. A callable takes and gives an image and its mask, as torchvision's transforms v2 do.
+        degrees, and twice the changes of intensity. A callable takes and gives an image and its mask, as torchvision's
+        transforms v2 do.
 
     Returns
     -------
