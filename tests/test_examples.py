@@ -67,18 +67,19 @@ def write_folder(folder):
     torch.save(torchvision.models.squeezenet1_1().state_dict(), folder / "weights.pth")
 
 
-def run_benchmark(monkeypatch, folder, seeds, C=1):
-    settings = f"--set pretrain_epochs=2 n_epochs=1 pretrain_loss=dice C={C} --jobs 1 --out results"
-    arguments = f"{folder} --weights weights.pth --seeds {seeds} {settings}"
-    monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments.split()])
-    runpy.run_path(str(EXAMPLES / "benchmark.py"), run_name="__main__")
+def run_on_folder(monkeypatch, name, arguments, settings=""):
+    quick = "pretrain_epochs=2 n_epochs=1 augmentation=flip"
+    command = f"{name} {arguments} --weights weights.pth --jobs 1 --out results --set {quick} {settings}"
+    monkeypatch.setattr(sys, "argv", command.split())
+    monkeypatch.syspath_prepend(EXAMPLES)
+    runpy.run_path(str(EXAMPLES / name), run_name="__main__")
 
 
 def test_benchmark_compares_the_three_ways_and_goes_on_where_it_was(capsys, tmp_path, monkeypatch):
     write_folder(tmp_path)
-    run_benchmark(monkeypatch, tmp_path, "0")
+    run_on_folder(monkeypatch, "benchmark.py", tmp_path)
     assert capsys.readouterr().out.count("pretraining 1/2") == 1  # one network for all three
-    run_benchmark(monkeypatch, tmp_path, "0 1")
+    run_on_folder(monkeypatch, "benchmark.py", f"{tmp_path} --seeds 0 1")
     out = capsys.readouterr().out
     assert "seed 0" not in out
     table = re.findall(r"^\| (\w+) \| ([\d.]+) ± ([\d.]+) \| [\d.]+ ± [\d.]+ \| \d+ \|$", out, re.MULTILINE)
@@ -91,6 +92,36 @@ def test_benchmark_compares_the_three_ways_and_goes_on_where_it_was(capsys, tmp_
     for name, d in json.loads((tmp_path / "results" / "summary.json").read_text())["differences"].items():
         assert d["low"] <= d["mean"] <= d["high"], name
     assert {"segmentations.png", "history.png"} <= {file.name for file in (tmp_path / "results").iterdir()}
-    with pytest.raises(SystemExit):
-        run_benchmark(monkeypatch, tmp_path, "0", C=2)
-    assert "of other parameters" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="of other parameters"):
+        run_on_folder(monkeypatch, "benchmark.py", tmp_path, "C=2")
+
+
+def test_ablations_change_one_thing_at_a_time(capsys, tmp_path, monkeypatch):
+    write_folder(tmp_path)
+    run_on_folder(monkeypatch, "ablations.py", tmp_path)
+    rows = json.loads((tmp_path / "results" / "ablations.json").read_text())
+    table = re.findall(r"^\| (piecewise|joint) \| (.*?) \| ([\d.]+) \|", capsys.readouterr().out, re.MULTILINE)
+    assert [f"{training}: {name}" for training, name, _ in table] == list(rows)
+    assert len(rows) == 9 + 19
+    plain = rows["piecewise: 8 neighbours"]
+    assert rows["piecewise: C = 1"]["objective"] == plain["objective"]
+    assert rows["piecewise: C = 0.1"]["objective"] < plain["objective"] < rows["piecewise: C = 10"]["objective"]
+    # fewer terms to choose from can't do better
+    assert rows["piecewise: 8 neighbours, no contrast term"]["objective"] >= plain["objective"] - 1e-6
+    exact, same = rows["joint: 8 neighbours"], rows["joint: gradient by the linear system"]
+    assert same["objective"] == pytest.approx(exact["objective"], rel=1e-3)
+    run_on_folder(monkeypatch, "ablations.py", tmp_path)
+    assert json.loads((tmp_path / "results" / "ablations.json").read_text()) == rows
+
+
+def test_learning_curves_train_on_some_of_the_images(capsys, tmp_path, monkeypatch):
+    write_folder(tmp_path)
+    run_on_folder(monkeypatch, "learning_curves.py", f"{tmp_path} 1 3")
+    out = capsys.readouterr().out
+    table = re.findall(r"^\| (\d) \| ([\d.]+) ± nan \| ([\d.]+) ± nan \| ([\d.]+) ± nan \|$", out, re.MULTILINE)
+    assert [row[0] for row in table] == ["1", "3"]
+    assert "pretraining 6/6" in out  # one image is seen three times as often
+    results = json.loads((tmp_path / "results" / "learning_curves.json").read_text())
+    assert float(table[1][3]) == pytest.approx(50 * sum(results["joint, 3 images, seed 0"]), abs=0.01)
+    with Image.open(tmp_path / "results" / "learning_curves.png") as picture:
+        assert min(picture.size) > 300
