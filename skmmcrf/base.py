@@ -167,6 +167,7 @@ class NetworkSegmenter(BaseSegmenter):
     _parameter_constraints = {
         **LABEL_CONSTRAINTS,
         "augmentation": AUGMENTATIONS,
+        "average_mirrored": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither"), None],
         "early_stopping": ["boolean"],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
@@ -209,12 +210,18 @@ class NetworkSegmenter(BaseSegmenter):
         return self._results(check_images(X, n_channels=self.n_channels_in_))
 
     def _results(self, images: Sequence[np.ndarray]) -> Iterator[tuple[NDArray[np.float32], np.ndarray]]:
-        device = resolve_device(self.device)
-        return run_network(self.network_, images, batch_size=self.batch_size, device=device)
+        return run_network(self.network_, images, **self._running())
 
     def _log_odds(self, images: Sequence[np.ndarray]) -> Sequence[NDArray[np.float32]]:
-        device = resolve_device(self.device)
-        return compute_log_odds(self.network_, images, batch_size=self.batch_size, device=device)
+        return compute_log_odds(self.network_, images, **self._running())
+
+    def _running(self) -> dict[str, Any]:
+        """How the fitted network is run."""
+        return {
+            "batch_size": self.batch_size,
+            "device": resolve_device(self.device),
+            "average_mirrored": self.average_mirrored,
+        }
 
     def _check_data(
         self,

@@ -82,6 +82,9 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         changes contrast and brightness, and "strong" does so more (`skmmcrf.augmentation.build_augmentation`). Or a
         transform of an image and its mask together, as those of torchvision.transforms.v2 are: it is given a
         `tv_tensors.Image` (channels, H, W) and a `tv_tensors.Mask` (H, W) of 0, 1, and 255 where unlabelled.
+    average_mirrored : bool, default=False
+        Whether log-odds are the mean of those of the image and of its mirror image, except in the steps of training.
+        It takes twice the time, for the better where right and left may be exchanged.
     pos_label : int, default=1
         The label of foreground in y and in predictions; 255 for masks of 0 and 255.
     ignore_label : int, None or "auto", default="auto"
@@ -163,6 +166,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         batch_size: int = 10,
         freeze_epochs: int = 0,
         augmentation: Literal["flip", "standard", "strong"] | Augmentation | None = None,
+        average_mirrored: bool = False,
         pos_label: int = 1,
         ignore_label: int | Literal["auto"] | None = "auto",
         class_weight: dict[int, float] | Literal["balanced"] | None = None,
@@ -185,6 +189,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         self.batch_size = batch_size
         self.freeze_epochs = freeze_epochs
         self.augmentation = augmentation
+        self.average_mirrored = average_mirrored
         self.pos_label = pos_label
         self.ignore_label = ignore_label
         self.class_weight = class_weight
@@ -364,7 +369,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         schedule = learning_rate_schedule(self.schedule, self.learning_rate, n_steps)
         callbacks: list[Any] = [("schedule", schedule)] if schedule else []
         callbacks += [("freeze", FreezeBackbone(self.freeze_epochs))] if self.freeze_epochs else []
-        callbacks += [("jaccard", JaccardOfNetwork(validation_data)), ("seconds", EpochTimer())]
+        callbacks += [("jaccard", JaccardOfNetwork(validation_data, self.average_mirrored)), ("seconds", EpochTimer())]
         return callbacks + progress + (self.callbacks or []) + self._keep_best()
 
     def predict(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:

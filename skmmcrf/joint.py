@@ -63,14 +63,21 @@ class WeightUpdate(Callback):
         Of these images.
     validation_data : None or tuple
         Images (H, W, channels) and list of Truth, to measure.
+    average_mirrored : bool
+        See `skmmcrf.networks.AnySize`; of the images that are measured.
     """
 
     def __init__(
-        self, images: Sequence[np.ndarray], labelings: Sequence[Labelings], validation_data: LabelledImages | None
+        self,
+        images: Sequence[np.ndarray],
+        labelings: Sequence[Labelings],
+        validation_data: LabelledImages | None,
+        average_mirrored: bool,
     ) -> None:
         self.images = images
         self.labelings = labelings
         self.validation_data = validation_data
+        self.average_mirrored = average_mirrored
         self.of_epoch_: list[Labelings] = []
 
     def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
@@ -92,7 +99,13 @@ class WeightUpdate(Callback):
             net.history.record("valid_jaccard", self._jaccard(net, *self.validation_data))
 
     def _jaccard(self, net: NeuralNet, images: Sequence[np.ndarray], truths: Sequence[Truth]) -> float:
-        results = run_network(net.module.network, images, batch_size=net.batch_size, device=net.device)
+        results = run_network(
+            net.module.network,
+            images,
+            batch_size=net.batch_size,
+            device=net.device,
+            average_mirrored=self.average_mirrored,
+        )
         labelings = segment(net.criterion_.coef_, results, **net.criterion_.parameters_of_cuts)
         return mean_of_defined(indices_of_truths(truths, labelings))
 
@@ -128,6 +141,7 @@ def joint_net(
     seed: int,
     schedule: str = "linear",
     validation_data: LabelledImages | None = None,
+    average_mirrored: bool = False,
     callbacks: Sequence[Any] = (),
     optimizer_state: dict[int, Any] | None = None,
 ) -> JointNet:
@@ -157,6 +171,8 @@ def joint_net(
         See `skmmcrf.training.learning_rate_schedule`.
     validation_data : tuple, optional
         Images and list of Truth to watch.
+    average_mirrored : bool, default=False
+        See `skmmcrf.networks.AnySize`; of the images that are measured.
     callbacks : sequence of tuple (name, skorch callback), default=()
     optimizer_state : dict, optional
         Adam's moments to go on with, as arrays.
@@ -180,7 +196,7 @@ def joint_net(
         max_epochs=n_epochs,
         batch_size=batch_size,
         callbacks=([("schedule", steps)] if steps else [])
-        + [("weights", WeightUpdate(images, labelings, validation_data)), ("seconds", EpochTimer())]
+        + [("weights", WeightUpdate(images, labelings, validation_data, average_mirrored)), ("seconds", EpochTimer())]
         + list(callbacks),
     )
     net.initialize()

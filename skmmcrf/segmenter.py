@@ -111,6 +111,9 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         changes contrast and brightness, and "strong" does so more (`skmmcrf.augmentation.build_augmentation`). Or a
         transform of an image and its mask together, as those of torchvision.transforms.v2 are: it is given a
         `tv_tensors.Image` (channels, H, W) and a `tv_tensors.Mask` (H, W) of 0, 1, and 255 where unlabelled.
+    average_mirrored : bool, default=False
+        Whether log-odds are the mean of those of the image and of its mirror image, except in the steps of training.
+        It takes twice the time, for the better where right and left may be exchanged.
     pos_label : int, default=1
         The label of foreground in y and in predictions; 255 for masks of 0 and 255.
     ignore_label : int, None or "auto", default="auto"
@@ -240,6 +243,7 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         max_iter: int = 100,
         gradient: Literal["envelope", "kkt"] = "envelope",
         augmentation: Literal["flip", "standard", "strong"] | Augmentation | None = None,
+        average_mirrored: bool = False,
         pos_label: int = 1,
         ignore_label: int | Literal["auto"] | None = "auto",
         class_weight: dict[int, float] | Literal["balanced"] | None = None,
@@ -275,6 +279,7 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         self.max_iter = max_iter
         self.gradient = gradient
         self.augmentation = augmentation
+        self.average_mirrored = average_mirrored
         self.pos_label = pos_label
         self.ignore_label = ignore_label
         self.class_weight = class_weight
@@ -489,6 +494,7 @@ class DeepStructuredSegmenter(NetworkSegmenter):
                 seed=seed,
                 schedule=self.schedule,
                 validation_data=validation_data,
+                average_mirrored=self.average_mirrored,
                 callbacks=progress
                 + (self.callbacks or [])
                 + self._keep_best(valid_jaccard)

@@ -351,10 +351,13 @@ class JaccardOfNetwork(Callback):
     ----------
     validation_data : None or tuple
         Images (H, W, channels) and list of Truth.
+    average_mirrored : bool, default=False
+        See `skmmcrf.networks.AnySize`; of the validation images.
     """
 
-    def __init__(self, validation_data: LabelledImages | None) -> None:
+    def __init__(self, validation_data: LabelledImages | None, average_mirrored: bool = False) -> None:
         self.validation_data = validation_data
+        self.average_mirrored = average_mirrored
         self.indices_: list[FloatArray] = []
 
     def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
@@ -370,7 +373,13 @@ class JaccardOfNetwork(Callback):
         net.history.record("jaccard", mean_of_defined(np.concatenate(self.indices_)))
         if self.validation_data is not None:
             images, truths = self.validation_data
-            results = run_network(net.module.network, images, batch_size=net.batch_size, device=net.device)
+            results = run_network(
+                net.module.network,
+                images,
+                batch_size=net.batch_size,
+                device=net.device,
+                average_mirrored=self.average_mirrored,
+            )
             indices = indices_of_truths(truths, (l > 0 for l, _ in results))
             net.history.record("valid_jaccard", mean_of_defined(indices))
 
@@ -496,7 +505,7 @@ def history_rows(net: SegmentationNet, stage: str) -> list[dict[str, Any]]:
 
 
 def run_network(
-    network: nn.Module, images: Sequence[np.ndarray], *, batch_size: int, device: str
+    network: nn.Module, images: Sequence[np.ndarray], *, batch_size: int, device: str, average_mirrored: bool = False
 ) -> Iterator[tuple[NDArray[np.float32], np.ndarray]]:
     """Run a network over images, a batch at a time.
 
@@ -506,6 +515,8 @@ def run_network(
     images : sequence of ndarray of shape (H, W, channels)
     batch_size : int
     device : str
+    average_mirrored : bool, default=False
+        See `skmmcrf.networks.AnySize`.
 
     Yields
     ------
@@ -518,7 +529,7 @@ def run_network(
     ValueError
         If the log-odds of an image are not finite.
     """
-    module = AnySize(network).to(device).eval()
+    module = AnySize(network, average_mirrored=average_mirrored).to(device).eval()
     # a generator, else the global one would be drawn from
     loader = DataLoader(ImageDataset(images), batch_size=batch_size, collate_fn=_as_lists, generator=torch.Generator())
     for n_batch, (batch, _) in enumerate(loader):
@@ -531,14 +542,12 @@ def run_network(
         yield from zip(log_odds, (image.permute(1, 2, 0).numpy() for image in batch))
 
 
-def compute_log_odds(
-    network: nn.Module, images: Sequence[np.ndarray], *, batch_size: int, device: str
-) -> Sequence[NDArray[np.float32]]:
+def compute_log_odds(network: nn.Module, images: Sequence[np.ndarray], **how: Any) -> Sequence[NDArray[np.float32]]:
     """Run a network over images, and keep the log-odds where the images are: in memory, or on disk for lazy ones.
 
     Parameters
     ----------
-    network, images, batch_size, device
+    network, images, **how
         See `run_network`.
 
     Returns
@@ -546,7 +555,7 @@ def compute_log_odds(
     sequence of ndarray of float32 and shape (H, W)
     """
     kept: Any = ArraysOnDisk(np.float32) if is_lazy(images) else []
-    for log_odds, _ in run_network(network, images, batch_size=batch_size, device=device):
+    for log_odds, _ in run_network(network, images, **how):
         kept.append(log_odds)
     return kept
 

@@ -481,3 +481,16 @@ def test_callbacks_of_skorch_are_called_in_both_stages(phantoms, tmp_path):
     for name, key in {"Loss/train_loss": "loss", "jaccard": "jaccard", "gamma": "gamma"}.items():
         written = [event.value for event in events.Scalars(name)]
         np.testing.assert_allclose(written, [row[key] for row in trained if key in row], rtol=1e-5)
+
+
+@pytest.mark.parametrize("training", ["cnn", "piecewise", "joint"])
+def test_with_the_mean_of_mirrored_images_left_and_right_are_alike(phantoms, training):
+    X, y = phantoms
+    model = DeepStructuredSegmenter(
+        training=training, pretrain_epochs=3, n_epochs=1, average_mirrored=True, random_state=0
+    ).fit(X, y, validation_data=(X, y))
+    np.testing.assert_allclose(
+        model.decision_function(X), model.decision_function(X[:, :, ::-1])[:, :, ::-1], rtol=1e-4, atol=1e-5
+    )
+    if training == "cnn":
+        assert model.history_[-1]["valid_jaccard"] == pytest.approx(model.score(X, y))

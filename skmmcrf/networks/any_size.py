@@ -21,6 +21,8 @@ class AnySize(nn.Module):
         Takes (n, channels, H, W) and gives log-odds (n, 1, H, W) or (n, H, W).
     freeze_batch_norm : bool, default=False
         Whether batch-norm layers keep their statistics while training.
+    average_mirrored : bool, default=False
+        Whether log-odds are the mean of those of the image and of its mirror image, except while training.
 
     Examples
     --------
@@ -30,12 +32,13 @@ class AnySize(nn.Module):
     [torch.Size([5, 9]), torch.Size([33, 1])]
     """
 
-    def __init__(self, network: nn.Module, *, freeze_batch_norm: bool = False) -> None:
+    def __init__(self, network: nn.Module, *, freeze_batch_norm: bool = False, average_mirrored: bool = False) -> None:
         super().__init__()
         if not isinstance(network, nn.Module):
             raise TypeError(f"network must be a torch.nn.Module, got {type(network).__name__}")
         self.network = network
         self.freeze_batch_norm = freeze_batch_norm
+        self.average_mirrored = average_mirrored
 
     def train(self, mode: bool = True) -> "AnySize":
         """Switch between training and evaluation mode."""
@@ -69,7 +72,10 @@ class AnySize(nn.Module):
             of_size[image.shape].append(n)
         log_odds: dict[int, torch.Tensor] = {}
         for group in of_size.values():
-            maps = self._equal_sizes(torch.stack([images[n] for n in group]))
+            stacked = torch.stack([images[n] for n in group])
+            maps = self._equal_sizes(stacked)
+            if self.average_mirrored and not self.training:
+                maps = (maps + self._equal_sizes(stacked.flip(-1)).flip(-1)) / 2
             log_odds.update(zip(group, maps))
         return [log_odds[n] for n in range(len(images))]
 

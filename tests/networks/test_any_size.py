@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from skmmcrf.networks import AnySize, UNet
+from skmmcrf.random_states import seeded
 
 
 class Downsampling(nn.Module):
@@ -52,3 +53,18 @@ def test_gradients_reach_the_network():
     network = UNet(1, width=8, depth=1)
     sum(l.sum() for l in AnySize(network)([torch.rand(1, 5, 5), torch.rand(1, 6, 3)])).backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_the_mean_with_the_mirror_image_is_symmetric_and_not_for_training():
+    with seeded(0):
+        network = nn.Conv2d(1, 1, 3, padding=1)
+        images = [torch.rand(1, 4, 6), torch.rand(1, 5, 3)]
+    plain, averaged = AnySize(network), AnySize(network, average_mirrored=True)
+    for a, b in zip(averaged(images), plain(images)):
+        assert torch.equal(a, b)
+    averaged.eval()
+    mirrored = [image.flip(-1) for image in images]
+    for log_odds, one, other, of_mirrored in zip(averaged(images), plain(images), plain(mirrored), averaged(mirrored)):
+        torch.testing.assert_close(log_odds, (one + other.flip(-1)) / 2)
+        torch.testing.assert_close(log_odds, of_mirrored.flip(-1))
+        assert not torch.allclose(log_odds, one)
