@@ -57,6 +57,19 @@ def test_intensity_leaves_order_and_mask():
     assert 0.5 <= (steps / image.diff(dim=-1)).mean() <= 1.5
 
 
+def test_colour_changes_channels_apart():
+    image, mask = tv_tensors.Image(torch.ones(3, 4, 6)), torch.zeros(4, 6)
+    change = RandomIntensity(contrast=0, brightness=0, colour=0.3)
+    with seeded(0):
+        changed, _ = change(image, mask)
+        grey, _ = change(image[:1], mask)
+    factors = changed[:, 0, 0].as_subclass(torch.Tensor)
+    torch.testing.assert_close(changed.as_subclass(torch.Tensor), factors[:, None, None].expand(3, 4, 6))
+    assert len(factors.unique()) == 3
+    assert ((factors >= 0.7) & (factors <= 1.3)).all()
+    assert torch.equal(grey, image[:1])
+
+
 def test_weights_go_with_the_truth():
     image, truth = stripes()
     truth = Truth(truth.foreground, weight=3.0, class_weight=(1.0, 4.0))
