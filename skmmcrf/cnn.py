@@ -295,6 +295,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
                 network,
                 PIXEL_LOSSES[self.loss](),
                 freeze_batch_norm=self.weights is not None,
+                average_mirrored=self.average_mirrored,
                 n_images=len(images),
                 seed=seed,
                 device=device,
@@ -369,7 +370,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         schedule = learning_rate_schedule(self.schedule, self.learning_rate, n_steps)
         callbacks: list[Any] = [("schedule", schedule)] if schedule else []
         callbacks += [("freeze", FreezeBackbone(self.freeze_epochs))] if self.freeze_epochs else []
-        callbacks += [("jaccard", JaccardOfNetwork(validation_data, self.average_mirrored)), ("seconds", EpochTimer())]
+        callbacks += [("jaccard", JaccardOfNetwork(validation_data)), ("seconds", EpochTimer())]
         return callbacks + progress + (self.callbacks or []) + self._keep_best()
 
     def predict(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:

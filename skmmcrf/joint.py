@@ -19,7 +19,6 @@ from skmmcrf.training import (
     SegmentationNet,
     indices_of_truths,
     learning_rate_schedule,
-    run_network,
     segmentation_net,
 )
 from skmmcrf.truth import Truth
@@ -63,21 +62,14 @@ class WeightUpdate(Callback):
         Of these images.
     validation_data : None or tuple
         Images (H, W, channels) and list of Truth, to measure.
-    average_mirrored : bool
-        See `skmmcrf.networks.AnySize`; of the images that are measured.
     """
 
     def __init__(
-        self,
-        images: Sequence[np.ndarray],
-        labelings: Sequence[Labelings],
-        validation_data: LabelledImages | None,
-        average_mirrored: bool,
+        self, images: Sequence[np.ndarray], labelings: Sequence[Labelings], validation_data: LabelledImages | None
     ) -> None:
         self.images = images
         self.labelings = labelings
         self.validation_data = validation_data
-        self.average_mirrored = average_mirrored
         self.of_epoch_: list[Labelings] = []
 
     def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
@@ -99,14 +91,7 @@ class WeightUpdate(Callback):
             net.history.record("valid_jaccard", self._jaccard(net, *self.validation_data))
 
     def _jaccard(self, net: NeuralNet, images: Sequence[np.ndarray], truths: Sequence[Truth]) -> float:
-        results = run_network(
-            net.module.network,
-            images,
-            batch_size=net.batch_size,
-            device=net.device,
-            average_mirrored=self.average_mirrored,
-        )
-        labelings = segment(net.criterion_.coef_, results, **net.criterion_.parameters_of_cuts)
+        labelings = segment(net.criterion_.coef_, net.run_as_fitted(images), **net.criterion_.parameters_of_cuts)
         return mean_of_defined(indices_of_truths(truths, labelings))
 
     def state_dict(self) -> dict[str, Any]:
@@ -188,6 +173,7 @@ def joint_net(
         network,
         loss,
         freeze_batch_norm=True,
+        average_mirrored=average_mirrored,
         n_images=len(images),
         seed=seed,
         device=device,
@@ -196,7 +182,7 @@ def joint_net(
         max_epochs=n_epochs,
         batch_size=batch_size,
         callbacks=([("schedule", steps)] if steps else [])
-        + [("weights", WeightUpdate(images, labelings, validation_data, average_mirrored)), ("seconds", EpochTimer())]
+        + [("weights", WeightUpdate(images, labelings, validation_data)), ("seconds", EpochTimer())]
         + list(callbacks),
     )
     net.initialize()

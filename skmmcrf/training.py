@@ -225,6 +225,16 @@ class SegmentationNet(NeuralNet):
         self._check_size("log-odds", log_odds, self.largest_log_odds)
         return log_odds
 
+    def run_as_fitted(self, images: Sequence[np.ndarray]) -> Iterator[tuple[NDArray[np.float32], np.ndarray]]:
+        """Run the network as the fitted estimator will, see `run_network`."""
+        return run_network(
+            self.module.network,
+            images,
+            batch_size=self.batch_size,
+            device=self.device,
+            average_mirrored=self.module.average_mirrored,
+        )
+
     def _check_size(self, what: str, tensors: Iterable[torch.Tensor], largest: float = _LARGEST) -> None:
         if not all(bool((tensor.abs() <= largest).all()) for tensor in tensors):
             epoch = self.history[-1]
@@ -260,6 +270,7 @@ def segmentation_net(
     criterion: nn.Module,
     *,
     freeze_batch_norm: bool,
+    average_mirrored: bool,
     n_images: int,
     seed: int,
     **parameters: Any,
@@ -272,8 +283,8 @@ def segmentation_net(
     network : torch.nn.Module
     criterion : torch.nn.Module
         Takes lists of log-odds and of targets.
-    freeze_batch_norm : bool
-        Whether batch-norm layers keep their statistics.
+    freeze_batch_norm, average_mirrored : bool
+        See `skmmcrf.networks.AnySize`.
     n_images : int
         To train on.
     seed : int
@@ -286,7 +297,7 @@ def segmentation_net(
     net_class
     """
     return net_class(
-        AnySize(network, freeze_batch_norm=freeze_batch_norm),
+        AnySize(network, freeze_batch_norm=freeze_batch_norm, average_mirrored=average_mirrored),
         criterion,
         train_split=None,
         verbose=0,
@@ -351,13 +362,10 @@ class JaccardOfNetwork(Callback):
     ----------
     validation_data : None or tuple
         Images (H, W, channels) and list of Truth.
-    average_mirrored : bool, default=False
-        See `skmmcrf.networks.AnySize`; of the validation images.
     """
 
-    def __init__(self, validation_data: LabelledImages | None, average_mirrored: bool = False) -> None:
+    def __init__(self, validation_data: LabelledImages | None) -> None:
         self.validation_data = validation_data
-        self.average_mirrored = average_mirrored
         self.indices_: list[FloatArray] = []
 
     def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
@@ -373,14 +381,7 @@ class JaccardOfNetwork(Callback):
         net.history.record("jaccard", mean_of_defined(np.concatenate(self.indices_)))
         if self.validation_data is not None:
             images, truths = self.validation_data
-            results = run_network(
-                net.module.network,
-                images,
-                batch_size=net.batch_size,
-                device=net.device,
-                average_mirrored=self.average_mirrored,
-            )
-            indices = indices_of_truths(truths, (l > 0 for l, _ in results))
+            indices = indices_of_truths(truths, (l > 0 for l, _ in net.run_as_fitted(images)))
             net.history.record("valid_jaccard", mean_of_defined(indices))
 
     def state_dict(self) -> dict[str, Any]:

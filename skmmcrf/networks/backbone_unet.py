@@ -1,25 +1,21 @@
 """A U-Net whose way down is one of torchvision's classification networks."""
 
-from itertools import accumulate
-from numbers import Integral
 from os import PathLike
 
 import torch
-from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 from torch import nn
 from torch.nn import functional as F
 
 from skmmcrf.networks.backbones import (
-    ToNormalisedRGB,
+    OnBackbone,
     convolutional_layers,
     cut_into_stages,
     ends_of_resolutions,
-    load_backbone,
     output_strides,
 )
 
 
-class BackboneUNet(nn.Module):
+class BackboneUNet(OnBackbone):
     """U-Net on a classification network, for few images: fine features, wide context, little to train from nothing.
 
     Each resolution of the backbone hands its last features, narrowed by a 1 x 1 convolution, to a way up of two
@@ -58,20 +54,9 @@ class BackboneUNet(nn.Module):
     """
 
     def __init__(self, backbone: str, n_channels: int = 3, *, weights: str | PathLike[str] | None = None) -> None:
-        super().__init__()
-        validate_parameter_constraints(
-            {"n_channels": [Interval(Integral, 1, None, closed="left")], "weights": [None, str, PathLike]},
-            {"n_channels": n_channels, "weights": weights},
-            caller_name="BackboneUNet",
-        )
-        self.to_rgb = ToNormalisedRGB(n_channels)
-        layers = convolutional_layers(load_backbone(backbone, weights))
-        strides = output_strides(layers)
-        self.size_divisor = strides[-1]
-        self.backbone = cut_into_stages(layers, ends_of_resolutions(strides))
-        sizes = self._sizes(n_channels)
-        channels = [n for n, _ in sizes]
-        widths = [min(8 * stride, 128) for _, stride in sizes]
+        super().__init__(backbone, n_channels, weights, _all_stages)
+        channels = [n for n, _ in self.feature_sizes]
+        widths = [min(8 * stride, 128) for _, stride in self.feature_sizes]
         self.context = _Context(channels[-1], widths[-1])
         self.skips = nn.ModuleList(nn.Conv2d(n, width, 1) for n, width in zip(channels[:-1], widths))
         self.up = nn.ModuleList(
@@ -92,7 +77,7 @@ class BackboneUNet(nn.Module):
         -------
         Tensor of shape (n, 1, H, W)
         """
-        *fine, coarsest = self._features(images)
+        *fine, coarsest = self.features(images)
         features = self.context(coarsest)
         for skip, block in zip(reversed(self.skips), reversed(self.up)):
             finer = fine.pop()
@@ -100,17 +85,10 @@ class BackboneUNet(nn.Module):
             features = block(torch.cat([features, skip(finer)], dim=1))
         return F.interpolate(self.score(features), size=images.shape[2:], mode="bilinear")
 
-    def _features(self, images: torch.Tensor) -> list[torch.Tensor]:
-        stages = accumulate(self.backbone, lambda features, stage: stage(features), initial=self.to_rgb(images))
-        return list(stages)[1:]
 
-    @torch.no_grad()
-    def _sizes(self, n_channels: int) -> list[tuple[int, int]]:
-        """Channels and stride of the output of each stage."""
-        self.eval()
-        sizes = [(f.shape[1], 64 // f.shape[2]) for f in self._features(torch.zeros(1, n_channels, 64, 64))]
-        self.train()
-        return sizes
+def _all_stages(model: nn.Module) -> nn.ModuleList:
+    layers = convolutional_layers(model)
+    return cut_into_stages(layers, ends_of_resolutions(output_strides(layers)))
 
 
 class _Context(nn.Module):

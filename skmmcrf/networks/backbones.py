@@ -1,12 +1,15 @@
 """The convolutional part of torchvision's classification networks, for networks that stand on it."""
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from numbers import Integral
 from os import PathLike
 from typing import Any
 
 import torch
 import torchvision
+from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 from torch import nn
 
 _FAMILIES = (
@@ -36,6 +39,58 @@ def backbone_names() -> list[str]:
     """
     names = torchvision.models.list_models(module=torchvision.models)
     return [name for name in names if name.startswith(_FAMILIES)]
+
+
+class OnBackbone(nn.Module):
+    """Base of networks that stand on a classification network.
+
+    Parameters
+    ----------
+    backbone : str
+        One of `backbone_names`.
+    n_channels : int
+        Channels of the images.
+    weights : None, "imagenet" or path
+        Of the backbone.
+    stages : callable
+        Cuts the classification network into parts, one behind the other, whose outputs are wanted.
+
+    Attributes
+    ----------
+    to_rgb : torch.nn.Module
+    backbone : torch.nn.ModuleList
+        The parts.
+    feature_sizes : list of tuple (int, int)
+        Channels and stride of the output of each.
+    size_divisor : int
+        The largest of these strides.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        n_channels: int,
+        weights: str | PathLike[str] | None,
+        stages: Callable[[nn.Module], nn.ModuleList],
+    ) -> None:
+        super().__init__()
+        validate_parameter_constraints(
+            {"n_channels": [Interval(Integral, 1, None, closed="left")], "weights": [None, str, PathLike]},
+            {"n_channels": n_channels, "weights": weights},
+            caller_name=type(self).__name__,
+        )
+        self.to_rgb = ToNormalisedRGB(n_channels)
+        self.backbone = stages(load_backbone(backbone, weights))
+        with torch.no_grad():
+            features = self.eval().features(torch.zeros(1, n_channels, 64, 64))
+        self.train()
+        self.feature_sizes = [(f.shape[1], 64 // f.shape[2]) for f in features]
+        self.size_divisor = self.feature_sizes[-1][1]
+
+    def features(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Give what each part of the backbone makes of images (n, n_channels, H, W)."""
+        outputs = accumulate(self.backbone, lambda features, stage: stage(features), initial=self.to_rgb(images))
+        return list(outputs)[1:]
 
 
 class ToNormalisedRGB(nn.Module):

@@ -1,26 +1,22 @@
 """FCN-8s on the convolutional part of torchvision's classification networks."""
 
-from collections.abc import Iterator
-from numbers import Integral
 from os import PathLike
 
 import torch
 import torchvision
-from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 from torch import nn
 from torch.nn import functional as F
 
 from skmmcrf.networks.backbones import (
-    ToNormalisedRGB,
+    OnBackbone,
     convolutional_layers,
     cut_into_stages,
     ends_of_resolutions,
-    load_backbone,
     output_strides,
 )
 
 
-class FCN8s(nn.Module):
+class FCN8s(OnBackbone):
     """Fully convolutional network with two skips.
 
     Long, Shelhamer, Darrell, "Fully Convolutional Networks for Semantic Segmentation" (2015): 1 x 1 convolutions score
@@ -60,17 +56,8 @@ class FCN8s(nn.Module):
     """
 
     def __init__(self, backbone: str, n_channels: int = 3, *, weights: str | PathLike[str] | None = None) -> None:
-        super().__init__()
-        validate_parameter_constraints(
-            {"n_channels": [Interval(Integral, 1, None, closed="left")], "weights": [None, str, PathLike]},
-            {"n_channels": n_channels, "weights": weights},
-            caller_name="FCN8s",
-        )
-        self.to_rgb = ToNormalisedRGB(n_channels)
-        self.backbone = _three_stages(load_backbone(backbone, weights))
-        sizes = self._feature_sizes(n_channels)
-        widths = [channels for channels, _ in sizes]
-        self.size_divisor = 64 // sizes[-1][1]
+        super().__init__(backbone, n_channels, weights, _three_stages)
+        widths = [channels for channels, _ in self.feature_sizes]
         self.scores = nn.ModuleList(_zero_conv(width) for width in widths)
         self.upsample = nn.ModuleList(_bilinear_upsampling() for _ in widths[1:])
 
@@ -86,23 +73,10 @@ class FCN8s(nn.Module):
         -------
         Tensor of shape (n, 1, H, W)
         """
-        fine, middle, coarse = [score(f) for score, f in zip(self.scores, self._features(images))]
+        fine, middle, coarse = [score(f) for score, f in zip(self.scores, self.features(images))]
         middle = middle + self.upsample[1](coarse)
         fine = fine + self.upsample[0](middle)
         return F.interpolate(fine, size=images.shape[2:], mode="bilinear")
-
-    @torch.no_grad()
-    def _feature_sizes(self, n_channels: int) -> list[torch.Size]:
-        self.eval()
-        sizes = [features.shape[1:3] for features in self._features(torch.zeros(1, n_channels, 64, 64))]
-        self.train()
-        return sizes
-
-    def _features(self, images: torch.Tensor) -> Iterator[torch.Tensor]:
-        features = self.to_rgb(images)
-        for stage in self.backbone:
-            features = stage(features)
-            yield features
 
 
 def _three_stages(model: nn.Module) -> nn.ModuleList:

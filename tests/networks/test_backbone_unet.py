@@ -17,7 +17,7 @@ def test_one_map_of_the_images_size(backbone, n_channels):
 def test_every_resolution_is_used():
     with seeded(0):
         network = BackboneUNet("squeezenet1_1")
-        features = network._features(torch.rand(1, 3, 64, 64))
+        features = network.features(torch.rand(1, 3, 64, 64))
         assert [f.shape[2] for f in features] == [32, 16, 8, 4]
         network(torch.rand(1, 3, 64, 64)).sum().backward()
     assert len(network.skips) == 3

@@ -17,7 +17,7 @@ def test_one_map_of_the_images_size(backbone, n_channels):
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_three_resolutions_each_half_of_the_one_before(backbone):
-    sizes = [f.shape[-1] for f in FCN8s(backbone)._features(torch.rand(2, 3, 128, 128))]
+    sizes = [f.shape[-1] for f in FCN8s(backbone).features(torch.rand(2, 3, 128, 128))]
     assert sizes[0] == 2 * sizes[1] == 4 * sizes[2]
 
 
@@ -44,7 +44,7 @@ def test_one_channel_is_repeated():
 def test_vgg16_is_that_of_long_et_al():
     network = FCN8s("vgg16").eval()
     assert network.size_divisor == 32
-    features = list(network._features(torch.rand(1, 3, 64, 96)))
+    features = list(network.features(torch.rand(1, 3, 64, 96)))
     assert [tuple(f.shape[1:]) for f in features] == [(256, 8, 12), (512, 4, 6), (4096, 2, 3)]
     pools = [stage[-1] for stage in network.backbone[:2]]
     assert all(isinstance(pool, torch.nn.MaxPool2d) for pool in pools)
@@ -63,6 +63,6 @@ def test_vgg_convolutions_compute_the_linear_layers():
     features = (image - network.to_rgb.mean) / network.to_rgb.deviation
     with torch.no_grad():
         fc7 = expected.classifier[:6](expected.features(features).flatten(1))
-        *_, maps = network._features(image)
+        *_, maps = network.features(image)
     # at the middle of its 7 x 7 input fc6 sees all of it, as the linear layer does
     torch.testing.assert_close(maps[..., 3, 3], fc7, rtol=1e-4, atol=1e-5)
