@@ -1,8 +1,11 @@
-"""What each part of the model is worth: one thing is changed at a time, all on the same pretrained network.
+"""What each part is worth
+=======================
+
+What each part of the model is worth: one thing is changed at a time, all on the same pretrained network.
 
 The folder is one as for benchmark.py. A network is pretrained once; then the field is learned on it, and for most rows
 both are trained jointly, with one parameter changed. Prints the mean Jaccard index of the validation images, the value
-of the objective and the seconds for each row; writes them as JSON, and goes on where it was ended.
+of the objective and the seconds for each row; writes them as JSON, and goes on where it was ended::
 
     python examples/ablations.py horses --weights squeezenet1_1.pth --out ablations --set pretrain_epochs=60
 """

@@ -1,10 +1,13 @@
-"""Train the three ways on a folder of labelled images, with several seeds, and compare them on the validation images.
+"""The three ways on real data, with seeds
+=======================================
+
+Train the three ways on a folder of labelled images, with several seeds, and compare them on the validation images.
 
 The folder holds images/, masks/ and the lists train.txt and val.txt. For each seed a network is pretrained once (CNN);
 the field is learned on it (piecewise), and both are trained together (joint). Prints the mean Jaccard index and the
 boundary F-measure with their standard errors over the seeds, and the differences of the ways with bootstrap intervals
 over the images; writes all of it as JSON, and pictures. What was done is kept in the output folder, so that the same
-command, started again, goes on where it was ended.
+command, started again, goes on where it was ended::
 
     python examples/benchmark.py horses --weights squeezenet1_1.pth --seeds 0 1 2 --out results --set C=1.0 n_epochs=8
 """

@@ -1,4 +1,7 @@
-"""Check that each number is the optimum that it is said to be, on generated images, and print a table.
+"""Every number is an optimum
+==========================
+
+Check that each number is the optimum that it is said to be, on generated images, and print a table.
 
 Each row is a max-margin program on phantoms with noisy log-odds. Shown are the largest residual of its optimality
 conditions, the proved relative gap of gamma, and how far, relative to its size, the gradient of gamma by the envelope

@@ -1,10 +1,13 @@
-"""How few labelled images will do: the ways of training against the number of training images.
+"""How few images will do
+======================
+
+How few labelled images will do: the ways of training against the number of training images.
 
 The folder is one as for benchmark.py. From the first so many of a random order of the training images, three models are
 trained: a network by the log-likelihood; one by the Dice loss, with the field learned on it; and a network by the
 log-likelihood, with which the field is trained jointly. Each number of images gets as many steps. Prints the mean
 Jaccard index of the validation images with its standard error over the seeds, writes the results as JSON, goes on where
-it was ended, and draws the curves.
+it was ended, and draws the curves::
 
     python examples/learning_curves.py horses 10 20 40 80 150 --weights squeezenet1_1.pth --seeds 0 1 2 --out curves
 """

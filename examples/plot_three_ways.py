@@ -1,4 +1,7 @@
-"""Three ways of training a segmentation model, on generated images that look like ultrasound.
+"""Three ways of training
+======================
+
+Three ways of training a segmentation model, on generated images that look like ultrasound.
 
 A network alone, a conditional random field learned on its output, and both trained together: the three rows of the
 paper's tables. Prints the mean Jaccard index of each on images that none was trained on, and saves a picture of some.

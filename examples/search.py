@@ -1,4 +1,7 @@
-"""Choose C and the learning rate by cross-validation, pretraining each fold's network once.
+"""Choosing parameters by cross-validation
+=======================================
+
+Choose C and the learning rate by cross-validation, pretraining each fold's network once.
 
 All candidates of a fold share the pretrained network, and differ in joint training alone. With `memory` the network is
 trained for the first of them and read for the others. Prints the results and the seconds with and without.

@@ -38,7 +38,7 @@ def envelope_gradient(w: FloatArray, labelings: Labelings, multipliers: FloatArr
     Returns
     -------
     ndarray of float64 and shape (H, W)
-        At most |w1| C/N in size.
+        At most ``|w1| C/N`` in size.
 
     Examples
     --------

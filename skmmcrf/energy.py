@@ -106,7 +106,7 @@ def scale_image(image: np.ndarray) -> NDArray[np.float32]:
 
 
 def squared_contrast(image: np.ndarray, connectivity: int = 8) -> NDArray[np.float64]:
-    """Squared difference of both pixels of each edge, summed over channels: |x_i - x_j|^2.
+    """Squared difference of both pixels of each edge, summed over channels, ``|x_i - x_j|^2``.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def squared_contrast(image: np.ndarray, connectivity: int = 8) -> NDArray[np.flo
 def estimate_sigma(
     images: Sequence[np.ndarray], connectivity: int = 8, weights: Sequence[float] | FloatArray | None = None
 ) -> float:
-    """Root mean square of |x_i - x_j| over the neighbouring pixels of all images.
+    """Root mean square of ``|x_i - x_j|`` over the neighbouring pixels of all images.
 
     Parameters
     ----------
@@ -189,7 +189,7 @@ def pairwise_features(image: np.ndarray, *, connectivity: int, sigma: float) -> 
     -------
     edges : ndarray of int and shape (2, n_edges)
     features : ndarray of float64 and shape (2, n_edges)
-        d_ij and d_ij exp(-|x_i - x_j|^2 / (2 sigma^2)).
+        ``d_ij`` and ``d_ij exp(-|x_i - x_j|^2 / (2 sigma^2))``.
 
     Examples
     --------

@@ -177,7 +177,7 @@ class Solution:
         lambda of each stored labeling, the dual. They sum up to at most s_n C/N an image; what is missing belongs to
         xi_n >= 0.
     value : float
-        gamma: 1/2 |w|^2 + C/N times the sum of the slacks, each times the weight of its image.
+        gamma: ``1/2 |w|^2 + C/N`` times the sum of the slacks, each times the weight of its image.
     dual_gap : float
         How far `value` lies above that of the dual, and so at most above the minimum.
     n_iter : int

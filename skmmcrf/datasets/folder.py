@@ -48,6 +48,7 @@ def load_image_folder(
         masks : list of ndarray of uint8 and shape (H, W)
             Labels, 0 or 1, and 255 where unlabelled.
         names : list of str
+            Of the files, without ending.
 
     Raises
     ------

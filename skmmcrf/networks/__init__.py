@@ -23,8 +23,8 @@ def build_network(network: NetworkLike, n_channels: int, weights: str | PathLike
     Parameters
     ----------
     network : str, torch.nn.Module or callable
-        "unet"; "unet_" or "fcn8s_" with the name of a torchvision backbone, as in "fcn8s_vgg16"; a module, which is
-        copied; or a function of the number of channels that gives a module.
+        "unet"; ``"unet_"`` or ``"fcn8s_"`` with the name of a torchvision backbone, as in "fcn8s_vgg16"; a module,
+        which is copied; or a function of the number of channels that gives a module.
     n_channels : int
         Channels of the images.
     weights : None, "imagenet" or path, default=None
