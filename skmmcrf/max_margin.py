@@ -68,8 +68,8 @@ class Labelings:
     ----------
     known : Truth
         With the weights of the image and of its pixels.
-    differences : list of ndarray of float and shape (n_weights,)
-        psi(y) - psi(y_n) of each labeling.
+    differences : list of list of float
+        psi(y) - psi(y_n) of each labeling, n_weights numbers.
     losses : list of float
         Delta(y_n, y) of each labeling, the weighted Hamming distance in pixels.
 
@@ -85,7 +85,8 @@ class Labelings:
 
     def __init__(self, truth: Truth | BoolArray) -> None:
         self.known = truth if isinstance(truth, Truth) else Truth(truth)
-        self.differences: list[FloatArray] = []
+        # numbers, because small arrays that stay, between large ones that go, would keep the memory of these in use
+        self.differences: list[list[float]] = []
         self.losses: list[float] = []
         self._packed: dict[bytes, None] = {}  # keeps the order, and finds a labeling that is there already
 
@@ -105,7 +106,7 @@ class Labelings:
         if packed in self._packed:
             return False
         self._packed[packed] = None
-        self.differences.append(difference)
+        self.differences.append(difference.tolist())
         self.losses.append(loss)
         return True
 
@@ -123,7 +124,7 @@ class Labelings:
         # 0 where labels agree, so that large log-odds there cost no digits
         changes = self.truth.astype(np.int8) - self.unpack(range(len(self)))
         unary = changes.reshape(len(self), -1) @ np.ravel(log_odds).astype(float)
-        for difference, value in zip(self.differences, unary):
+        for difference, value in zip(self.differences, unary.tolist()):
             difference[0] = value
 
     def keep_most_violated(self, w: FloatArray, n: int) -> None:
@@ -153,7 +154,7 @@ class Labelings:
         ends = np.cumsum(state["lengths"])
         bits = state["packed"].tobytes()
         self._packed = {bits[end - n : end]: None for n, end in zip(state["lengths"], ends)}
-        self.differences = [difference.copy() for difference in state["differences"]]
+        self.differences = state["differences"].tolist()
         self.losses = state["losses"].tolist()
         if state["truth"] is not None:
             self.known.complete(state["truth"])
@@ -161,7 +162,7 @@ class Labelings:
     def complete(self, labels: BoolArray, shift: FloatArray) -> None:
         """Label the unlabelled pixels of y_n; `shift` is psi(y_n) before less psi(y_n) after."""
         self.known.complete(labels)
-        self.differences = [difference + shift for difference in self.differences]
+        self.differences = [(difference + shift).tolist() for difference in np.array(self.differences)]
 
 
 @dataclass

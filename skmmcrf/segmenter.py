@@ -65,10 +65,10 @@ class DeepStructuredSegmenter(NetworkSegmenter):
     ----------
     network : str, torch.nn.Module or callable, default="unet"
         "unet", small and for training from scratch; ``"unet_"`` or ``"fcn8s_"`` with the name of a torchvision
-        backbone, as in "unet_resnet18" or "fcn8s_vgg16" (the paper's); a module, or a function of the number of channels
-        that gives one. Modules take images (n, channels, H, W) scaled to [0, 1] and give log-odds (n, 1, H, W); if
-        sizes must be multiples of some number, that is their attribute `size_divisor`, and what was pretrained of them
-        is their attribute `backbone`.
+        backbone, as in "unet_resnet18" or "fcn8s_vgg16" (the paper's); a module, or a function of the number of
+        channels that gives one. Modules take images (n, channels, H, W) scaled to [0, 1] and give log-odds
+        (n, 1, H, W); if sizes must be multiples of some number, that is their attribute `size_divisor`, and what was
+        pretrained of them is their attribute `backbone`.
     weights : None, "imagenet" or path, default=None
         Weights of a torchvision backbone: random, those for ImageNet (torchvision downloads them), or the file of a
         state dict.

@@ -366,7 +366,7 @@ class JaccardOfNetwork(Callback):
 
     def __init__(self, validation_data: LabelledImages | None) -> None:
         self.validation_data = validation_data
-        self.indices_: list[FloatArray] = []
+        self.indices_: list[float] = []
 
     def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Begin anew."""
@@ -374,11 +374,12 @@ class JaccardOfNetwork(Callback):
 
     def on_batch_end(self, net: NeuralNet, batch: Any = None, y_pred: Any = None, **kwargs: Any) -> None:
         """Measure what the batch's log-odds say."""
-        self.indices_.append(indices_of_truths(batch[1], [(l > 0).cpu().numpy() for l in y_pred]))
+        # as numbers: small arrays that stay, between large ones that go, would keep the memory of these in use
+        self.indices_ += indices_of_truths(batch[1], [(l > 0).cpu().numpy() for l in y_pred]).tolist()
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Record the indices."""
-        net.history.record("jaccard", mean_of_defined(np.concatenate(self.indices_)))
+        net.history.record("jaccard", mean_of_defined(np.array(self.indices_)))
         if self.validation_data is not None:
             images, truths = self.validation_data
             indices = indices_of_truths(truths, (l > 0 for l, _ in net.run_as_fitted(images)))

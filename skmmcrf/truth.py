@@ -109,7 +109,7 @@ def pack_labeling(labels: BoolArray) -> bytes:
     >>> unpack_labelings([pack_labeling(np.array([[True, False]]))], (1, 2))
     array([[[ True, False]]])
     """
-    return zlib.compress(np.packbits(labels).tobytes(), 1)
+    return zlib.compress(np.packbits(labels).tobytes())
 
 
 def unpack_labelings(packed: Sequence[bytes], shape: tuple[int, ...]) -> BoolArray:
