@@ -268,9 +268,9 @@ class MaxMarginCRF(BaseSegmenter):
             Of each image the log-odds, float of shape (H, W), and the pixels, of shape (H, W, channels), see
             `skmmcrf.energy.squared_contrast`.
 
-        Yields
-        ------
-        ndarray of bool and shape (H, W)
+        Returns
+        -------
+        iterator of ndarray of bool and shape (H, W)
         """
         return segment(self.coef_, problems, connectivity=self.connectivity, sigma=self.sigma_, n_jobs=self.n_jobs)
 

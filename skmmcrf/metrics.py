@@ -84,8 +84,12 @@ def dice_indices(
 
     Parameters
     ----------
-    y_true, y_pred, pos_label, ignore_label
-        As in `jaccard_indices`.
+    y_true, y_pred : array of shape (n, H, W), or sequence
+        Labels, see `jaccard_indices`.
+    pos_label : int, default=1
+        The label of foreground.
+    ignore_label : int, None or "auto", default="auto"
+        The label of unlabelled pixels in the truth, see `jaccard_indices`.
 
     Returns
     -------
@@ -123,8 +127,12 @@ def boundary_f_measures(
 
     Parameters
     ----------
-    y_true, y_pred, pos_label, ignore_label
-        As in `jaccard_indices`.
+    y_true, y_pred : array of shape (n, H, W), or sequence
+        Labels, see `jaccard_indices`.
+    pos_label : int, default=1
+        The label of foreground.
+    ignore_label : int, None or "auto", default="auto"
+        The label of unlabelled pixels in the truth, see `jaccard_indices`.
     tolerance : float, optional
         In pixels. By default 0.75 % of the image's diagonal, but no less than one pixel.
 
@@ -169,8 +177,12 @@ def hausdorff_distances(
 
     Parameters
     ----------
-    y_true, y_pred, pos_label, ignore_label
-        As in `jaccard_indices`.
+    y_true, y_pred : array of shape (n, H, W), or sequence
+        Labels, see `jaccard_indices`.
+    pos_label : int, default=1
+        The label of foreground.
+    ignore_label : int, None or "auto", default="auto"
+        The label of unlabelled pixels in the truth, see `jaccard_indices`.
     percentile : float, default=100
         Between 0 and 100. 100 is the greatest distance, and 95 the usual measure that outliers do not decide.
 
@@ -206,8 +218,12 @@ def mean_jaccard(
 
     Parameters
     ----------
-    y_true, y_pred, pos_label, ignore_label
-        As in `jaccard_indices`.
+    y_true, y_pred : array of shape (n, H, W), or sequence
+        Labels, see `jaccard_indices`.
+    pos_label : int, default=1
+        The label of foreground.
+    ignore_label : int, None or "auto", default="auto"
+        The label of unlabelled pixels in the truth, see `jaccard_indices`.
     sample_weight : array of shape (n,), optional
         Weights of the images, none of them negative.
 
@@ -241,8 +257,14 @@ def mean_dice(
 
     Parameters
     ----------
-    y_true, y_pred, pos_label, ignore_label, sample_weight
-        As in `mean_jaccard`.
+    y_true, y_pred : array of shape (n, H, W), or sequence
+        Labels, see `jaccard_indices`.
+    pos_label : int, default=1
+        The label of foreground.
+    ignore_label : int, None or "auto", default="auto"
+        The label of unlabelled pixels in the truth, see `jaccard_indices`.
+    sample_weight : array of shape (n,), optional
+        What each image counts.
 
     Returns
     -------
@@ -275,10 +297,16 @@ def mean_boundary_f(
 
     Parameters
     ----------
-    y_true, y_pred, pos_label, ignore_label, sample_weight
-        As in `mean_jaccard`.
+    y_true, y_pred : array of shape (n, H, W), or sequence
+        Labels, see `jaccard_indices`.
+    pos_label : int, default=1
+        The label of foreground.
+    ignore_label : int, None or "auto", default="auto"
+        The label of unlabelled pixels in the truth, see `jaccard_indices`.
     tolerance : float, optional
         As in `boundary_f_measures`.
+    sample_weight : array of shape (n,), optional
+        What each image counts.
 
     Returns
     -------
@@ -319,10 +347,16 @@ def mean_hausdorff(
 
     Parameters
     ----------
-    y_true, y_pred, pos_label, ignore_label, sample_weight
-        As in `mean_jaccard`.
+    y_true, y_pred : array of shape (n, H, W), or sequence
+        Labels, see `jaccard_indices`.
+    pos_label : int, default=1
+        The label of foreground.
+    ignore_label : int, None or "auto", default="auto"
+        The label of unlabelled pixels in the truth, see `jaccard_indices`.
     percentile : float, default=100
         As in `hausdorff_distances`.
+    sample_weight : array of shape (n,), optional
+        What each image counts.
 
     Returns
     -------

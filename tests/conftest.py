@@ -1,6 +1,7 @@
 import itertools
 import os
 import sys
+from functools import wraps
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ def _every_solve_is_optimal(monkeypatch):
     """Check the optimality conditions of each program that any test solves."""
     solve = max_margin.solve_program
 
+    @wraps(solve)
     def checked(labelings, C, *args):
         solution = solve(labelings, C, *args)
         residuals = max_margin.optimality_residuals(solution, labelings, C)
