@@ -241,8 +241,9 @@ def read_hint(n_channels):
     return score
 
 
-#: "small" is quick, for how memory grows by the images; what a network itself takes does not depend on them.
-MEMORY_NETWORKS = {"unet": "unet", "small": read_hint}
+#: "small" is quick, for how memory grows by the images; what a network itself takes does not depend on them. The U-Net
+#: would take a gigabyte more for its features of ten images, but the fewer images in a batch, the more cuts each takes.
+MEMORY_NETWORKS = {"unet": {"network": "unet", "batch_size": 4}, "small": {"network": read_hint, "batch_size": 10}}
 
 
 def peaks_of_fit(network, n_images):
@@ -250,9 +251,8 @@ def peaks_of_fit(network, n_images):
 
     Without the code of libraries, which is mapped from files.
     """
-    # a batch of ten takes a gigabyte more for its features in the U-Net, however many images there are
     DeepStructuredSegmenter(
-        MEMORY_NETWORKS[network], pretrain_epochs=1, n_epochs=1, batch_size=4, C=C, n_jobs=N_JOBS, random_state=0
+        **MEMORY_NETWORKS[network], pretrain_epochs=1, n_epochs=1, C=C, n_jobs=N_JOBS, random_state=0
     ).fit(LazyPhantoms(n_images))
     children = [pid for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()]
     return peak_of("self"), sum(map(peak_of, children))
