@@ -88,7 +88,9 @@ def difference(results, better, worse):
     """Mean difference of the Jaccard indices of two ways, with its 95 % interval by bootstrap over the images."""
     of_images = np.nanmean(values_of(results, better, "jaccard") - values_of(results, worse, "jaccard"), axis=0)
     of_images = of_images[~np.isnan(of_images)]
-    interval = bootstrap((of_images,), np.mean, n_resamples=10_000, method="percentile", rng=0).confidence_interval
+    # scipy before 1.15 has no rng
+    drawn = bootstrap((of_images,), np.mean, n_resamples=10_000, method="percentile", random_state=0)
+    interval = drawn.confidence_interval
     return {"mean": of_images.mean(), "low": interval.low, "high": interval.high}
 
 
