@@ -23,8 +23,11 @@ myst_heading_anchors = 2
 
 html_theme = "pydata_sphinx_theme"
 html_title = project
-html_sidebars = {"index": [], "install": [], "cite": [], "contributing": [], "changelog": []}
-html_theme_options = {"header_links_before_dropdown": 6, "show_prev_next": False}
+html_sidebars = {
+    page: []
+    for page in ("index", "install", "tutorial", "guide", "theory", "benchmarks", "cite", "contributing", "changelog")
+}
+html_theme_options = {"header_links_before_dropdown": 5, "show_prev_next": False}
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
