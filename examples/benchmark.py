@@ -34,7 +34,9 @@ RECIPE = {
     "pretrain_epochs": 60,
     "pretrain_loss": "log_likelihood+dice",
     "augmentation": "strong",
+    "average_mirrored": True,
     "batch_size": 5,
+    "learning_rate": 3e-5,
 }
 MEASURES = {"jaccard": jaccard_indices, "boundary_f": boundary_f_measures}
 

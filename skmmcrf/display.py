@@ -243,7 +243,7 @@ class TrainingCurveDisplay:
 
     # by stage: what is minimised, its name, and the name of epochs
     _stages = {
-        "cnn": ("loss", "loss (negative log-likelihood)", "epoch of the network alone"),
+        "cnn": ("loss", "loss of pretraining", "epoch of the network alone"),
         "joint": ("gamma", "objective $\\gamma$", "epoch of joint training (0: piecewise)"),
     }
     # by measure: its name and line
@@ -293,7 +293,7 @@ class TrainingCurveDisplay:
         >>> from skmmcrf.display import TrainingCurveDisplay
         >>> cnn = CNNSegmenter(n_epochs=2, random_state=0).fit(*make_phantoms(4, shape=(32, 32), random_state=0))
         >>> TrainingCurveDisplay.from_estimator(cnn).axes_[0, 0].get_ylabel()
-        'loss (negative log-likelihood)'
+        'loss of pretraining'
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         histories = {name: _history(model) for name, model in _estimators(estimator).items()}
