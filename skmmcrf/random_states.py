@@ -56,7 +56,7 @@ def get_random_states() -> dict[str, Any]:
     """
     return {
         "torch": torch.get_rng_state().numpy(),
-        "numpy": list(np.random.get_state()),  # noqa: NPY002
+        "numpy": list(np.random.get_state()),  # noqa: NPY002, because it is the global one that is to be restored
         "python": _as_lists(random.getstate()),
     }
 
@@ -78,7 +78,7 @@ def set_random_states(states: dict[str, Any]) -> None:
     True
     """
     torch.set_rng_state(torch.tensor(states["torch"]))
-    np.random.set_state(tuple(states["numpy"]))  # noqa: NPY002
+    np.random.set_state(tuple(states["numpy"]))  # noqa: NPY002, as above
     version, words, gauss = states["python"]
     random.setstate((version, tuple(words), gauss))
 
