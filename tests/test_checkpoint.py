@@ -260,9 +260,10 @@ def test_a_folder_that_cant_be_made_is_told_at_once(data, tmp_path):
             CNNSegmenter(Small, checkpoint=folder, **CNN).fit(*data)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the user may write everywhere")
 def test_a_folder_without_permission_is_told_at_once(data, tmp_path):
     tmp_path.chmod(0o500)
+    if os.access(tmp_path, os.W_OK):
+        pytest.skip("the user may write everywhere")
     with pytest.raises(PermissionError):
         CNNSegmenter(Small, checkpoint=tmp_path, **CNN).fit(*data)
 
