@@ -47,6 +47,12 @@ def killing(values, kill, times):
     return Mapped(get, range(len(values)))
 
 
+@pytest.mark.parametrize("n_jobs", [None, 1])
+def test_one_job_starts_no_process(n_jobs):
+    with Workers(n_jobs) as workers:
+        assert set(workers.run(delayed(os.getpid)() for _ in range(3))) == {os.getpid()}
+
+
 def test_a_killed_process_costs_no_result(images, kill_a_worker):
     truths, log_odds, pixels = images
     expected = list(segment(np.ones(3), zip(log_odds, pixels), **PROBLEM))
