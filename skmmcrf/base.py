@@ -168,6 +168,7 @@ class NetworkSegmenter(BaseSegmenter):
         **LABEL_CONSTRAINTS,
         "augmentation": AUGMENTATIONS,
         "average_mirrored": ["boolean"],
+        "network_scale": [Interval(Real, 0, None, closed="neither")],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither"), None],
         "early_stopping": ["boolean"],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
@@ -221,6 +222,7 @@ class NetworkSegmenter(BaseSegmenter):
             "batch_size": self.batch_size,
             "device": resolve_device(self.device),
             "average_mirrored": self.average_mirrored,
+            "scale": self.network_scale,
         }
 
     def _check_data(

@@ -127,6 +127,7 @@ def joint_net(
     schedule: str = "linear",
     validation_data: LabelledImages | None = None,
     average_mirrored: bool = False,
+    scale: float = 1.0,
     callbacks: Sequence[Any] = (),
     optimizer_state: dict[int, Any] | None = None,
 ) -> JointNet:
@@ -158,6 +159,8 @@ def joint_net(
         Images and list of Truth to watch.
     average_mirrored : bool, default=False
         See `skmmcrf.networks.AnySize`; of the images that are measured.
+    scale : float, default=1.0
+        See `skmmcrf.networks.AnySize`.
     callbacks : sequence of tuple (name, skorch callback), default=()
     optimizer_state : dict, optional
         Adam's moments to go on with, as arrays.
@@ -174,6 +177,7 @@ def joint_net(
         loss,
         freeze_batch_norm=True,
         average_mirrored=average_mirrored,
+        scale=scale,
         n_images=len(images),
         seed=seed,
         device=device,

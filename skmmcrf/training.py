@@ -233,6 +233,7 @@ class SegmentationNet(NeuralNet):
             batch_size=self.batch_size,
             device=self.device,
             average_mirrored=self.module.average_mirrored,
+            scale=self.module.scale,
         )
 
     def _check_size(self, what: str, tensors: Iterable[torch.Tensor], largest: float = _LARGEST) -> None:
@@ -271,6 +272,7 @@ def segmentation_net(
     *,
     freeze_batch_norm: bool,
     average_mirrored: bool,
+    scale: float,
     n_images: int,
     seed: int,
     **parameters: Any,
@@ -284,6 +286,7 @@ def segmentation_net(
     criterion : torch.nn.Module
         Takes lists of log-odds and of targets.
     freeze_batch_norm, average_mirrored : bool
+    scale : float
         See `skmmcrf.networks.AnySize`.
     n_images : int
         To train on.
@@ -297,7 +300,7 @@ def segmentation_net(
     net_class
     """
     return net_class(
-        AnySize(network, freeze_batch_norm=freeze_batch_norm, average_mirrored=average_mirrored),
+        AnySize(network, freeze_batch_norm=freeze_batch_norm, average_mirrored=average_mirrored, scale=scale),
         criterion,
         train_split=None,
         verbose=0,
@@ -507,7 +510,13 @@ def history_rows(net: SegmentationNet, stage: str) -> list[dict[str, Any]]:
 
 
 def run_network(
-    network: nn.Module, images: Sequence[np.ndarray], *, batch_size: int, device: str, average_mirrored: bool = False
+    network: nn.Module,
+    images: Sequence[np.ndarray],
+    *,
+    batch_size: int,
+    device: str,
+    average_mirrored: bool = False,
+    scale: float = 1.0,
 ) -> Iterator[tuple[NDArray[np.float32], np.ndarray]]:
     """Run a network over images, a batch at a time.
 
@@ -518,6 +527,7 @@ def run_network(
     batch_size : int
     device : str
     average_mirrored : bool, default=False
+    scale : float, default=1.0
         See `skmmcrf.networks.AnySize`.
 
     Yields
@@ -531,7 +541,7 @@ def run_network(
     ValueError
         If the log-odds of an image are not finite.
     """
-    module = AnySize(network, average_mirrored=average_mirrored).to(device).eval()
+    module = AnySize(network, average_mirrored=average_mirrored, scale=scale).to(device).eval()
     # a generator, else the global one would be drawn from
     loader = DataLoader(ImageDataset(images), batch_size=batch_size, collate_fn=_as_lists, generator=torch.Generator())
     for n_batch, (batch, _) in enumerate(loader):

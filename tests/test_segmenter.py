@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from skmmcrf import CNNSegmenter, DeepStructuredSegmenter, MaxMarginCRF
 from skmmcrf.datasets import make_phantoms
 from skmmcrf.metrics import jaccard_indices, mean_jaccard
-from skmmcrf.networks import UNet
+from skmmcrf.networks import AnySize, UNet
 
 QUICK = {"pretrain_epochs": 6, "pretrain_learning_rate": 1e-2, "n_epochs": 2, "batch_size": 3, "random_state": 0}
 
@@ -481,6 +481,22 @@ def test_callbacks_of_skorch_are_called_in_both_stages(phantoms, tmp_path):
     for name, key in {"Loss/train_loss": "loss", "jaccard": "jaccard", "gamma": "gamma"}.items():
         written = [event.value for event in events.Scalars(name)]
         np.testing.assert_allclose(written, [row[key] for row in trained if key in row], rtol=1e-5)
+
+
+@pytest.mark.parametrize("training", ["cnn", "piecewise", "joint"])
+def test_the_network_alone_is_of_other_scale(phantoms, training):
+    X, y = phantoms
+    parameters = {"training": training, "pretrain_epochs": 2, "n_epochs": 1, "random_state": 0}
+    half = DeepStructuredSegmenter(**parameters, network_scale=0.5).fit(X, y, validation_data=(X, y))
+    assert half.predict(X).shape == y.shape
+    by_hand = AnySize(half.network_, scale=0.5).eval()
+    with torch.inference_mode():
+        (log_odds,) = by_hand([torch.from_numpy(X[0])[None] / 255])
+    np.testing.assert_allclose(half.decision_function(X[:1])[0], log_odds, rtol=1e-4, atol=1e-5)
+    whole = DeepStructuredSegmenter(**parameters).fit(X, y)
+    assert not np.allclose(half.decision_function(X), whole.decision_function(X))
+    if training == "cnn":
+        assert half.score(X, y) == pytest.approx(half.history_[-1]["valid_jaccard"])
 
 
 @pytest.mark.parametrize("training", ["cnn", "piecewise", "joint"])

@@ -23,6 +23,9 @@ class AnySize(nn.Module):
         Whether batch-norm layers keep their statistics while training.
     average_mirrored : bool, default=False
         Whether log-odds are the mean of those of the image and of its mirror image, except while training.
+    scale : float, default=1.0
+        Factor by which images are resized for the network, bilinearly and without aliasing; its log-odds are resized
+        back.
 
     Examples
     --------
@@ -32,13 +35,23 @@ class AnySize(nn.Module):
     [torch.Size([5, 9]), torch.Size([33, 1])]
     """
 
-    def __init__(self, network: nn.Module, *, freeze_batch_norm: bool = False, average_mirrored: bool = False) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        freeze_batch_norm: bool = False,
+        average_mirrored: bool = False,
+        scale: float = 1.0,
+    ) -> None:
         super().__init__()
         if not isinstance(network, nn.Module):
             raise TypeError(f"network must be a torch.nn.Module, got {type(network).__name__}")
+        if not 0 < scale < float("inf"):
+            raise ValueError(f"scale must be a positive number, got {scale!r}")
         self.network = network
         self.freeze_batch_norm = freeze_batch_norm
         self.average_mirrored = average_mirrored
+        self.scale = scale
 
     def train(self, mode: bool = True) -> "AnySize":
         """Switch between training and evaluation mode."""
@@ -80,6 +93,13 @@ class AnySize(nn.Module):
         return [log_odds[n] for n in range(len(images))]
 
     def _equal_sizes(self, images: torch.Tensor) -> torch.Tensor:
+        if self.scale == 1:
+            return self._padded(images)
+        size = [max(1, round(self.scale * length)) for length in images.shape[2:]]
+        resized = F.interpolate(images, size=size, mode="bilinear", antialias=True)
+        return F.interpolate(self._padded(resized)[:, None], size=images.shape[2:], mode="bilinear")[:, 0]
+
+    def _padded(self, images: torch.Tensor) -> torch.Tensor:
         height, width = images.shape[2:]
         divisor = getattr(self.network, "size_divisor", 1)
         if not isinstance(divisor, int) or divisor < 1:

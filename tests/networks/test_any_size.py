@@ -68,3 +68,26 @@ def test_the_mean_with_the_mirror_image_is_symmetric_and_not_for_training():
         torch.testing.assert_close(log_odds, (one + other.flip(-1)) / 2)
         torch.testing.assert_close(log_odds, of_mirrored.flip(-1))
         assert not torch.allclose(log_odds, one)
+
+
+@pytest.mark.parametrize("scale", [0.25, 0.5, 2.0])
+def test_the_network_sees_resized_images(scale):
+    seen = []
+
+    class Watching(nn.Module):
+        def forward(self, images):
+            seen.append(images.shape[2:])
+            return images
+
+    ramp = torch.linspace(0, 1, 24).expand(1, 16, 24)
+    (log_odds,) = AnySize(Watching(), scale=scale)([ramp])
+    assert seen == [(16 * scale, 24 * scale)]
+    assert log_odds.shape == (16, 24)
+    torch.testing.assert_close(log_odds[:, 6:-6], ramp[0, :, 6:-6])  # whose values the border does not bend
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 50), (7, 5)])
+def test_resizing_leaves_a_pixel_and_gives_the_size_back(shape):
+    network = UNet(2, width=8, depth=1)
+    (log_odds,) = AnySize(network, scale=0.1)([torch.rand(2, *shape)])
+    assert log_odds.shape == shape
