@@ -182,7 +182,7 @@ def main():
         if not file.exists():
             save_json(file, run_seed(train, val, parameters, seed, arguments.out))
         results.append(json.loads(file.read_text()))
-        if results[-1]["parameters"] != parameters:
+        if results[-1]["parameters"] != json.loads(json.dumps(parameters)):  # which has other keys of dicts
             sys.exit(f"{file} is of other parameters; give another --out")
     summary = summarise(results)
     save_json(arguments.out / "summary.json", summary)
