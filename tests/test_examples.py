@@ -77,9 +77,10 @@ def run_on_folder(monkeypatch, name, arguments, settings=""):
 
 def test_benchmark_compares_the_three_ways_and_goes_on_where_it_was(capsys, tmp_path, monkeypatch):
     write_folder(tmp_path)
-    run_on_folder(monkeypatch, "benchmark.py", tmp_path)
+    settings = "class_weight={0:1.0,1:2.0}"
+    run_on_folder(monkeypatch, "benchmark.py", tmp_path, settings)
     assert capsys.readouterr().out.count("pretraining 1/2") == 1  # one network for all three
-    run_on_folder(monkeypatch, "benchmark.py", f"{tmp_path} --seeds 0 1")
+    run_on_folder(monkeypatch, "benchmark.py", f"{tmp_path} --seeds 0 1", settings)
     out = capsys.readouterr().out
     assert "seed 0" not in out
     table = re.findall(r"^\| (\w+) \| ([\d.]+) ± ([\d.]+) \| [\d.]+ ± [\d.]+ \| \d+ \|$", out, re.MULTILINE)
