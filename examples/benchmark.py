@@ -38,6 +38,8 @@ RECIPE = {
     "batch_size": 5,
     "learning_rate": 3e-5,
 }
+#: Parameters that change nothing but the time and what is printed.
+OF_NO_INFLUENCE = {"n_jobs", "verbose"}
 MEASURES = {"jaccard": jaccard_indices, "boundary_f": boundary_f_measures}
 
 
@@ -164,6 +166,11 @@ def parameters_of(arguments):
     }
 
 
+def comparable(parameters):
+    """Parameters as JSON keeps them, without those that change no result."""
+    return {name: value for name, value in json.loads(json.dumps(parameters)).items() if name not in OF_NO_INFLUENCE}
+
+
 def save_json(file, content):
     """Write a file as a whole, so that none is ever found half written."""
     part = file.with_suffix(".part")
@@ -182,7 +189,7 @@ def main():
         if not file.exists():
             save_json(file, run_seed(train, val, parameters, seed, arguments.out))
         results.append(json.loads(file.read_text()))
-        if results[-1]["parameters"] != json.loads(json.dumps(parameters)):  # which has other keys of dicts
+        if comparable(results[-1]["parameters"]) != comparable(parameters):
             sys.exit(f"{file} is of other parameters; give another --out")
     summary = summarise(results)
     save_json(arguments.out / "summary.json", summary)

@@ -93,6 +93,8 @@ def test_benchmark_compares_the_three_ways_and_goes_on_where_it_was(capsys, tmp_
     for name, d in json.loads((tmp_path / "results" / "summary.json").read_text())["differences"].items():
         assert d["low"] <= d["mean"] <= d["high"], name
     assert {"segmentations.png", "history.png"} <= {file.name for file in (tmp_path / "results").iterdir()}
+    run_on_folder(monkeypatch, "benchmark.py", f"{tmp_path} --seeds 0 1", f"{settings} n_jobs=2 verbose=0")
+    assert "seed 1" not in capsys.readouterr().out
     with pytest.raises(SystemExit, match="of other parameters"):
         run_on_folder(monkeypatch, "benchmark.py", tmp_path, "C=2")
 
