@@ -52,7 +52,7 @@ def parameter(text):
         return name, value
 
 
-def run_seed(train, val, parameters, seed, out):
+def run_seed(train, val, parameters, seed, out, *, watch=False):
     """Train and measure the three ways from one pretrained network."""
     result = {"seed": seed, "parameters": parameters, "version": __version__, "ways": {}}
     for way in WAYS:
@@ -64,7 +64,7 @@ def run_seed(train, val, parameters, seed, out):
             random_state=seed,
         )
         start = time.perf_counter()
-        model.fit(train.images, train.masks, validation_data=(val.images, val.masks))
+        model.fit(train.images, train.masks, validation_data=(val.images, val.masks) if watch else None)
         seconds = time.perf_counter() - start
         if way == "cnn":  # which may have been trained before, and be in the memory
             seconds = sum(epoch["seconds"] for epoch in model.history_)
@@ -135,11 +135,11 @@ def save_pictures(val, out, seed):
     TrainingCurveDisplay.from_estimator(models["joint"]).figure_.savefig(out / "history.png", dpi=100)
 
 
-def parse(description, **positional):
-    """Read the command line, with further positional arguments."""
+def parse(description, **further):
+    """Read the command line, with further arguments."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="folder with images/, masks/, train.txt and val.txt")
-    for name, options in positional.items():
+    for name, options in further.items():
         parser.add_argument(name, **options)
     parser.add_argument("--network", default="unet_squeezenet1_1", help="unet, or unet_ or fcn8s_ and a backbone")
     parser.add_argument(
@@ -179,7 +179,9 @@ def save_json(file, content):
 
 
 def main():
-    arguments = parse(__doc__)
+    arguments = parse(
+        __doc__, **{"--watch": {"action": "store_true", "help": "measure the validation images after each epoch too"}}
+    )
     parameters = parameters_of(arguments)
     train, val = (load_image_folder(arguments.data, split) for split in ("train", "val"))
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -187,7 +189,7 @@ def main():
     for seed in arguments.seeds:
         file = arguments.out / f"seed_{seed}.json"
         if not file.exists():
-            save_json(file, run_seed(train, val, parameters, seed, arguments.out))
+            save_json(file, run_seed(train, val, parameters, seed, arguments.out, watch=arguments.watch))
         results.append(json.loads(file.read_text()))
         if comparable(results[-1]["parameters"]) != comparable(parameters):
             sys.exit(f"{file} is of other parameters; give another --out")

@@ -80,12 +80,13 @@ def test_benchmark_compares_the_three_ways_and_goes_on_where_it_was(capsys, tmp_
     settings = "class_weight={0:1.0,1:2.0}"
     run_on_folder(monkeypatch, "benchmark.py", tmp_path, settings)
     assert capsys.readouterr().out.count("pretraining 1/2") == 1  # one network for all three
-    run_on_folder(monkeypatch, "benchmark.py", f"{tmp_path} --seeds 0 1", settings)
+    run_on_folder(monkeypatch, "benchmark.py", f"{tmp_path} --seeds 0 1 --watch", settings)
     out = capsys.readouterr().out
     assert "seed 0" not in out
     table = re.findall(r"^\| (\w+) \| ([\d.]+) ± ([\d.]+) \| [\d.]+ ± [\d.]+ \| \d+ \|$", out, re.MULTILINE)
     assert [name for name, _, _ in table] == ["CNN", "piecewise", "joint"]
     results = [json.loads((tmp_path / "results" / f"seed_{seed}.json").read_text()) for seed in (0, 1)]
+    assert ["valid_jaccard" in result["ways"]["joint"]["history"][-1] for result in results] == [False, True]
     for way, (_, mean, error) in zip(("cnn", "piecewise", "joint"), table):
         means = [sum(result["ways"][way]["jaccard"]) / 2 for result in results]
         assert float(mean) == pytest.approx(50 * sum(means), abs=0.01)
