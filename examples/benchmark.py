@@ -88,9 +88,9 @@ def mean_and_error(values):
     return of_seeds.mean(), error
 
 
-def difference(results, better, worse):
-    """Mean difference of the Jaccard indices of two ways, with its 95 % interval by bootstrap over the images."""
-    of_images = np.nanmean(values_of(results, better, "jaccard") - values_of(results, worse, "jaccard"), axis=0)
+def mean_and_interval(values):
+    """Mean of values of shape (seeds, images), with its 95 % interval by bootstrap over the images."""
+    of_images = np.nanmean(values, axis=0)
     of_images = of_images[~np.isnan(of_images)]
     # scipy before 1.15 has no rng
     drawn = bootstrap((of_images,), np.mean, n_resamples=10_000, method="percentile", random_state=0)
@@ -106,11 +106,18 @@ def summarise(results):
         for measure in MEASURES:
             table[way][measure], table[way][f"{measure}_error"] = mean_and_error(values_of(results, way, measure))
     pairs = [*pairwise(WAYS), ("cnn", "joint")]
+    jaccard = {way: values_of(results, way, "jaccard") for way in WAYS}
     return {
         "seeds": [result["seed"] for result in results],
         "table": table,
-        "differences": {f"{b} - {a}": difference(results, b, a) for a, b in pairs},
+        "differences": {f"{b} - {a}": mean_and_interval(jaccard[b] - jaccard[a]) for a, b in pairs},
     }
+
+
+def print_difference(name, difference):
+    """Print a mean difference with its interval."""
+    mean, low, high = (100 * difference[key] for key in ("mean", "low", "high"))
+    print(f"{name}: {mean:+.2f} ({low:+.2f} to {high:+.2f})")
 
 
 def print_summary(summary):
@@ -120,8 +127,8 @@ def print_summary(summary):
         cells = (f"{100 * row[name]:.2f} ± {100 * row[f'{name}_error']:.2f}" for name in MEASURES)
         print(f"| {WAYS[way]} | {' | '.join(cells)} | {row['seconds']:.0f} |")
     print()
-    for name, d in summary["differences"].items():
-        print(f"{name}: {100 * d['mean']:+.2f} ({100 * d['low']:+.2f} to {100 * d['high']:+.2f})")
+    for name, difference in summary["differences"].items():
+        print_difference(name, difference)
 
 
 def save_pictures(val, out, seed):

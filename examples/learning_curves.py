@@ -6,8 +6,9 @@ How few labelled images will do: the ways of training against the number of trai
 The folder is one as for benchmark.py. From the first so many of a random order of the training images, three models are
 trained: a network by the log-likelihood; one by the Dice loss, with the field learned on it; and a network by the
 log-likelihood, with which the field is trained jointly. Each number of images gets as many steps. Prints the mean
-Jaccard index of the validation images with its standard error over the seeds, writes the results as JSON, goes on where
-it was ended, and draws the curves::
+Jaccard index of the validation images with its standard error over the seeds, and what joint training gains over the
+others with a bootstrap interval over the images; writes the results as JSON, goes on where it was ended, and draws the
+curves::
 
     python examples/learning_curves.py horses 10 20 40 80 150 --weights squeezenet1_1.pth --seeds 0 1 2 --out curves
 """
@@ -16,7 +17,7 @@ import json
 
 import matplotlib.pyplot as plt
 import numpy as np
-from benchmark import mean_and_error, parameters_of, parse, save_json
+from benchmark import mean_and_error, mean_and_interval, parameters_of, parse, print_difference, save_json
 
 from skmmcrf import DeepStructuredSegmenter
 from skmmcrf.datasets import load_image_folder
@@ -27,6 +28,7 @@ MODELS = {
     "Dice loss + piecewise": {"training": "piecewise", "pretrain_loss": "dice"},
     "joint": {"training": "joint", "pretrain_loss": "log_likelihood"},
 }
+OTHERS = [name for name in MODELS if name != "joint"]
 
 
 def fit(parameters, train, n_images, seed, out):
@@ -56,15 +58,19 @@ def main():
 
     figure, axes = plt.subplots(layout="constrained")
     print(f"| images | {' | '.join(MODELS)} |\n| ---: |{' ---: |' * len(MODELS)}")
-    curves = {
+    values = {
         name: [
-            mean_and_error(np.array([results[f"{name}, {n} images, seed {seed}"] for seed in arguments.seeds]))
-            for n in arguments.sizes
+            np.array([results[f"{name}, {n} images, seed {seed}"] for seed in arguments.seeds]) for n in arguments.sizes
         ]
         for name in MODELS
     }
+    curves = {name: list(map(mean_and_error, of_sizes)) for name, of_sizes in values.items()}
     for n, row in zip(arguments.sizes, zip(*curves.values())):
         print(f"| {n} | {' | '.join(f'{100 * mean:.2f} ± {100 * error:.2f}' for mean, error in row)} |")
+    print()
+    for n, joint, *others in zip(arguments.sizes, values["joint"], *(values[name] for name in OTHERS)):
+        for name, other in zip(OTHERS, others):
+            print_difference(f"{n} images, joint - {name}", mean_and_interval(joint - other))
     for name, curve in curves.items():
         means, errors = 100 * np.transpose(curve)
         axes.errorbar(arguments.sizes, means, np.nan_to_num(errors), capsize=3, label=name)
