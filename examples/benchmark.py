@@ -36,7 +36,6 @@ RECIPE = {
     "augmentation": "strong",
     "average_mirrored": True,
     "batch_size": 5,
-    "learning_rate": 3e-5,
 }
 #: Parameters that change nothing but the time and what is printed.
 OF_NO_INFLUENCE = {"n_jobs", "verbose"}
