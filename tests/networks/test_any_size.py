@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -91,3 +95,11 @@ def test_resizing_leaves_a_pixel_and_gives_the_size_back(shape):
     network = UNet(2, width=8, depth=1)
     (log_odds,) = AnySize(network, scale=0.1)([torch.rand(2, *shape)])
     assert log_odds.shape == shape
+
+
+@pytest.mark.parametrize(("given", "kept"), [({}, "20000"), ({"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "7"}, "7")])
+def test_prepared_layers_are_kept_for_many_sizes(given, kept):
+    code = "import os, skmmcrf.networks; print(os.environ['ONEDNN_PRIMITIVE_CACHE_CAPACITY'])"
+    environment = {k: v for k, v in os.environ.items() if k != "ONEDNN_PRIMITIVE_CACHE_CAPACITY"} | given
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == kept
