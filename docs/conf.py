@@ -28,6 +28,8 @@ html_sidebars = {
     for page in ("index", "install", "tutorial", "guide", "theory", "benchmarks", "cite", "contributing", "changelog")
 }
 html_theme_options = {"header_links_before_dropdown": 5, "show_prev_next": False}
+html_static_path = ["_static"]
+html_css_files = ["equations.css"]
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
