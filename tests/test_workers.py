@@ -5,6 +5,7 @@ import numpy as np
 import psutil
 import pytest
 from joblib import delayed
+from joblib.externals.loky import get_reusable_executor
 
 from skmmcrf.graph_cut import segment
 from skmmcrf.max_margin import Labelings, learn_weights
@@ -22,7 +23,9 @@ def kill_a_worker():
         workers = [p for p in psutil.Process().children() if "LokyProcess" in " ".join(p.cmdline())]
         workers[0].kill()
 
-    with Workers(2) as workers:  # starts them, and finds out if one was killed at the end of another test
+    # on a busy machine joblib may notice only now that another test killed one
+    get_reusable_executor().shutdown(wait=True, kill_workers=True)
+    with Workers(2) as workers:
         list(workers.run(delayed(abs)(n) for n in range(4)))
     return kill
 
