@@ -3,12 +3,12 @@
 
 How few labelled images will do: the ways of training against the number of training images.
 
-The folder is one as for benchmark.py. From the first so many of a random order of the training images, three models are
-trained: a network by the log-likelihood; one by the Dice loss, with the field learned on it; and a network by the
-log-likelihood, with which the field is trained jointly. Each number of images gets as many steps. Prints the mean
-Jaccard index of the validation images with its standard error over the seeds, and what joint training gains over the
-others with a bootstrap interval over the images; writes the results as JSON, goes on where it was ended, and draws the
-curves::
+The folder is one as for benchmark.py. From the first so many of a random order of the training images, four models are
+trained: a network by the log-likelihood, and one with which the field is trained jointly from there; a network by the
+Dice loss with the field learned on it, and one with which the field is trained jointly from there. Each number of
+images gets as many steps. Prints the mean Jaccard index of the validation images with its standard error over the
+seeds, and what joint training gains with a bootstrap interval over the images; writes the results as JSON, goes on
+where it was ended, and draws the curves::
 
     python examples/learning_curves.py horses 10 20 40 80 150 --weights squeezenet1_1.pth --seeds 0 1 2 --out curves
 """
@@ -27,8 +27,13 @@ MODELS = {
     "log-likelihood": {"training": "cnn", "pretrain_loss": "log_likelihood"},
     "Dice loss + piecewise": {"training": "piecewise", "pretrain_loss": "dice"},
     "joint": {"training": "joint", "pretrain_loss": "log_likelihood"},
+    "Dice loss + joint": {"training": "joint", "pretrain_loss": "dice"},
 }
-OTHERS = [name for name in MODELS if name != "joint"]
+COMPARED = [
+    ("joint", "log-likelihood"),
+    ("joint", "Dice loss + piecewise"),
+    ("Dice loss + joint", "Dice loss + piecewise"),
+]
 
 
 def fit(parameters, train, n_images, seed, out):
@@ -68,9 +73,9 @@ def main():
     for n, row in zip(arguments.sizes, zip(*curves.values())):
         print(f"| {n} | {' | '.join(f'{100 * mean:.2f} ± {100 * error:.2f}' for mean, error in row)} |")
     print()
-    for n, joint, *others in zip(arguments.sizes, values["joint"], *(values[name] for name in OTHERS)):
-        for name, other in zip(OTHERS, others):
-            print_difference(f"{n} images, joint - {name}", mean_and_interval(joint - other))
+    for a, b in COMPARED:
+        for n, ours, others in zip(arguments.sizes, values[a], values[b]):
+            print_difference(f"{n} images, {a} - {b}", mean_and_interval(ours - others))
     for name, curve in curves.items():
         means, errors = 100 * np.transpose(curve)
         axes.errorbar(arguments.sizes, means, np.nan_to_num(errors), capsize=3, label=name)
