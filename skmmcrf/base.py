@@ -24,6 +24,7 @@ from skmmcrf.augmentation import AUGMENTATIONS, build_augmentation
 from skmmcrf.checkpoint import Checkpoints, KeepState, open_checkpoints
 from skmmcrf.metrics import mean_of_defined
 from skmmcrf.network_state import is_rebuildable, network_arrays, rebuild_network
+from skmmcrf.networks.any_size import check_scales
 from skmmcrf.random_states import seeded
 from skmmcrf.sequences import Mapped
 from skmmcrf.training import (
@@ -168,7 +169,7 @@ class NetworkSegmenter(BaseSegmenter):
         **LABEL_CONSTRAINTS,
         "augmentation": AUGMENTATIONS,
         "average_mirrored": ["boolean"],
-        "network_scale": [Interval(Real, 0, None, closed="neither")],
+        "network_scale": [Interval(Real, 0, None, closed="neither"), list, tuple],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither"), None],
         "early_stopping": ["boolean"],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
@@ -176,6 +177,10 @@ class NetworkSegmenter(BaseSegmenter):
         "checkpoint": [None, str, PathLike],
         "checkpoint_every": [None, Interval(Integral, 1, None, closed="left")],
     }
+
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        check_scales(self.network_scale, "network_scale")
 
     def decision_function(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:
         """Compute the log-odds of foreground.

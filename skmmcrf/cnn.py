@@ -85,9 +85,10 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
     average_mirrored : bool, default=False
         Whether log-odds are the mean of those of the image and of its mirror image, except in the steps of training.
         It takes twice the time, for the better where right and left may be exchanged.
-    network_scale : float, default=1.0
+    network_scale : float or sequence of float, default=1.0
         Factor by which images are resized for the network, whose log-odds are resized back. Below 1 the network is
-        faster and sees more around a pixel, above 1 it sees finer detail.
+        faster and sees more around a pixel, above 1 it sees finer detail. Of several, log-odds are the mean of those at
+        each, except in the steps of training, which are at the first.
     pos_label : int, default=1
         The label of foreground in y and in predictions; 255 for masks of 0 and 255.
     ignore_label : int, None or "auto", default="auto"
@@ -170,7 +171,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         freeze_epochs: int = 0,
         augmentation: Literal["flip", "standard", "strong"] | Augmentation | None = None,
         average_mirrored: bool = False,
-        network_scale: float = 1.0,
+        network_scale: float | Sequence[float] = 1.0,
         pos_label: int = 1,
         ignore_label: int | Literal["auto"] | None = "auto",
         class_weight: dict[int, float] | Literal["balanced"] | None = None,

@@ -127,7 +127,7 @@ def joint_net(
     schedule: str = "linear",
     validation_data: LabelledImages | None = None,
     average_mirrored: bool = False,
-    scale: float = 1.0,
+    scale: float | Sequence[float] = 1.0,
     callbacks: Sequence[Any] = (),
     optimizer_state: dict[int, Any] | None = None,
 ) -> JointNet:
@@ -159,7 +159,7 @@ def joint_net(
         Images and list of Truth to watch.
     average_mirrored : bool, default=False
         See `skmmcrf.networks.AnySize`; of the images that are measured.
-    scale : float, default=1.0
+    scale : float or sequence of float, default=1.0
         See `skmmcrf.networks.AnySize`.
     callbacks : sequence of tuple (name, skorch callback), default=()
     optimizer_state : dict, optional

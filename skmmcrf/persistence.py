@@ -171,7 +171,7 @@ class _Writer:
                 self.left_out |= set() if value is None else {name}
             else:
                 try:
-                    parameters[name] = encode(_as_text(value), prefix + name, self.arrays)
+                    parameters[name] = encode(_as_plain(value), prefix + name, self.arrays)
                 except TypeError:
                     self.left_out.add(name)
         return parameters
@@ -185,9 +185,12 @@ class _Writer:
         return encode(value, path, self.arrays)
 
 
-def _as_text(value: Any) -> Any:
+def _as_plain(value: Any) -> Any:
+    """A parameter that means the same, of a type that JSON has."""
     if isinstance(value, torch.device):
         return str(value)
+    if isinstance(value, tuple):
+        return list(value)
     return os.fspath(value) if isinstance(value, PathLike) else value
 
 

@@ -233,7 +233,7 @@ class SegmentationNet(NeuralNet):
             batch_size=self.batch_size,
             device=self.device,
             average_mirrored=self.module.average_mirrored,
-            scale=self.module.scale,
+            scale=self.module.scales,
         )
 
     def _check_size(self, what: str, tensors: Iterable[torch.Tensor], largest: float = _LARGEST) -> None:
@@ -272,7 +272,7 @@ def segmentation_net(
     *,
     freeze_batch_norm: bool,
     average_mirrored: bool,
-    scale: float,
+    scale: float | Sequence[float],
     n_images: int,
     seed: int,
     **parameters: Any,
@@ -286,7 +286,7 @@ def segmentation_net(
     criterion : torch.nn.Module
         Takes lists of log-odds and of targets.
     freeze_batch_norm, average_mirrored : bool
-    scale : float
+    scale : float or sequence of float
         See `skmmcrf.networks.AnySize`.
     n_images : int
         To train on.
@@ -516,7 +516,7 @@ def run_network(
     batch_size: int,
     device: str,
     average_mirrored: bool = False,
-    scale: float = 1.0,
+    scale: float | Sequence[float] = 1.0,
 ) -> Iterator[tuple[NDArray[np.float32], np.ndarray]]:
     """Run a network over images, a batch at a time.
 
@@ -527,7 +527,7 @@ def run_network(
     batch_size : int
     device : str
     average_mirrored : bool, default=False
-    scale : float, default=1.0
+    scale : float or sequence of float, default=1.0
         See `skmmcrf.networks.AnySize`.
 
     Yields

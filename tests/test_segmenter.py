@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import Dataset
 from torch.utils.tensorboard import SummaryWriter
 
-from skmmcrf import CNNSegmenter, DeepStructuredSegmenter, MaxMarginCRF
+from skmmcrf import CNNSegmenter, DeepStructuredSegmenter, MaxMarginCRF, load
 from skmmcrf.datasets import make_phantoms
 from skmmcrf.metrics import jaccard_indices, mean_jaccard
 from skmmcrf.networks import AnySize, UNet
@@ -497,6 +497,24 @@ def test_the_network_alone_is_of_other_scale(phantoms, training):
     assert not np.allclose(half.decision_function(X), whole.decision_function(X))
     if training == "cnn":
         assert half.score(X, y) == pytest.approx(half.history_[-1]["valid_jaccard"])
+
+
+@pytest.mark.parametrize("training", ["cnn", "piecewise", "joint"])
+def test_of_several_scales_the_mean_counts_where_the_field_is_learned_and_in_prediction(phantoms, training, tmp_path):
+    X, y = phantoms
+    parameters = {"training": training, "pretrain_epochs": 3, "n_epochs": 1, "random_state": 0}
+    model = DeepStructuredSegmenter(**parameters, network_scale=(1.0, 0.5)).fit(X, y, validation_data=(X, y))
+    log_odds = model.decision_function(X)
+    by_hand = AnySize(model.network_, scale=(1.0, 0.5)).eval()
+    with torch.inference_mode():
+        np.testing.assert_allclose(log_odds[0], by_hand([torch.from_numpy(X[0])[None] / 255])[0], rtol=1e-4, atol=1e-5)
+    if training == "cnn":
+        assert model.score(X, y) == pytest.approx(model.history_[-1]["valid_jaccard"])
+    else:  # at the network as it is now
+        crf = MaxMarginCRF(sigma=model.sigma_).fit(np.stack([log_odds, X / 255], axis=-1), y)
+        np.testing.assert_allclose(model.coef_, crf.coef_, rtol=0.02, atol=0.02)
+    model.save(tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(load(tmp_path / "model.safetensors").decision_function(X), log_odds)
 
 
 @pytest.mark.parametrize("training", ["cnn", "piecewise", "joint"])

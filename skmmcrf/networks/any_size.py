@@ -3,6 +3,7 @@
 import os
 from collections import defaultdict
 from collections.abc import Sequence
+from numbers import Real
 
 import torch
 from torch import nn
@@ -11,6 +12,36 @@ from torch.nn import functional as F
 # On processors oneDNN makes layers anew for each size of images, and keeps 1024 of them. With the 91 sizes of 150
 # photographs that took a third of the time of training; keeping those of 400 sizes took 160 MB.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "20000")
+
+
+def check_scales(scale: float | Sequence[float], name: str) -> list[float]:
+    """Give the factors by which images are resized.
+
+    Parameters
+    ----------
+    scale : float or sequence of float
+    name : str
+        Of the parameter, for messages.
+
+    Returns
+    -------
+    list of float
+        One at least.
+
+    Raises
+    ------
+    ValueError
+        If a factor is not a positive number, or there is none.
+
+    Examples
+    --------
+    >>> check_scales(0.5, "scale"), check_scales((1, 1.5), "scale")
+    ([0.5], [1.0, 1.5])
+    """
+    factors = list(scale) if isinstance(scale, Sequence) else [scale]
+    if not factors or not all(isinstance(factor, Real) and 0 < float(factor) < float("inf") for factor in factors):
+        raise ValueError(f"{name} must be a positive number, or several in a sequence, got {scale!r}")
+    return [float(factor) for factor in factors]
 
 
 class AnySize(nn.Module):
@@ -28,9 +59,9 @@ class AnySize(nn.Module):
         Whether batch-norm layers keep their statistics while training.
     average_mirrored : bool, default=False
         Whether log-odds are the mean of those of the image and of its mirror image, except while training.
-    scale : float, default=1.0
+    scale : float or sequence of float, default=1.0
         Factor by which images are resized for the network, bilinearly and without aliasing; its log-odds are resized
-        back.
+        back. Of several, log-odds are the mean of those at each, except while training, when they are at the first.
 
     Examples
     --------
@@ -46,17 +77,15 @@ class AnySize(nn.Module):
         *,
         freeze_batch_norm: bool = False,
         average_mirrored: bool = False,
-        scale: float = 1.0,
+        scale: float | Sequence[float] = 1.0,
     ) -> None:
         super().__init__()
         if not isinstance(network, nn.Module):
             raise TypeError(f"network must be a torch.nn.Module, got {type(network).__name__}")
-        if not 0 < scale < float("inf"):
-            raise ValueError(f"scale must be a positive number, got {scale!r}")
+        self.scales = check_scales(scale, "scale")
         self.network = network
         self.freeze_batch_norm = freeze_batch_norm
         self.average_mirrored = average_mirrored
-        self.scale = scale
 
     def train(self, mode: bool = True) -> "AnySize":
         """Switch between training and evaluation mode."""
@@ -91,16 +120,21 @@ class AnySize(nn.Module):
         log_odds: dict[int, torch.Tensor] = {}
         for group in of_size.values():
             stacked = torch.stack([images[n] for n in group])
-            maps = self._equal_sizes(stacked)
-            if self.average_mirrored and not self.training:
-                maps = (maps + self._equal_sizes(stacked.flip(-1)).flip(-1)) / 2
-            log_odds.update(zip(group, maps))
+            log_odds.update(zip(group, self._equal_sizes(stacked)))
         return [log_odds[n] for n in range(len(images))]
 
     def _equal_sizes(self, images: torch.Tensor) -> torch.Tensor:
-        if self.scale == 1:
+        if self.training:
+            return self._resized(images, self.scales[0])
+        seen = [self._resized(images, scale) for scale in self.scales]
+        if self.average_mirrored:
+            seen += [self._resized(images.flip(-1), scale).flip(-1) for scale in self.scales]
+        return torch.stack(seen).mean(dim=0)
+
+    def _resized(self, images: torch.Tensor, scale: float) -> torch.Tensor:
+        if scale == 1:
             return self._padded(images)
-        size = [max(1, round(self.scale * length)) for length in images.shape[2:]]
+        size = [max(1, round(scale * length)) for length in images.shape[2:]]
         resized = F.interpolate(images, size=size, mode="bilinear", antialias=True)
         return F.interpolate(self._padded(resized)[:, None], size=images.shape[2:], mode="bilinear")[:, 0]
 

@@ -90,6 +90,28 @@ def test_the_network_sees_resized_images(scale):
     torch.testing.assert_close(log_odds[:, 6:-6], ramp[0, :, 6:-6])  # whose values the border does not bend
 
 
+@pytest.mark.parametrize("average_mirrored", [False, True])
+def test_of_several_scales_the_mean_is_taken_and_the_first_for_training(average_mirrored):
+    with seeded(0):
+        network = nn.Conv2d(1, 1, 3, padding=1)
+        images = [torch.rand(1, 8, 12), torch.rand(1, 10, 4)]
+    several, *singles = (
+        AnySize(network, scale=scale, average_mirrored=average_mirrored) for scale in [(0.5, 1.0, 1.5), 0.5, 1.0, 1.5]
+    )
+    for log_odds, first in zip(several(images), singles[0](images)):
+        assert torch.equal(log_odds, first)
+    several.eval()
+    for log_odds, *at_each in zip(several(images), *(single.eval()(images) for single in singles)):
+        torch.testing.assert_close(log_odds, sum(at_each) / 3)
+        assert not torch.allclose(log_odds, at_each[0])
+
+
+@pytest.mark.parametrize("scale", [0, -1.0, float("nan"), (), (1.0, 0.0), ["half"]])
+def test_other_scales_are_told(scale):
+    with pytest.raises(ValueError, match="scale must be a positive number, or several in a sequence, got"):
+        AnySize(nn.Identity(), scale=scale)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (3, 50), (7, 5)])
 def test_resizing_leaves_a_pixel_and_gives_the_size_back(shape):
     network = UNet(2, width=8, depth=1)
