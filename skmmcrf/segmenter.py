@@ -42,6 +42,7 @@ from skmmcrf.loss import GRADIENTS, MaxMarginLoss
 from skmmcrf.max_margin import CRF_CONSTRAINTS, INITIAL_WEIGHTS, Labelings
 from skmmcrf.metrics import mean_of_defined
 from skmmcrf.network_state import network_arrays
+from skmmcrf.networks.any_size import check_scales
 from skmmcrf.pixel_losses import PIXEL_LOSSES
 from skmmcrf.progress import epoch_progress
 from skmmcrf.random_states import seeded
@@ -600,5 +601,8 @@ def _name_of(
     parameters = cnn.get_params(deep=False)
     for name in ("network", "weights", "callbacks", "checkpoint", "checkpoint_every", "verbose"):
         del parameters[name]
+    if validation_data is None:  # the steps of training are with neither mirror images nor further scales
+        del parameters["average_mirrored"]
+        parameters["network_scale"] = check_scales(parameters["network_scale"], "network_scale")[0]
     data = [names_of_data(*part) for part in filter(None, [(images, truths), validation_data])]
     return hash_of([__version__, parameters, cnn.first_weights(images[0]), data])

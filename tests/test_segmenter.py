@@ -195,11 +195,17 @@ def test_memory_knows_all_that_decides_what_is_learned(phantoms, tmp_path, train
             model = quick(training="cnn", pretrain_epochs=1, memory=str(tmp_path))
             model.set_params(**parameters).fit(*data, **metadata)
         assert len(trainings) == len(fits)
-    # nothing of joint training, of the outside, or of how the same images are given
+    # nothing of joint training, of the outside, of how the same images are given, or of what is done in prediction only
     quick(C=3.0, learning_rate=1.0, training="cnn", pretrain_epochs=1, memory=str(tmp_path), verbose=1).fit(
         list(X), list(y)
     )
+    in_prediction = {"average_mirrored": True, "network_scale": (1.0, 0.5)}
+    model.set_params(network=small_unet, **in_prediction).fit(X, y)
     assert len(trainings) == len(fits)
+    assert model.get_params().items() >= in_prediction.items()
+    model.set_params(network_scale=(0.5, 1.0)).fit(X, y)
+    model.set_params(network_scale=(1.0, 0.5)).fit(X, y, validation_data=(X, y))
+    assert len(trainings) == len(fits) + 2
 
 
 @dataclass
