@@ -37,7 +37,8 @@ JOINT = {
     **PIECEWISE,
     **{f"batches of {n}": {"batch_size": n} for n in (1, 5, 10, 50, 150)},
     **{f"{n} epochs": {"n_epochs": n} for n in (2, 5, 10, 20)},
-    "gradient by the linear system": {"gradient": "kkt"},
+    "no augmentation": {"augmentation": None},
+    "no augmentation, gradient by the linear system": {"augmentation": None, "gradient": "kkt"},
 }
 #: Weights that Algorithm 1 starts from, beside the (1, 1, 1) of the others.
 STARTS = [(1.0, 0.0, 0.0), (0.01, 0.01, 0.01), (1.0, 10.0, 10.0), (10.0, 100.0, 100.0)]

@@ -12,7 +12,7 @@ from torch import nn
 from skmmcrf._typing import LabelledImages
 from skmmcrf.graph_cut import segment
 from skmmcrf.loss import MaxMarginLoss
-from skmmcrf.max_margin import LARGEST_LOG_ODDS, Labelings, solve_program
+from skmmcrf.max_margin import LARGEST_LOG_ODDS, Labelings, Solution, solve_program
 from skmmcrf.metrics import mean_of_defined
 from skmmcrf.sequences import Mapped
 from skmmcrf.training import (
@@ -30,7 +30,10 @@ N_STORED = 20
 
 
 class JointNet(SegmentationNet):
-    """A skorch net whose targets are `Labelings`, or `Truth` alone, and whose criterion is `MaxMarginLoss`."""
+    """A skorch net with `MaxMarginLoss` as its criterion.
+
+    Its targets are `Labelings`, or of changed images `Truth`.
+    """
 
     stage = "joint training"
     largest_log_odds = LARGEST_LOG_ODDS
@@ -38,10 +41,13 @@ class JointNet(SegmentationNet):
     def get_loss(
         self, y_pred: Sequence[torch.Tensor], y_true: Sequence[Any], X: Any = None, training: bool = False
     ) -> torch.Tensor:
-        """Give gamma of the batch, by Algorithm 1 on its images."""
+        """Give gamma of the batch, by Algorithm 1 on its images, or of changed images what they cost at the weights."""
         images = [image.permute(1, 2, 0).cpu().numpy() for image in X]
-        #: Labelings of the last batch, at its log-odds.
-        self.labelings_ = [Labelings(target) if isinstance(target, Truth) else target for target in y_true]
+        if isinstance(y_true[0], Truth):
+            #: Labelings of the last batch that outlast it, at its log-odds.
+            self.labelings_ = []
+            return self.criterion_.at_weights(y_pred, [Labelings(truth) for truth in y_true], images)
+        self.labelings_ = list(y_true)
         gamma = self.criterion_.of_labelings(y_pred, self.labelings_, images)
         for stored in self.labelings_:
             stored.keep_most_violated(self.criterion_.coef_, N_STORED)
@@ -50,6 +56,9 @@ class JointNet(SegmentationNet):
 
 class WeightUpdate(Callback):
     """At the end of an epoch: solve (8) over the labelings of all its batches, at the log-odds that they had there.
+
+    Where batches are of changed images, whose outlines are ragged and whose borders are unknown, (8) is solved over the
+    images as they are instead, by Algorithm 1 at the log-odds that the network gives them then.
 
     Records gamma, and the mean Jaccard index of some training images and of the validation images under the new
     weights.
@@ -82,13 +91,23 @@ class WeightUpdate(Callback):
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Update the weights and record the measures."""
-        solution = solve_program(self.of_epoch_, net.criterion_.C, net.criterion_.coef_)
-        net.criterion_.coef_ = solution.w
+        solution = self._solution_of_batches(net) if self.of_epoch_ else self._solution_of_images(net)
         net.history.record("gamma", solution.value)
         watched = Mapped(self.images.__getitem__, range(min(len(self.images), N_WATCHED)))
         net.history.record("jaccard", self._jaccard(net, watched, [stored.known for stored in self.labelings]))
         if self.validation_data is not None:
             net.history.record("valid_jaccard", self._jaccard(net, *self.validation_data))
+
+    def _solution_of_batches(self, net: NeuralNet) -> Solution:
+        solution = solve_program(self.of_epoch_, net.criterion_.C, net.criterion_.coef_)
+        net.criterion_.coef_ = solution.w
+        return solution
+
+    def _solution_of_images(self, net: NeuralNet) -> Solution:
+        solution = net.criterion_.learn(net.log_odds_as_fitted(self.images), self.images, self.labelings)
+        for stored in self.labelings:
+            stored.keep_most_violated(solution.w, N_STORED)
+        return solution
 
     def _jaccard(self, net: NeuralNet, images: Sequence[np.ndarray], truths: Sequence[Truth]) -> float:
         labelings = segment(net.criterion_.coef_, net.run_as_fitted(images), **net.criterion_.parameters_of_cuts)
@@ -134,9 +153,10 @@ def joint_net(
     """Make a net that trains a network on the max-margin objective by Algorithm 2, in batches.
 
     For each batch Algorithm 1 solves (8) over its images, starting from what is stored for them, and the network takes
-    a step of Adam down the gradient of gamma; after each epoch (8) is solved over the labelings of all batches.
-    Batch-norm statistics are kept. Its history has gamma, which is that of (8) over the labelings of all batches, at
-    the log-odds that they had there; and the Jaccard index of the first `N_WATCHED` images.
+    a step of Adam down the gradient of gamma; after each epoch (8) is solved over the labelings of all batches. Batches
+    of changed images leave the weights as they are, and after each epoch (8) is solved over the images as they are.
+    Batch-norm statistics are kept. Its history has gamma, that of (8) after the epoch, and the Jaccard index of the
+    first `N_WATCHED` images.
 
     Parameters
     ----------

@@ -12,7 +12,15 @@ from torch import nn
 
 from skmmcrf._typing import FloatArray, TensorsLike
 from skmmcrf.derivative import DegenerateProgramError, LinearSystem, envelope_gradient
-from skmmcrf.max_margin import CRF_CONSTRAINTS, INITIAL_WEIGHTS, Labelings, Solution, learn_weights, solve_program
+from skmmcrf.max_margin import (
+    CRF_CONSTRAINTS,
+    INITIAL_WEIGHTS,
+    Labelings,
+    Solution,
+    evaluate_program,
+    learn_weights,
+    solve_program,
+)
 from skmmcrf.validation import (
     as_sequence,
     check_class_weight,
@@ -162,23 +170,30 @@ class MaxMarginLoss(nn.Module):
         -------
         Tensor of float and shape ()
         """
-        as_sequence(log_odds, "log_odds", dimensions=(3,))
-        if not len(log_odds) == len(labelings) == len(images):
-            raise ValueError(
-                f"there are {len(log_odds)} log-odds, but {len(labelings)} labels and {len(images)} images"
-            )
-        for n, l in enumerate(log_odds):
-            if not isinstance(l, torch.Tensor) or l.dtype not in _FLOATS:
-                kind = l.dtype if isinstance(l, torch.Tensor) else type(l).__name__
-                raise TypeError(f"log_odds[{n}] must be a tensor of float16, float32 or float64, got {kind}")
-        values = [l.detach().cpu().numpy() for l in log_odds]
-        for n, (l, stored) in enumerate(zip(values, labelings)):
-            if l.shape != stored.truth.shape:
-                raise ValueError(f"log_odds[{n}] has shape {l.shape}, but its labels have {stored.truth.shape}")
-            if not np.isfinite(l).all():
-                raise ValueError(f"log_odds[{n}] contains NaN or infinite values")
+        solution = self.learn(_values(log_odds, labelings, images), images, labelings)
+        # gamma by value, its gradient by that of (8) over the stored labelings, which is as near as its lower bound
+        gradients = self._gradients(solve_program(labelings, self.C, solution.w), labelings)
+        return _as_tensor(solution.value, gradients, log_odds)
+
+    def learn(
+        self, log_odds: Sequence[FloatArray], images: Sequence[np.ndarray], labelings: Sequence[Labelings]
+    ) -> Solution:
+        """Solve (8), beginning at `coef_`, and take its weights.
+
+        Parameters
+        ----------
+        log_odds : sequence of ndarray of float and shape (H, W)
+        images : sequence of ndarray of shape (H, W, channels)
+            See `skmmcrf.energy.squared_contrast`.
+        labelings : list of Labelings
+            With the truth of each image; added to.
+
+        Returns
+        -------
+        Solution
+        """
         solution = learn_weights(
-            values,
+            log_odds,
             images,
             labelings,
             self.C,
@@ -188,11 +203,30 @@ class MaxMarginLoss(nn.Module):
             **self.parameters_of_cuts,
         )
         self.coef_ = solution.w
-        # gamma by value, its gradient by that of (8) over the stored labelings, which is as near as its lower bound
-        gamma = log_odds[0].new_tensor(solution.value)
-        for l, gradient in zip(log_odds, self._gradients(solve_program(labelings, self.C, solution.w), labelings)):
-            gamma = gamma + (torch.from_numpy(gradient).to(l) * (l - l.detach())).sum()
-        return gamma
+        return solution
+
+    def at_weights(
+        self, log_odds: TensorsLike, labelings: Sequence[Labelings], images: Sequence[np.ndarray]
+    ) -> torch.Tensor:
+        """Compute the objective of (8) for a batch at `coef_`, which stay as they are.
+
+        It takes one cut an image, and backward gives its gradient for w as they are held; `gradient` has no influence.
+        For a batch whose own optimum would be that of another problem, as when its images are changed at random.
+
+        Parameters
+        ----------
+        log_odds, labelings, images
+            See `of_labelings`.
+
+        Returns
+        -------
+        Tensor of float and shape ()
+        """
+        values = _values(log_odds, labelings, images)
+        solution = evaluate_program(self.coef_, values, images, labelings, self.C, **self.parameters_of_cuts)
+        multipliers = solution.multipliers
+        gradients = [envelope_gradient(solution.w, stored, m) for stored, m in zip(labelings, multipliers)]
+        return _as_tensor(solution.value, gradients, log_odds)
 
     def _gradients(self, solution: Solution, labelings: Sequence[Labelings]) -> list[FloatArray]:
         if self.gradient == "kkt":
@@ -203,3 +237,29 @@ class MaxMarginLoss(nn.Module):
                 warnings.warn(f"the envelope theorem gave the gradient: {error}", RuntimeWarning, stacklevel=2)
         multipliers = solution.multipliers
         return [envelope_gradient(solution.w, stored, m) for stored, m in zip(labelings, multipliers)]
+
+
+def _values(log_odds: TensorsLike, labelings: Sequence[Labelings], images: Sequence[np.ndarray]) -> list[FloatArray]:
+    """Log-odds as arrays, checked."""
+    as_sequence(log_odds, "log_odds", dimensions=(3,))
+    if not len(log_odds) == len(labelings) == len(images):
+        raise ValueError(f"there are {len(log_odds)} log-odds, but {len(labelings)} labels and {len(images)} images")
+    for n, l in enumerate(log_odds):
+        if not isinstance(l, torch.Tensor) or l.dtype not in _FLOATS:
+            kind = l.dtype if isinstance(l, torch.Tensor) else type(l).__name__
+            raise TypeError(f"log_odds[{n}] must be a tensor of float16, float32 or float64, got {kind}")
+    values = [l.detach().cpu().numpy() for l in log_odds]
+    for n, (l, stored) in enumerate(zip(values, labelings)):
+        if l.shape != stored.truth.shape:
+            raise ValueError(f"log_odds[{n}] has shape {l.shape}, but its labels have {stored.truth.shape}")
+        if not np.isfinite(l).all():
+            raise ValueError(f"log_odds[{n}] contains NaN or infinite values")
+    return values
+
+
+def _as_tensor(value: float, gradients: Sequence[FloatArray], log_odds: TensorsLike) -> torch.Tensor:
+    """A tensor of a value, with its gradients in log-odds."""
+    result = log_odds[0].new_tensor(value)
+    for l, gradient in zip(log_odds, gradients):
+        result = result + (torch.from_numpy(gradient).to(l) * (l - l.detach())).sum()
+    return result

@@ -264,7 +264,7 @@ def solve_program(labelings: Sequence[Labelings], C: float, w: WeightsLike = INI
     return Solution(
         w=w,
         slack=slack,
-        multipliers=np.split(multipliers, np.cumsum([len(stored) for stored in labelings])[:-1]),
+        multipliers=_by_image(multipliers, labelings),
         value=_objective(w, slack, shares, C),
     )
 
@@ -370,6 +370,11 @@ def _shares(labelings: Sequence[Labelings]) -> FloatArray:
 
 def _objective(w: FloatArray, slack: FloatArray, shares: FloatArray, C: float) -> float:
     return float(0.5 * w @ w + C * (shares @ slack))
+
+
+def _by_image(values: FloatArray, labelings: Sequence[Labelings]) -> list[FloatArray]:
+    """Values of all stored labelings, an array for each image."""
+    return np.split(values, np.cumsum([len(stored) for stored in labelings])[:-1])
 
 
 def _worst_constraints(violations: FloatArray, owners: IntArray) -> IntArray:
@@ -614,51 +619,13 @@ def learn_weights(
     (array([1., 0., 0.]), 0.5)
     """
     _check_program(labelings, C, w)
-    if not len(log_odds) == len(images) == len(labelings):
-        raise ValueError(
-            f"log_odds, images and labelings must have the same length, got {len(log_odds)}, {len(images)} and "
-            f"{len(labelings)}"
-        )
     if not (tol >= 0 and max_iter >= 1):
         raise ValueError(f"tol must not be negative and max_iter be at least 1, got {tol} and {max_iter}")
     w = np.asarray(w, dtype=float)
-    unlabelled = [n for n, stored in enumerate(labelings) if not stored.known.is_complete]
-    # labelings are packed as they come
     with Workers(n_jobs) as workers:
-
-        def of_images(function: Callable[..., Any], rows: FloatArray, numbers: Sequence[int] | IntArray) -> Any:
-            """Results of a function for some images, each at its row of weights."""
-            one = delayed(function)
-            return workers.run(
-                one(w_n, log_odds[n], images[n], labelings[n].known, connectivity=connectivity, sigma=sigma)
-                for w_n, n in zip(rows, numbers)
-            )
-
-        def complete(w: FloatArray) -> bool:
-            """Complete the truths; tell whether that changes any."""
-            changed = False
-            rows = np.broadcast_to(w, (len(unlabelled), len(w)))
-            for (labels, shift), n in zip(of_images(completion, rows, unlabelled), unlabelled):
-                changed |= bool((labels != labelings[n].truth).any())
-                labelings[n].complete(labels, shift)
-            return changed
-
-        def cut_at(w: FloatArray, numbers: IntArray) -> FloatArray:
-            """Store the most violated labelings of some images, at weights that are the same or a row for each.
-
-            Gives the slacks that they ask for.
-            """
-            rows = np.broadcast_to(w, (len(numbers), w.shape[-1]))
-            slack = np.zeros(len(numbers))  # the truth itself violates nothing
-            for k, (labels, difference, loss) in enumerate(of_images(most_violated, rows, numbers)):
-                labelings[numbers[k]].add(labels, difference, loss)
-                slack[k] = max(loss - difference @ rows[k], 0.0)
-            return slack
-
-        for n, stored in enumerate(labelings):
-            _check_log_odds(log_odds[n], n)
-            stored.reprice(log_odds[n])
-        complete(w)
+        cuts = _Cuts(workers, log_odds, images, labelings, connectivity=connectivity, sigma=sigma)
+        cuts.complete(w)
+        cut_at = cuts.store_most_violated
         everyone = np.random.default_rng(0).permutation(len(labelings))
         is_new = not any(len(stored) for stored in labelings)
         if is_new:
@@ -667,7 +634,7 @@ def learn_weights(
             cut_at, labelings, everyone, C, w, tol, max_iter, report=report, w_is_near=not is_new
         )
         # a truth completed anew at the optimum has less energy, so gamma can only fall
-        while closed and solution.n_iter < max_iter and complete(solution.w):
+        while closed and solution.n_iter < max_iter and cuts.complete(solution.w):
             before = solution
             left = max_iter - before.n_iter
             solution, closed = _cutting_planes(
@@ -685,6 +652,125 @@ def learn_weights(
             stacklevel=2,
         )
     return solution
+
+
+def evaluate_program(
+    w: WeightsLike,
+    log_odds: Sequence[FloatArray],
+    images: Sequence[np.ndarray],
+    labelings: Sequence[Labelings],
+    C: float,
+    *,
+    connectivity: int,
+    sigma: float,
+    n_jobs: int | None = None,
+) -> Solution:
+    """Evaluate the objective of (8) at given weights, with one cut an image, whose labeling is stored.
+
+    Its multipliers are those with which `skmmcrf.derivative.envelope_gradient` gives the gradient of this objective in
+    the log-odds, w being held.
+
+    Parameters
+    ----------
+    w : ndarray of shape (3,)
+    log_odds, images, labelings, C, connectivity, sigma, n_jobs
+        See `learn_weights`. Unlabelled pixels take the labels of least energy.
+
+    Returns
+    -------
+    Solution
+        At w, with s_n C/N as the multiplier of each image's most violated labeling. The gap is not known, and infinite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> log_odds, stored = [np.array([[2.0, -0.5]])], [Labelings(np.array([[True, False]]))]
+    >>> solution = evaluate_program([1.0, 0.0, 0.0], log_odds, [np.zeros((1, 2, 1))], stored, C=1.0, connectivity=4,
+    ...                             sigma=1.0)
+    >>> solution.value, solution.slack, solution.multipliers
+    (1.0, array([0.5]), [array([1.])])
+    """
+    _check_program(labelings, C, w)
+    w = np.asarray(w, dtype=float)
+    with Workers(n_jobs) as workers:
+        cuts = _Cuts(workers, log_odds, images, labelings, connectivity=connectivity, sigma=sigma)
+        cuts.complete(w)
+        slack = cuts.store_most_violated(w, np.arange(len(labelings)))
+    owners, differences, losses = _constraints(labelings, len(w))
+    worst = _worst_constraints(losses - differences @ w, owners)
+    shares = _shares(labelings)
+    multipliers = np.zeros(len(owners))
+    multipliers[worst] = C * shares[owners[worst]]
+    return Solution(
+        w, slack, _by_image(multipliers, labelings), _objective(w, slack, shares, C), dual_gap=np.inf, n_iter=1
+    )
+
+
+class _Cuts:
+    """The graph cuts of labelled images that Algorithm 1 asks for, whose labelings it stores.
+
+    Parameters
+    ----------
+    workers : Workers
+        Which cut.
+    log_odds, images, labelings, connectivity, sigma
+        See `learn_weights`. What is stored is made that of these log-odds.
+    """
+
+    def __init__(
+        self,
+        workers: Workers,
+        log_odds: Sequence[FloatArray],
+        images: Sequence[np.ndarray],
+        labelings: Sequence[Labelings],
+        *,
+        connectivity: int,
+        sigma: float,
+    ) -> None:
+        if not len(log_odds) == len(images) == len(labelings):
+            raise ValueError(
+                f"log_odds, images and labelings must have the same length, got {len(log_odds)}, {len(images)} and "
+                f"{len(labelings)}"
+            )
+        for n, stored in enumerate(labelings):
+            _check_log_odds(log_odds[n], n)
+            stored.reprice(log_odds[n])
+        self.workers = workers
+        self.log_odds = log_odds
+        self.images = images
+        self.labelings = labelings
+        self.field = {"connectivity": connectivity, "sigma": sigma}
+        self.unlabelled = [n for n, stored in enumerate(labelings) if not stored.known.is_complete]
+
+    def _of_images(self, function: Callable[..., Any], rows: FloatArray, numbers: Sequence[int] | IntArray) -> Any:
+        """Results of a function for some images, each at its row of weights."""
+        one = delayed(function)
+        return self.workers.run(
+            one(w, self.log_odds[n], self.images[n], self.labelings[n].known, **self.field)
+            for w, n in zip(rows, numbers)
+        )
+
+    def complete(self, w: FloatArray) -> bool:
+        """Complete the truths; tell whether that changes any."""
+        changed = False
+        rows = np.broadcast_to(w, (len(self.unlabelled), len(w)))
+        for (labels, shift), n in zip(self._of_images(completion, rows, self.unlabelled), self.unlabelled):
+            changed |= bool((labels != self.labelings[n].truth).any())
+            self.labelings[n].complete(labels, shift)
+        return changed
+
+    def store_most_violated(self, w: FloatArray, numbers: IntArray) -> FloatArray:
+        """Store the most violated labelings of some images, at weights that are the same or a row for each.
+
+        Gives the slacks that they ask for.
+        """
+        rows = np.broadcast_to(w, (len(numbers), w.shape[-1]))
+        slack = np.zeros(len(numbers))  # the truth itself violates nothing
+        # labelings are packed as they come
+        for k, (labels, difference, loss) in enumerate(self._of_images(most_violated, rows, numbers)):
+            self.labelings[numbers[k]].add(labels, difference, loss)
+            slack[k] = max(loss - difference @ rows[k], 0.0)
+        return slack
 
 
 def _first_labelings(

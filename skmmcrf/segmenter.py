@@ -106,7 +106,8 @@ class DeepStructuredSegmenter(NetworkSegmenter):
     max_iter : int, default=100
         Passes of Algorithm 1 at most.
     gradient : {"envelope", "kkt"}, default="envelope"
-        How joint training gets the gradient of gamma, see `MaxMarginLoss`.
+        How joint training gets the gradient of gamma, see `MaxMarginLoss`. With `augmentation` w is held while batches
+        are trained, and there is no system to solve: "kkt" is an error then.
     augmentation : {"flip", "standard", "strong"}, callable or None, default=None
         Random changes of the training images: "flip" mirrors them; "standard" also scales, shifts and turns them and
         changes contrast and brightness, and "strong" does so more (`skmmcrf.augmentation.build_augmentation`). Or a
@@ -442,6 +443,14 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         finally:
             if hasattr(crf, "coef_"):
                 self._take_field(crf)
+
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        if self.gradient == "kkt" and self.augmentation is not None and self.training == "joint":
+            raise ValueError(
+                'gradient="kkt" needs augmentation=None: batches of changed images are trained at weights that are '
+                "held, where there is no linear system"
+            )
 
     def _learn_piecewise(
         self,

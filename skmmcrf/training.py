@@ -227,14 +227,19 @@ class SegmentationNet(NeuralNet):
 
     def run_as_fitted(self, images: Sequence[np.ndarray]) -> Iterator[tuple[NDArray[np.float32], np.ndarray]]:
         """Run the network as the fitted estimator will, see `run_network`."""
-        return run_network(
-            self.module.network,
-            images,
-            batch_size=self.batch_size,
-            device=self.device,
-            average_mirrored=self.module.average_mirrored,
-            scale=self.module.scales,
-        )
+        return run_network(self.module.network, images, **self._running())
+
+    def log_odds_as_fitted(self, images: Sequence[np.ndarray]) -> Sequence[NDArray[np.float32]]:
+        """Give the log-odds that the fitted estimator will, see `compute_log_odds`."""
+        return compute_log_odds(self.module.network, images, **self._running())
+
+    def _running(self) -> dict[str, Any]:
+        return {
+            "batch_size": self.batch_size,
+            "device": self.device,
+            "average_mirrored": self.module.average_mirrored,
+            "scale": self.module.scales,
+        }
 
     def _check_size(self, what: str, tensors: Iterable[torch.Tensor], largest: float = _LARGEST) -> None:
         if not all(bool((tensor.abs() <= largest).all()) for tensor in tensors):

@@ -281,6 +281,11 @@ OF_BOTH = {
     "pretrain_learning_rate": ({"pretrain_learning_rate": 0}, ValueError, "'pretrain_learning_rate' parameter"),
     "pretrain_schedule": ({"pretrain_schedule": "up"}, ValueError, "'pretrain_schedule' parameter"),
     "gradient": ({"gradient": "lu"}, ValueError, "'gradient' parameter"),
+    "gradient of changed images": (
+        {"gradient": "kkt", "augmentation": "flip"},
+        ValueError,
+        'gradient="kkt" needs augmentation=None',
+    ),
     "memory": ({"memory": 3}, ValueError, "'memory' parameter"),
 }
 PARAMETERS = {

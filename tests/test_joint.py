@@ -3,7 +3,8 @@ import time
 import numpy as np
 import pytest
 import torch
-from torchvision.transforms.v2 import RandomHorizontalFlip
+from skorch.callbacks import Callback
+from torchvision.transforms.v2 import RandomHorizontalFlip, RandomVerticalFlip
 
 from skmmcrf import MaxMarginLoss, joint
 from skmmcrf.energy import scale_image
@@ -68,12 +69,28 @@ def test_gamma_of_an_epoch_is_that_of_the_labelings_of_its_batches(problem):
     np.testing.assert_allclose(loss.coef_, solution.w, rtol=1e-4)
 
 
-def test_weights_of_changed_images_are_learned_from_their_labelings(problem):
+def test_batches_of_changed_images_leave_the_weights_to_the_images_as_they_are(problem):
     network, images, labelings, loss = problem
-    mirrored = AugmentedDataset(images, [s.known for s in labelings], RandomHorizontalFlip(1.0))
-    train(*problem, n_epochs=1, training_set=mirrored)
-    assert not any(len(stored) for stored in labelings)
-    assert not np.array_equal(loss.coef_, [1, 1, 1])
+    seen = []
+
+    class Watch(Callback):
+        def on_batch_end(self, net, **kwargs):
+            seen.append(net.criterion_.coef_.tolist())
+
+    upside_down = AugmentedDataset(images, [s.known for s in labelings], RandomVerticalFlip(1.0))
+    history = train(*problem, n_epochs=2, training_set=upside_down, callbacks=[("watch", Watch())])
+    assert seen[:3] == [[1, 1, 1]] * 3
+    assert seen[3] == seen[4] == seen[5] != seen[0]
+    assert history[-1]["gamma"] == pytest.approx(gamma(network, images, labelings), rel=2e-3)
+    np.testing.assert_allclose(loss.coef_, solve_program(labelings, 0.01).w, atol=0.05)
+
+
+def test_training_on_changed_images_lowers_gamma_of_the_images_as_they_are(problem):
+    network, images, labelings, _ = problem
+    before = gamma(network, images, labelings)
+    mirrored = AugmentedDataset(images, [s.known for s in labelings], RandomHorizontalFlip())
+    train(*problem, training_set=mirrored)
+    assert gamma(network, images, labelings) < 0.8 * before
 
 
 def test_history_and_progress(problem, phantoms, capsys):

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from skmmcrf import MaxMarginCRF, MaxMarginLoss
+from skmmcrf.max_margin import Labelings
 
 
 def batch(seed=0, n=2, shape=(5, 6), n_channels=None):
@@ -173,3 +174,34 @@ def test_batches_that_do_not_fit_are_refused(change, message):
 def test_parameters_out_of_range_are_refused(parameters):
     with pytest.raises(ValueError, match=f"'{next(iter(parameters))}' parameter of MaxMarginLoss must be"):
         MaxMarginLoss(**parameters)
+
+
+def at_weights(log_odds, labels, images, w):
+    loss = MaxMarginLoss(0.1, sigma=0.3)
+    loss.coef_ = np.array(w)
+    arrays = [image.numpy()[..., np.newaxis] for image in images]
+    value = loss.at_weights(log_odds, [Labelings(truth.numpy().astype(bool)) for truth in labels], arrays)
+    assert loss.coef_.tolist() == w
+    return value
+
+
+def test_at_weights_backward_equals_central_differences_and_w_stays():
+    log_odds, labels, images = batch(seed=1)
+    w = [0.8, 0.3, 0.4]
+    at_weights(log_odds, labels, images, w).backward()
+    size = log_odds.grad.abs().max().item()
+    assert size > 0
+    step = 1e-6
+    for pixel in np.ndindex(*log_odds.shape):
+        changed = [log_odds.detach().clone() for _ in range(2)]
+        changed[0][pixel] += step
+        changed[1][pixel] -= step
+        above, below = (at_weights(l, labels, images, w).item() for l in changed)
+        assert log_odds.grad[pixel].item() == pytest.approx((above - below) / (2 * step), abs=1e-6 * size)
+
+
+def test_at_the_weights_of_gamma_the_objective_is_gamma():
+    log_odds, labels, images = batch()
+    loss = MaxMarginLoss(0.1, sigma=0.3, tol=0.0)
+    value = loss(log_odds, labels, images).item()
+    assert at_weights(log_odds, labels, images, loss.coef_.tolist()).item() == pytest.approx(value, rel=1e-9)

@@ -11,7 +11,15 @@ from strategies import problems
 
 from skmmcrf import max_margin
 from skmmcrf.energy import joint_feature_difference, pairwise_features
-from skmmcrf.max_margin import Labelings, completion, learn_weights, most_violated, optimality_residuals, solve_program
+from skmmcrf.max_margin import (
+    Labelings,
+    completion,
+    evaluate_program,
+    learn_weights,
+    most_violated,
+    optimality_residuals,
+    solve_program,
+)
 from skmmcrf.truth import Truth
 
 
@@ -503,3 +511,46 @@ def test_labelings_that_ask_for_most_slack_are_kept_in_their_order():
     assert stored.losses == [losses[k] for k in kept]
     stored.keep_most_violated(w, 9)
     assert len(stored) == 4
+
+
+def evaluate(w, log_odds, images, labelings, C=1.0):
+    return evaluate_program(w, log_odds, images, labelings, C, connectivity=8, sigma=0.3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_objective_at_the_optimum_is_gamma_and_elsewhere_more(seed):
+    log_odds, images, labelings = random_learner(seed)
+    labelings[0].known.weight = 2.0
+    solution = learn(log_odds, images, labelings)
+    fresh = [Labelings(stored.known) for stored in labelings]
+    at_optimum = evaluate(solution.w, log_odds, images, fresh)
+    assert at_optimum.value == pytest.approx(solution.value, rel=1e-8)
+    np.testing.assert_allclose(at_optimum.slack, solution.slack, rtol=1e-6, atol=1e-8)
+    for change in ([0.1, 0, 0], [-0.1, 0, 0], [0, 0.1, 0], [0, 0, 0.1]):
+        assert evaluate(solution.w + change, log_odds, images, fresh).value > at_optimum.value
+
+
+def test_the_objective_at_weights_stores_one_labeling_an_image_and_gives_it_the_multiplier():
+    log_odds, images, labelings = random_learner(0)
+    labelings[0].known.weight = 2.0
+    log_odds[1] = 100 * (2.0 * labelings[1].truth - 1)  # which nothing violates
+    w = np.array([1.0, 0.5, 0.2])
+    solution = evaluate(w, log_odds, images, labelings, C=3.0)
+    assert [len(stored) for stored in labelings] == [1, 1, 1]
+    assert [m.tolist() for m in solution.multipliers] == [[2.0], [0.0], [1.0]]
+    assert solution.slack[1] == 0
+    mean_slack = (2 * solution.slack[0] + solution.slack[2]) / 3
+    assert solution.value == pytest.approx(w @ w / 2 + 3 * mean_slack)
+    for n in (0, 2):
+        labels, difference, loss = most_violated(
+            w, log_odds[n], images[n], labelings[n].known, connectivity=8, sigma=0.3
+        )
+        np.testing.assert_array_equal(labelings[n].unpack([0])[0], labels)
+        assert solution.slack[n] == pytest.approx(loss - difference @ w)
+
+
+def test_at_weights_unlabelled_pixels_take_the_labels_of_least_energy():
+    known = Truth(np.array([[True, False, False]]), np.array([[True, True, False]]))
+    log_odds = [np.array([[5.0, -5.0, 5.0]])]
+    evaluate([1.0, 0.0, 0.0], log_odds, [np.zeros((1, 3, 1))], [Labelings(known)])
+    np.testing.assert_array_equal(known.foreground, [[True, False, True]])
