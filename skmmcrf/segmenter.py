@@ -186,7 +186,7 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         Of each epoch: stage ("cnn" or "joint"), epoch, jaccard of the training images, valid_jaccard if there are
         validation images, seconds, and loss (a batch's mean). Joint epochs have gamma too, and begin at epoch 0, the
         piecewise model. Their gamma is that of (8) over the labelings and log-odds of the epoch's batches, in epoch 0
-        over all; their jaccard is that of the first ten training images.
+        and with `augmentation` over all images as they are; their jaccard is that of the first ten training images.
 
     References
     ----------
