@@ -215,8 +215,11 @@ class MaxMarginLoss(nn.Module):
 
         Parameters
         ----------
-        log_odds, labelings, images
-            See `of_labelings`.
+        log_odds : list of Tensor of float and shape (H, W)
+        labelings : list of Labelings
+            With the truth of each image; one is added.
+        images : list of ndarray of shape (H, W, channels)
+            See `skmmcrf.energy.squared_contrast`.
 
         Returns
         -------

@@ -673,8 +673,16 @@ def evaluate_program(
     Parameters
     ----------
     w : ndarray of shape (3,)
-    log_odds, images, labelings, C, connectivity, sigma, n_jobs
-        See `learn_weights`. Unlabelled pixels take the labels of least energy.
+    log_odds : list of ndarray of float and shape (H, W)
+    images : list of ndarray of shape (H, W, channels)
+        See `skmmcrf.energy.squared_contrast`.
+    labelings : list of Labelings
+        Added to. Unlabelled pixels of the truths take the labels of least energy.
+    C : float
+    connectivity : int
+    sigma : float
+    n_jobs : int, optional
+        Processes that cut, as in joblib.
 
     Returns
     -------
