@@ -227,9 +227,7 @@ class MaxMarginLoss(nn.Module):
         """
         values = _values(log_odds, labelings, images)
         solution = evaluate_program(self.coef_, values, images, labelings, self.C, **self.parameters_of_cuts)
-        multipliers = solution.multipliers
-        gradients = [envelope_gradient(solution.w, stored, m) for stored, m in zip(labelings, multipliers)]
-        return _as_tensor(solution.value, gradients, log_odds)
+        return _as_tensor(solution.value, _envelope_gradients(solution, labelings), log_odds)
 
     def _gradients(self, solution: Solution, labelings: Sequence[Labelings]) -> list[FloatArray]:
         if self.gradient == "kkt":
@@ -238,8 +236,12 @@ class MaxMarginLoss(nn.Module):
                 return [system.gradient(n) for n in range(len(labelings))]
             except DegenerateProgramError as error:
                 warnings.warn(f"the envelope theorem gave the gradient: {error}", RuntimeWarning, stacklevel=2)
-        multipliers = solution.multipliers
-        return [envelope_gradient(solution.w, stored, m) for stored, m in zip(labelings, multipliers)]
+        return _envelope_gradients(solution, labelings)
+
+
+def _envelope_gradients(solution: Solution, labelings: Sequence[Labelings]) -> list[FloatArray]:
+    """The gradient of each image."""
+    return [envelope_gradient(solution.w, stored, m) for stored, m in zip(labelings, solution.multipliers)]
 
 
 def _values(log_odds: TensorsLike, labelings: Sequence[Labelings], images: Sequence[np.ndarray]) -> list[FloatArray]:

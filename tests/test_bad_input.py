@@ -666,7 +666,10 @@ FUNCTIONS = {
     "FCN8s weights": (lambda: FCN8s("squeezenet1_1", weights=3), ValueError, "'weights' parameter of FCN8s"),
     "build_network channels": (lambda: build_network("unet", -1), ValueError, "'n_channels' parameter of UNet"),
     "AnySize": (lambda: AnySize(3), TypeError, "network must be a torch.nn.Module, got int"),
-    "AnySize scale": (lambda: AnySize(UNet(), scale=-1.0), ValueError, "scale must be .*, got -1.0"),
+    "AnySize scale": (
+        lambda: AnySize(UNet(), scale=-1.0), ValueError,
+        "scale must be a positive number, or several in a sequence, got -1.0",
+    ),
     "AnySize image": (lambda: AnySize(UNet())([torch.zeros(4, 5)]), ValueError, r"images\[0\] must be of shape"),
     "build_augmentation": (lambda: build_augmentation("more"), ValueError, "'augmentation' parameter of build_augm"),
     "build_augmentation 3": (lambda: build_augmentation(3), ValueError, "'augmentation' parameter of build_augmentati"),
