@@ -13,7 +13,9 @@ import numpy as np
 
 from skmmcrf.datasets import make_phantoms
 from skmmcrf.derivative import DegenerateProgramError, LinearSystem, envelope_gradient
-from skmmcrf.max_margin import Labelings, learn_weights, optimality_residuals, solve_program
+from skmmcrf.labelings import Labelings
+from skmmcrf.max_margin import learn_weights
+from skmmcrf.quadratic_program import optimality_residuals, solve_program
 
 SIGMA = 0.2
 

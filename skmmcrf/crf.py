@@ -13,8 +13,10 @@ from skmmcrf.base import BaseSegmenter
 from skmmcrf.energy import estimate_sigma
 from skmmcrf.graph_cut import segment
 from skmmcrf.interrupts import Interrupted, ending_fit
-from skmmcrf.max_margin import CRF_CONSTRAINTS, INITIAL_WEIGHTS, Labelings, Solution, learn_weights, solve_program
+from skmmcrf.labelings import Labelings
+from skmmcrf.max_margin import CRF_CONSTRAINTS, learn_weights
 from skmmcrf.progress import pass_progress
+from skmmcrf.quadratic_program import INITIAL_WEIGHTS, Solution, solve_program
 from skmmcrf.sequences import Mapped
 from skmmcrf.validation import LABEL_CONSTRAINTS, as_given, check_images, check_labelled_images
 

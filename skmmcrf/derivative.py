@@ -10,7 +10,8 @@ import numpy as np
 from scipy.linalg import lu_factor, lu_solve
 
 from skmmcrf._typing import FloatArray, IntArray
-from skmmcrf.max_margin import Labelings, Solution
+from skmmcrf.labelings import Labelings
+from skmmcrf.quadratic_program import Solution
 
 # what counts as zero, relative to the size of the terms
 _ZERO = 1e-9
@@ -43,7 +44,7 @@ def envelope_gradient(w: FloatArray, labelings: Labelings, multipliers: FloatArr
     Examples
     --------
     >>> import numpy as np
-    >>> from skmmcrf.max_margin import Labelings
+    >>> from skmmcrf.labelings import Labelings
     >>> stored = Labelings(np.array([[True, False]]))
     >>> stored.add(np.array([[False, False]]), np.array([1.0, 0.0, 0.0]), 1.0)
     True
@@ -100,7 +101,8 @@ class LinearSystem:
     Examples
     --------
     >>> import numpy as np
-    >>> from skmmcrf.max_margin import Labelings, solve_program
+    >>> from skmmcrf.labelings import Labelings
+    >>> from skmmcrf.quadratic_program import solve_program
     >>> stored = Labelings(np.array([[True, False]]))
     >>> stored.add(np.array([[False, False]]), np.array([2.0, 0.0, 0.0]), 1.0)
     True

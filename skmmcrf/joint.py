@@ -11,9 +11,11 @@ from torch import nn
 
 from skmmcrf._typing import LabelledImages
 from skmmcrf.graph_cut import segment
+from skmmcrf.labelings import Labelings
 from skmmcrf.loss import MaxMarginLoss
-from skmmcrf.max_margin import LARGEST_LOG_ODDS, Labelings, Solution, solve_program
+from skmmcrf.max_margin import LARGEST_LOG_ODDS
 from skmmcrf.metrics import mean_of_defined
+from skmmcrf.quadratic_program import Solution, solve_program
 from skmmcrf.sequences import Mapped
 from skmmcrf.training import (
     SegmentationNet,

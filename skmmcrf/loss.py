@@ -12,15 +12,9 @@ from torch import nn
 
 from skmmcrf._typing import FloatArray, TensorsLike
 from skmmcrf.derivative import DegenerateProgramError, LinearSystem, envelope_gradient
-from skmmcrf.max_margin import (
-    CRF_CONSTRAINTS,
-    INITIAL_WEIGHTS,
-    Labelings,
-    Solution,
-    evaluate_program,
-    learn_weights,
-    solve_program,
-)
+from skmmcrf.labelings import Labelings
+from skmmcrf.max_margin import CRF_CONSTRAINTS, evaluate_program, learn_weights
+from skmmcrf.quadratic_program import INITIAL_WEIGHTS, Solution, solve_program
 from skmmcrf.validation import (
     as_sequence,
     check_class_weight,

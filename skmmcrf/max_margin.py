@@ -1,20 +1,13 @@
-"""Max-margin learning: stored labelings, the quadratic program (8), and cutting planes, Algorithm 1.
-
-    gamma = min_w 1/2 |w|^2 + C/N sum_n s_n xi_n   with   w . (psi(y) - psi(y_n)) >= Delta(y_n, y) - xi_n,   xi >= 0,
-
-for every image n and every labeling y; s_n is the weight of the image, 1 unless it is said. The first weight is free,
-the others, of the pairwise terms, are not negative.
-"""
+"""Max-margin learning: most violated labelings, and cutting planes, Algorithm 1, over `skmmcrf.quadratic_program`."""
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import cycle
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-import quadprog
 from joblib import delayed
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, Options, StrOptions
@@ -22,16 +15,24 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 from skmmcrf._typing import BoolArray, FloatArray, IntArray, WeightsLike
 from skmmcrf.energy import joint_feature_difference, pairwise_features
 from skmmcrf.graph_cut import check_image_fits, complete_labeling, loss_augmented_labeling
-from skmmcrf.truth import Truth, pack_labeling, unpack_labelings
+from skmmcrf.labelings import Labelings
+from skmmcrf.quadratic_program import (
+    INITIAL_WEIGHTS,
+    LARGEST_C,
+    LEAST_C,
+    Solution,
+    check_program,
+    evaluate_stored,
+    image_shares,
+    objective_at,
+    solve_program,
+)
+from skmmcrf.truth import Truth
 from skmmcrf.workers import Workers
-
-INITIAL_WEIGHTS = (1.0, 1.0, 1.0)
-# where the program is solved to rounding
-_LEAST_C, _LARGEST_C = 1e-12, 1e8
 
 #: What the parameters of the conditional random field and of its learner may be, wherever they appear.
 CRF_CONSTRAINTS = {
-    "C": [Interval(Real, _LEAST_C, _LARGEST_C, closed="both")],
+    "C": [Interval(Real, LEAST_C, LARGEST_C, closed="both")],
     "connectivity": [Options(Integral, {4, 8})],
     "sigma": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
     "tol": [Interval(Real, 0, None, closed="left")],
@@ -39,7 +40,6 @@ CRF_CONSTRAINTS = {
     "n_jobs": [None, Interval(Integral, None, -1, closed="right"), Interval(Integral, 1, None, closed="left")],
 }
 
-_MAX_PROXIMAL_STEPS = 50
 # Algorithm 1 over many images: how many begin, to which relative gap and for how many passes, how far apart the
 # weights lie at which the others are cut first, and in how many parts they are cut then
 _FEW_IMAGES = 8
@@ -51,308 +51,8 @@ _PARTS = 8
 # may be by a part for all to be cut
 _WIDE_GAP = 1e-2
 _NARROW = 3.0
-_ROUNDING = 1e-12
 #: Beyond it the pairwise terms, which are of the size of 1, would be lost beside the log-odds.
 LARGEST_LOG_ODDS = 1e6
-
-
-class Labelings:
-    """The labelings S_n stored for one image, packed to one bit a pixel and compressed, each with its constraint.
-
-    Parameters
-    ----------
-    truth : Truth, or ndarray of bool and shape (H, W)
-        y_n.
-
-    Attributes
-    ----------
-    known : Truth
-        With the weights of the image and of its pixels.
-    differences : list of list of float
-        psi(y) - psi(y_n) of each labeling, n_weights numbers.
-    losses : list of float
-        Delta(y_n, y) of each labeling, the weighted Hamming distance in pixels.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> stored = Labelings(np.array([[True, False]]))
-    >>> stored.add(np.array([[True, True]]), np.array([0.5, 1.0, 1.0]), 1.0)
-    True
-    >>> stored.unpack([0])
-    array([[[ True,  True]]])
-    """
-
-    def __init__(self, truth: Truth | BoolArray) -> None:
-        self.known = truth if isinstance(truth, Truth) else Truth(truth)
-        # numbers, because small arrays that stay, between large ones that go, would keep the memory of these in use
-        self.differences: list[list[float]] = []
-        self.losses: list[float] = []
-        self._packed: dict[bytes, None] = {}  # keeps the order, and finds a labeling that is there already
-
-    def __len__(self) -> int:
-        return len(self._packed)
-
-    @property
-    def truth(self) -> BoolArray:
-        """y_n, array of bool and shape (H, W)."""
-        return self.known.foreground
-
-    def add(self, labels: BoolArray, difference: FloatArray, loss: float) -> bool:
-        """Store a labeling with its constraint unless it is there already; tell whether it was new."""
-        if labels.shape != self.known.shape:
-            raise ValueError(f"labels must have the shape of the truth, {self.known.shape}, got {labels.shape}")
-        packed = pack_labeling(labels)
-        if packed in self._packed:
-            return False
-        self._packed[packed] = None
-        self.differences.append(difference.tolist())
-        self.losses.append(loss)
-        return True
-
-    def unpack(self, indices: Sequence[int] | IntArray) -> BoolArray:
-        """Give the labelings at some indices, as an array of bool and shape (len(indices), H, W)."""
-        packed = list(self._packed)
-        return unpack_labelings([packed[k] for k in indices], self.known.shape)
-
-    def reprice(self, log_odds: FloatArray) -> None:
-        """Make the constraints those of changed log-odds, (H, W): only the unary differences depend on them."""
-        if log_odds.shape != self.known.shape:
-            raise ValueError(f"log_odds must have the shape of the truth, {self.known.shape}, got {log_odds.shape}")
-        if not len(self):
-            return
-        # 0 where labels agree, so that large log-odds there cost no digits
-        changes = self.truth.astype(np.int8) - self.unpack(range(len(self)))
-        unary = changes.reshape(len(self), -1) @ np.ravel(log_odds).astype(float)
-        for difference, value in zip(self.differences, unary.tolist()):
-            difference[0] = value
-
-    def keep_most_violated(self, w: FloatArray, n: int) -> None:
-        """Forget all labelings but those n whose constraints ask for the largest slack under w, (n_weights,)."""
-        if len(self) <= n:
-            return
-        violations = np.array(self.losses) - np.array(self.differences) @ w
-        kept = np.sort(np.argsort(-violations, kind="stable")[:n])
-        packed = list(self._packed)
-        self._packed = dict.fromkeys(packed[k] for k in kept)
-        self.differences = [self.differences[k] for k in kept]
-        self.losses = [self.losses[k] for k in kept]
-
-    def state_dict(self) -> dict[str, np.ndarray | None]:
-        """Give all that may have changed since the beginning, as arrays."""
-        packed = list(self._packed)
-        return {
-            "packed": np.frombuffer(b"".join(packed), dtype=np.uint8),
-            "lengths": np.array([len(bits) for bits in packed], dtype=int),
-            "differences": np.array(self.differences, dtype=float),
-            "losses": np.array(self.losses, dtype=float),
-            "truth": None if self.known.is_complete else self.truth,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take what `state_dict` gave."""
-        ends = np.cumsum(state["lengths"])
-        bits = state["packed"].tobytes()
-        self._packed = {bits[end - n : end]: None for n, end in zip(state["lengths"], ends)}
-        self.differences = state["differences"].tolist()
-        self.losses = state["losses"].tolist()
-        if state["truth"] is not None:
-            self.known.complete(state["truth"])
-
-    def complete(self, labels: BoolArray, shift: FloatArray) -> None:
-        """Label the unlabelled pixels of y_n; `shift` is psi(y_n) before less psi(y_n) after."""
-        self.known.complete(labels)
-        self.differences = [(difference + shift).tolist() for difference in np.array(self.differences)]
-
-
-@dataclass
-class Solution:
-    """An optimum of (8), and of its dual.
-
-    Attributes
-    ----------
-    w : ndarray of shape (n_weights,)
-    slack : ndarray of shape (n_images,)
-        xi, how much each image's worst labeling violates its margin at w, in pixels.
-    multipliers : list of n_images ndarrays
-        lambda of each stored labeling, the dual. They sum up to at most s_n C/N an image; what is missing belongs to
-        xi_n >= 0.
-    value : float
-        gamma: ``1/2 |w|^2 + C/N`` times the sum of the slacks, each times the weight of its image.
-    dual_gap : float
-        How far `value` lies above that of the dual, and so at most above the minimum.
-    n_iter : int
-        Passes over the images: cuts after the first labelings over images, rounded up.
-    """
-
-    w: FloatArray
-    slack: FloatArray
-    multipliers: list[FloatArray]
-    value: float
-    dual_gap: float = 0.0
-    n_iter: int = 0
-
-
-def solve_program(labelings: Sequence[Labelings], C: float, w: WeightsLike = INITIAL_WEIGHTS) -> Solution:
-    """Solve (8) over the stored labelings.
-
-    The slacks are the hinge losses of w alone, so this is a problem of few variables however many images there are. It
-    is solved by cutting planes on the mean slack, each the sum of the worst stored constraint of every image (the
-    one-slack form of Joachims, Finley, Yu, "Cutting-plane training of structural SVMs", 2009). As there are finitely
-    many sums, the last one proves the optimum to rounding.
-
-    Parameters
-    ----------
-    labelings : list of Labelings
-    C : float
-    w : ndarray of shape (n_weights,), default=(1, 1, 1)
-        Where to begin; the optimum does not depend on it.
-
-    Returns
-    -------
-    Solution
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> stored = Labelings(np.array([[True]]))
-    >>> stored.add(np.array([[False]]), np.array([2.0, 0.0, 0.0]), 1.0)
-    True
-    >>> solve_program([stored], C=10.0).w.round(6)
-    array([0.5, 0. , 0. ])
-    """
-    _check_program(labelings, C, w)
-    owners, differences, losses = _constraints(labelings, len(w))
-    if not (np.isfinite(differences).all() and np.isfinite(losses).all()):
-        raise ValueError("labelings must have finite differences and losses")
-    shares = _shares(labelings)
-
-    planes: dict[bytes, IntArray] = {}
-    slopes: list[FloatArray] = []
-    heights: list[float] = []
-
-    def add_plane(constraints: IntArray) -> bool:
-        name = constraints.tobytes()
-        if name in planes:
-            return False
-        planes[name] = constraints
-        share = shares[owners[constraints]]
-        slopes.append(share @ differences[constraints])
-        heights.append(float(share @ losses[constraints]))
-        return True
-
-    add_plane(np.empty(0, dtype=int))  # no slack is negative
-    for start in (np.zeros(len(w)), np.asarray(w, dtype=float)):
-        add_plane(_worst_constraints(losses - differences @ start, owners))
-    exact = False
-    while True:
-        w, bound, plane_multipliers = _solve_mean_slack_program(np.array(slopes), np.array(heights), C, exact)
-        margins = differences @ w
-        worst = _worst_constraints(losses - margins, owners)
-        violations = losses[worst] - margins[worst]
-        share = shares[owners[worst]]
-        rounding = 1e-13 * share @ (losses[worst] + np.abs(margins[worst]))
-        if share @ violations - bound <= rounding or not add_plane(worst):
-            if exact:
-                break
-            exact = True
-
-    slack, multipliers = np.zeros(len(labelings)), np.zeros(len(owners))
-    slack[owners[worst]] = violations
-    for constraints, multiplier in zip(planes.values(), plane_multipliers):
-        multipliers[constraints] += multiplier * shares[owners[constraints]]
-    return Solution(
-        w=w,
-        slack=slack,
-        multipliers=_by_image(multipliers, labelings),
-        value=_objective(w, slack, shares, C),
-    )
-
-
-def optimality_residuals(solution: Solution, labelings: Sequence[Labelings], C: float) -> dict[str, float]:
-    """Tell how far a solution is from the optimality conditions of (8) over the stored labelings.
-
-    The conditions of Karush, Kuhn and Tucker prove an optimum of this convex program. Each residual is the largest of
-    its kind, relative to the size of the terms of which it is the difference; a residual in w counts by how it moves
-    margins.
-
-    Parameters
-    ----------
-    solution : Solution
-        From `solve_program`.
-    labelings : list of Labelings
-        What was stored then.
-    C : float
-
-    Returns
-    -------
-    dict of str to float
-        "stationarity in w": w - sum_k lambda_k (psi(y_k) - psi(y_n)), which must vanish, or not be negative where a
-        pairwise weight is zero; "stationarity in xi": how much the multipliers of an image exceed its share of C;
-        "feasibility": margins missed, negative slacks, multipliers or pairwise weights; "complementarity": multipliers
-        of constraints that do not hold with equality.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> stored = Labelings(np.array([[True]]))
-    >>> stored.add(np.array([[False]]), np.array([2.0, 0.0, 0.0]), 1.0)
-    True
-    >>> solution = solve_program([stored], C=10.0)
-    >>> max(optimality_residuals(solution, [stored], C=10.0).values()) < 1e-12
-    True
-    """
-    owners, differences, losses = _constraints(labelings, len(solution.w))
-    w, slack, multipliers = solution.w, solution.slack, np.concatenate(solution.multipliers)
-    slack_weights = C * _shares(labelings)
-    slack_weight = slack_weights.max()
-    margins = differences @ w
-    size = losses + np.abs(differences) @ np.abs(w)  # margins may be next to nothing by cancellation
-    size = np.maximum(size, 1e-8 * size.max(initial=0.0))  # and whole constraints nothing but rounding
-    missed = losses - margins - slack[owners]
-
-    pull = multipliers @ differences
-    held = (np.arange(len(w)) > 0) & (w == 0)
-    in_w = np.where(held, np.maximum(pull, 0), np.abs(w - pull))
-    reach = np.abs(differences).max(axis=0, initial=0.0)
-    with np.errstate(over="ignore"):
-        whole_margin = np.divide(losses.max(initial=0.0), reach, out=np.full(len(w), np.inf), where=reach > 0)
-    sums = np.bincount(owners, multipliers, minlength=len(labelings))
-    negative = [-w[1:], -slack, -multipliers / slack_weight]
-    return {
-        "stationarity in w": _largest(in_w, np.abs(w) + multipliers @ np.abs(differences) + whole_margin),
-        "stationarity in xi": _largest(np.maximum(sums - slack_weights, 0), slack_weight),
-        "feasibility": max(_largest(np.maximum(missed, 0), size), *(x.max(initial=0.0) for x in negative)),
-        "complementarity": max(
-            _largest(multipliers * np.abs(missed), slack_weight * size),
-            _largest(np.abs(slack_weights - sums) * slack, slack_weight * losses.max(initial=1.0)),
-        ),
-    }
-
-
-def _largest(residuals: FloatArray, size: FloatArray | float) -> float:
-    """The largest residual relative to its size; 0 over 0 is 0."""
-    size = np.broadcast_to(size, residuals.shape)
-    return float(np.divide(residuals, size, out=np.zeros(residuals.shape), where=residuals > 0).max(initial=0.0))
-
-
-def _constraints(labelings: Sequence[Labelings], n_weights: int) -> tuple[IntArray, FloatArray, FloatArray]:
-    """Of all stored labelings: the number of their image, their differences and their losses."""
-    owners = np.repeat(np.arange(len(labelings)), [len(stored) for stored in labelings])
-    differences = np.array([d for stored in labelings for d in stored.differences] or np.empty((0, n_weights)))
-    if differences.shape != (len(owners), n_weights):
-        raise ValueError(f"w has {n_weights} weights, but the differences of the labelings {differences.shape[1:]}")
-    losses = np.array([loss for stored in labelings for loss in stored.losses], dtype=float)
-    return owners, differences, losses
-
-
-def _check_program(labelings: Sequence[Labelings], C: float, w: WeightsLike) -> None:
-    if not len(labelings):
-        raise ValueError("labelings is empty; those of at least one image are needed")
-    if not _LEAST_C <= C <= _LARGEST_C:
-        raise ValueError(f"C must be between {_LEAST_C:g} and {_LARGEST_C:g}, got {C}")
-    if np.ndim(w) != 1 or not np.isfinite(w).all():
-        raise ValueError(f"w must be finite and of shape (n_weights,), got {w}")
 
 
 def _check_log_odds(log_odds: FloatArray, n: int) -> None:
@@ -361,120 +61,6 @@ def _check_log_odds(log_odds: FloatArray, n: int) -> None:
         raise ValueError(
             f"log_odds[{n}] must be finite and within -{LARGEST_LOG_ODDS:g} and {LARGEST_LOG_ODDS:g}, got {largest:g}"
         )
-
-
-def _shares(labelings: Sequence[Labelings]) -> FloatArray:
-    """What each image's slack counts in their mean: 1/N, or more or less by its weight."""
-    return np.array([stored.known.weight for stored in labelings]) / len(labelings)
-
-
-def _objective(w: FloatArray, slack: FloatArray, shares: FloatArray, C: float) -> float:
-    return float(0.5 * w @ w + C * (shares @ slack))
-
-
-def _by_image(values: FloatArray, labelings: Sequence[Labelings]) -> list[FloatArray]:
-    """Values of all stored labelings, an array for each image."""
-    return np.split(values, np.cumsum([len(stored) for stored in labelings])[:-1])
-
-
-def _worst_constraints(violations: FloatArray, owners: IntArray) -> IntArray:
-    """Of each image that has one: the constraint violated most."""
-    if not len(owners):
-        return owners
-    first = np.flatnonzero(np.diff(owners, prepend=-1))  # of each image
-    most = np.repeat(np.maximum.reduceat(violations, first), np.diff(first, append=len(owners)))
-    worst = np.flatnonzero((violations == most) & (violations > 0))
-    return worst[np.unique(owners[worst], return_index=True)[1]]  # one of each image, where some are alike
-
-
-def _solve_mean_slack_program(
-    slopes: FloatArray, heights: FloatArray, C: float, exact: bool
-) -> tuple[FloatArray, float, FloatArray]:
-    """Solve min 1/2 |w|^2 + C xi, xi >= heights - slopes @ w, w_2, w_3, ... >= 0; return w, xi and the multipliers.
-
-    Unless it is to be exact, last digits may be wrong.
-    """
-    if not heights.any():
-        return np.zeros(slopes.shape[1]), 0.0, np.zeros(len(heights))
-    # slopes below this bound move no margin by a digit
-    scale = max(np.linalg.norm(slopes, axis=1).max(), 1e-8 * np.sqrt(heights.max() / C))
-    slopes, heights, C = slopes / scale, heights / scale, C * scale
-
-    def mean_slack(w: FloatArray) -> float:
-        return float((heights - slopes @ w).max())
-
-    def objective(w: FloatArray) -> float:
-        return float(0.5 * w @ w + C * mean_slack(w))
-
-    w, multipliers, held = _take_proximal_steps(slopes, heights, C)
-    if not exact:
-        w = np.append(w[0], np.maximum(w[1:], 0))
-        return w, scale * mean_slack(w), multipliers / scale
-    # this w loses what is tiny beside xi, and the multipliers' w cancels where C is large; solving anew for the
-    # constraints found to be active loses nothing, if the right ones were found
-    active = np.flatnonzero(multipliers > _ROUNDING * C)
-    exact_w, exact_multipliers = _solve_active(slopes, heights, C, active, held)
-    candidates = [(w, multipliers), (multipliers @ slopes, multipliers), (exact_w, exact_multipliers)]
-    candidates = [(np.append(w[0], np.where(held[1:], 0, np.maximum(w[1:], 0))), m) for w, m in candidates]
-    least = min(objective(w) for w, _ in candidates)
-    good = [(w, m) for w, m in candidates if objective(w) <= least + 1e-11 * abs(least) and (m >= 0).all()]
-    w, multipliers = good[-1]
-    return w, scale * mean_slack(w), multipliers / scale
-
-
-def _take_proximal_steps(slopes: FloatArray, heights: FloatArray, C: float) -> tuple[FloatArray, FloatArray, BoolArray]:
-    """Solve the same program by quadprog; return w, the multipliers, and which weights are held at zero.
-
-    quadprog wants a Hessian of full rank, which xi lacks. So a small multiple of (xi - xi')^2 is added, xi' being the
-    last solution, until it does not move: proximal point steps, which end at the optimum without the term.
-    """
-    n_weights = slopes.shape[1]
-    # weak enough for xi to get where it wants in few steps, strong enough not to lose digits on the way
-    ridge = max(C / (1000 * heights.max()), 0.01)
-    hessian = np.diag([1 / ridge] * n_weights + [1.0])
-    signs = np.eye(n_weights + 1)[1:n_weights]
-    constraints = np.vstack([np.column_stack([slopes, np.ones(len(slopes))]), signs]).T
-    bounds = np.append(heights, np.zeros(len(signs)))
-    xi = heights.max()
-    for _ in range(_MAX_PROXIMAL_STEPS):
-        linear = np.append(np.zeros(n_weights), xi - C / ridge)
-        solution, _, _, _, multipliers, _ = quadprog.solve_qp(hessian, linear, constraints, bounds)
-        moved, xi = abs(solution[-1] - xi), solution[-1]
-        if ridge * moved <= 1e-13 * C:
-            break
-    of_planes, of_signs = np.split(multipliers, [len(slopes)])
-    return solution[:-1], of_planes * (C / of_planes.sum()), np.append(False, of_signs > 0)
-
-
-def _solve_active(
-    slopes: FloatArray, heights: FloatArray, C: float, active: IntArray, held: BoolArray
-) -> tuple[FloatArray, FloatArray]:
-    """Solve w = multipliers @ slopes, sum(multipliers) = C, heights - slopes @ w = xi on what is active and free."""
-    free = np.flatnonzero(~held)
-    rows = slopes[np.ix_(active, free)]
-    unit = max(C, 1.0)  # the unknowns are w or w / C, and multipliers / C, so that both kinds are of a size
-    matrix = np.block(
-        [
-            [np.eye(len(free)) / unit, -rows.T, np.zeros((len(free), 1))],
-            [rows * (C / unit), np.zeros((len(active), len(active))), np.ones((len(active), 1))],
-            [np.zeros((1, len(free))), np.ones((1, len(active))), np.zeros((1, 1))],
-        ]
-    )
-    right = np.concatenate([np.zeros(len(free)), heights[active], [1.0]])
-    # log-odds can be a million times larger than contrasts: make all rows and columns of a size
-    of_rows = 1 / np.abs(matrix).max(axis=1)
-    matrix *= of_rows[:, np.newaxis]
-    of_columns = 1 / np.maximum(np.abs(matrix).max(axis=0), 1e-300)
-    matrix *= of_columns
-    inverse = np.linalg.pinv(matrix)
-    solution = np.zeros(len(right))
-    for _ in range(4):  # each step corrects multipliers that are tiny beside C
-        solution += inverse @ (of_rows * right - matrix @ solution)
-    solution *= of_columns
-    w, multipliers = np.zeros(len(held)), np.zeros(len(slopes))
-    w[free] = solution[: len(free)] * (C / unit)
-    multipliers[active] = C * solution[len(free) : -1]
-    return w, np.where(np.abs(multipliers) < _ROUNDING * C, np.maximum(multipliers, 0), multipliers)
 
 
 def most_violated(
@@ -509,7 +95,7 @@ def most_violated(
     Examples
     --------
     >>> import numpy as np
-    >>> from skmmcrf.truth import Truth, pack_labeling, unpack_labelings
+    >>> from skmmcrf.truth import Truth
     >>> w, truth = np.array([1.0, 0.0, 0.0]), Truth(np.array([[True, False]]))
     >>> most_violated(w, np.array([[5.0, -0.5]]), np.zeros((1, 2, 1)), truth, connectivity=4, sigma=1.0)
     (array([[ True,  True]]), array([ 0.5, -1. , -1. ]), 1.0)
@@ -542,7 +128,7 @@ def completion(
     Examples
     --------
     >>> import numpy as np
-    >>> from skmmcrf.truth import Truth, pack_labeling, unpack_labelings
+    >>> from skmmcrf.truth import Truth
     >>> truth = Truth(np.array([[True, False]]), np.array([[True, False]]))
     >>> completion(np.ones(3), np.array([[3.0, 1.0]]), np.zeros((1, 2, 1)), truth, connectivity=4, sigma=1.0)
     (array([[ True,  True]]), array([1., 1., 1.]))
@@ -618,7 +204,7 @@ def learn_weights(
     >>> solution.w.round(3), round(solution.value, 3)
     (array([1., 0., 0.]), 0.5)
     """
-    _check_program(labelings, C, w)
+    check_program(labelings, C, w)
     if not (tol >= 0 and max_iter >= 1):
         raise ValueError(f"tol must not be negative and max_iter be at least 1, got {tol} and {max_iter}")
     w = np.asarray(w, dtype=float)
@@ -698,20 +284,13 @@ def evaluate_program(
     >>> solution.value, solution.slack, solution.multipliers
     (1.0, array([0.5]), [array([1.])])
     """
-    _check_program(labelings, C, w)
+    check_program(labelings, C, w)
     w = np.asarray(w, dtype=float)
     with Workers(n_jobs) as workers:
         cuts = _Cuts(workers, log_odds, images, labelings, connectivity=connectivity, sigma=sigma)
         cuts.complete(w)
-        slack = cuts.store_most_violated(w, np.arange(len(labelings)))
-    owners, differences, losses = _constraints(labelings, len(w))
-    worst = _worst_constraints(losses - differences @ w, owners)
-    shares = _shares(labelings)
-    multipliers = np.zeros(len(owners))
-    multipliers[worst] = C * shares[owners[worst]]
-    return Solution(
-        w, slack, _by_image(multipliers, labelings), _objective(w, slack, shares, C), dual_gap=np.inf, n_iter=1
-    )
+        cuts.store_most_violated(w, np.arange(len(labelings)))
+    return replace(evaluate_stored(w, labelings, C), n_iter=1)
 
 
 class _Cuts:
@@ -823,7 +402,7 @@ def _cutting_planes(
     apart; when that is little, the others are cut at the same weights, which gives the upper bound.
     """
     images = [labelings[n] for n in numbers]
-    shares = _shares(images)
+    shares = image_shares(images)
     are_many = len(images) > 2 * _FEW_IMAGES
     parts = np.array_split(np.arange(len(images)), _PARTS if are_many else 1)
     may_overshoot = w_is_near and not are_many
@@ -835,14 +414,14 @@ def _cutting_planes(
         halfway = may_overshoot and gap > _WIDE_GAP
         w = (w + solution.w) / 2 if halfway else solution.w
         n_stored = sum(map(len, images))
-        stored_slack, slack = _slacks(images, w), np.full(len(images), np.nan)
+        stored_slack, slack = evaluate_stored(w, images, C).slack, np.full(len(images), np.nan)
         slack[part] = cut_at(w, numbers[part])
-        upper = _objective(w, _extrapolate(slack, stored_slack, shares), shares, C)
+        upper = objective_at(w, _extrapolate(slack, stored_slack, shares), shares, C)
         others = np.flatnonzero(np.isnan(slack))
         last = n_cuts + 2 * len(part) > max_iter * len(images)
         if last or upper - solution.value <= _NARROW * tol * upper:
             slack[others] = cut_at(w, numbers[others])
-            upper = _objective(w, slack, shares, C)
+            upper = objective_at(w, slack, shares, C)
         n_cut = int(np.isfinite(slack).sum())
         n_cuts += n_cut
         is_bound = n_cut == len(images)
@@ -880,13 +459,3 @@ def _extrapolate(slack: FloatArray, stored_slack: FloatArray, shares: FloatArray
         return np.where(known, slack, stored_slack)
     excess = np.average((slack - stored_slack)[known], weights=shares[known])
     return np.where(known, slack, stored_slack + excess)
-
-
-def _slacks(labelings: Sequence[Labelings], w: FloatArray) -> FloatArray:
-    """The slacks that stored labelings ask for."""
-    owners, differences, losses = _constraints(labelings, len(w))
-    violations = losses - differences @ w
-    worst = _worst_constraints(violations, owners)
-    slack = np.zeros(len(labelings))
-    slack[owners[worst]] = violations[worst]
-    return slack

@@ -38,13 +38,15 @@ from skmmcrf.cnn import CNNSegmenter
 from skmmcrf.crf import MaxMarginCRF
 from skmmcrf.interrupts import Interrupted, ending_fit
 from skmmcrf.joint import N_WATCHED, joint_net
+from skmmcrf.labelings import Labelings
 from skmmcrf.loss import GRADIENTS, MaxMarginLoss
-from skmmcrf.max_margin import CRF_CONSTRAINTS, INITIAL_WEIGHTS, Labelings
+from skmmcrf.max_margin import CRF_CONSTRAINTS
 from skmmcrf.metrics import mean_of_defined
 from skmmcrf.network_state import network_arrays
 from skmmcrf.networks.any_size import check_scales
 from skmmcrf.pixel_losses import PIXEL_LOSSES
 from skmmcrf.progress import epoch_progress
+from skmmcrf.quadratic_program import INITIAL_WEIGHTS
 from skmmcrf.random_states import seeded
 from skmmcrf.training import SCHEDULES, ImageDataset, history_rows, indices_of_truths, resolve_device
 from skmmcrf.truth import Truth

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from skmmcrf import joint, max_margin
+from skmmcrf import joint, max_margin, quadratic_program
 from skmmcrf.datasets import make_phantoms
 from skmmcrf.energy import pairwise_features
 
@@ -35,12 +35,12 @@ if sys.platform == "darwin":
 @pytest.fixture(autouse=True)
 def _every_solve_is_optimal(monkeypatch):
     """Check the optimality conditions of each program that any test solves."""
-    solve = max_margin.solve_program
+    solve = quadratic_program.solve_program
 
     @wraps(solve)
     def checked(labelings, C, *args):
         solution = solve(labelings, C, *args)
-        residuals = max_margin.optimality_residuals(solution, labelings, C)
+        residuals = quadratic_program.optimality_residuals(solution, labelings, C)
         assert max(residuals.values()) <= 1e-8, residuals
         return solution
 

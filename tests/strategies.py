@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from skmmcrf.energy import scale_image
-from skmmcrf.max_margin import Labelings, learn_weights
+from skmmcrf.labelings import Labelings
+from skmmcrf.max_margin import learn_weights
 from skmmcrf.truth import Truth
 
 
@@ -42,6 +43,12 @@ class Problem:
             max_iter=max_iter,
             **kwargs,
         )
+
+    @property
+    def rounding_of_gamma(self):
+        """Of slacks up to all pixels, times C; no weights at all give C times the pixels."""
+        pixels = max(truth.size for truth in self.truths)
+        return 1e-12 * self.C * pixels * max(self.weights) * max(self.class_weight)
 
     def changed(self, **fields):
         return Problem(**(vars(self) | fields))

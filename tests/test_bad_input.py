@@ -32,8 +32,10 @@ from skmmcrf.graph_cut import (
     minimum_energy_labeling,
     segment,
 )
-from skmmcrf.max_margin import Labelings, completion, learn_weights, most_violated, solve_program
+from skmmcrf.labelings import Labelings
+from skmmcrf.max_margin import completion, learn_weights, most_violated
 from skmmcrf.networks import AnySize, FCN8s, UNet, build_network
+from skmmcrf.quadratic_program import solve_program
 from skmmcrf.truth import Truth
 
 

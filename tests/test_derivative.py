@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 
 from skmmcrf.derivative import DegenerateProgramError, LinearSystem, envelope_gradient
-from skmmcrf.max_margin import Labelings, learn_weights, solve_program
+from skmmcrf.labelings import Labelings
+from skmmcrf.max_margin import learn_weights
+from skmmcrf.quadratic_program import solve_program
 from skmmcrf.truth import Truth
 
 

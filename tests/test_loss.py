@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from skmmcrf import MaxMarginCRF, MaxMarginLoss
-from skmmcrf.max_margin import Labelings
+from skmmcrf.labelings import Labelings
 
 
 def batch(seed=0, n=2, shape=(5, 6), n_channels=None):

@@ -1,48 +1,17 @@
 import warnings
-from dataclasses import replace
 
-import cvxpy as cp
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
 from strategies import problems
 
 from skmmcrf import max_margin
 from skmmcrf.energy import joint_feature_difference, pairwise_features
-from skmmcrf.max_margin import (
-    Labelings,
-    completion,
-    evaluate_program,
-    learn_weights,
-    most_violated,
-    optimality_residuals,
-    solve_program,
-)
+from skmmcrf.labelings import Labelings
+from skmmcrf.max_margin import completion, evaluate_program, learn_weights, most_violated
+from skmmcrf.quadratic_program import solve_program
 from skmmcrf.truth import Truth
-
-
-def random_program(seed, n_images=6, n_labelings=5, scale=(1.0, 1.0, 1.0)):
-    """Constraints that no graph cut need have made; losses in pixels, differences of their size."""
-    rng = np.random.default_rng(seed)
-    program = []
-    for _ in range(n_images):
-        stored = Labelings(np.zeros((4, 5), dtype=bool))
-        for k in range(n_labelings):
-            labels = np.zeros(20, dtype=bool)
-            labels[k] = True
-            loss = float(rng.integers(1, 1000))
-            stored.add(labels.reshape(4, 5), loss * rng.normal(0.4, 1, size=3) * scale, loss)
-        program.append(stored)
-    return program
-
-
-def constraints_of(program):
-    owners = np.repeat(np.arange(len(program)), [len(stored) for stored in program])
-    differences = np.array([d for stored in program for d in stored.differences])
-    losses = np.array([loss for stored in program for loss in stored.losses])
-    return owners, differences, losses
 
 
 def random_learner(seed, n_images=3, shape=(6, 7)):
@@ -59,123 +28,6 @@ def learn(log_odds, images, labelings, C=1.0, tol=1e-9, max_iter=100, **kwargs):
     return learn_weights(
         log_odds, images, labelings, C, connectivity=8, sigma=0.3, tol=tol, max_iter=max_iter, **kwargs
     )
-
-
-@pytest.mark.parametrize("shape", [(3, 5), (1, 1), (4, 8)])
-def test_labelings_come_back_as_they_were_stored(shape):
-    rng = np.random.default_rng(0)
-    stored = Labelings(np.zeros(shape, dtype=bool))
-    labelings = np.unique(rng.uniform(size=(5, *shape)) < 0.5, axis=0)
-    for labels in labelings:
-        assert stored.add(labels, np.ones(3), 1.0)
-        assert not stored.add(labels.copy(), np.ones(3), 1.0)
-    assert len(stored) == len(stored.losses) == len(labelings)
-    np.testing.assert_array_equal(stored.unpack(range(len(labelings))), labelings)
-    assert stored.unpack([]).shape == (0, *shape)
-
-
-def test_repricing_gives_the_constraint_of_the_new_log_odds(random_grid):
-    log_odds, _, truth, edges, features = random_grid(0)
-    stored = Labelings(truth)
-    rng = np.random.default_rng(1)
-    labelings = [rng.uniform(size=truth.shape) < 0.5 for _ in range(4)]
-    for labels in labelings:
-        stored.add(labels, joint_feature_difference(labels, truth, log_odds, edges, features), 1.0)
-    changed = log_odds + rng.normal(size=truth.shape)
-    stored.reprice(changed)
-    expected = [joint_feature_difference(labels, truth, changed, edges, features) for labels in labelings]
-    np.testing.assert_allclose(stored.differences, expected)
-
-
-@pytest.mark.parametrize("C", [1e-6, 1e-2, 1.0, 1e3])
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("weighted", [False, True])
-def test_program_equals_an_independent_solver(seed, C, weighted):
-    program = random_program(seed)
-    shares = np.random.default_rng(seed).choice([0.3, 0.5, 2.0], len(program)) if weighted else np.ones(len(program))
-    for stored, share in zip(program, shares):
-        stored.known.weight = share
-    owners, differences, losses = constraints_of(program)
-    n_images = len(program)
-
-    w, slack = cp.Variable(3), cp.Variable(n_images, nonneg=True)
-    objective = 0.5 / C * cp.sum_squares(w) + shares @ slack / n_images  # gamma / C, for its absolute tolerance
-    margins = [differences @ w >= losses - slack[owners], w[1:] >= 0]
-    expected = C * cp.Problem(cp.Minimize(objective), margins).solve(solver=cp.CLARABEL)
-    solution = solve_program(program, C)
-    assert solution.value == pytest.approx(expected, rel=1e-7)
-    # the other solver is not exact to more where a slack counts little
-    tolerance = 5e-3 if weighted else 1e-4
-    np.testing.assert_allclose(solution.w, w.value, rtol=1e-4, atol=tolerance * np.abs(solution.w).max())
-    multipliers = C * margins[0].dual_value
-    np.testing.assert_allclose(np.concatenate(solution.multipliers), multipliers, atol=1e-4 * C / n_images)
-
-
-@pytest.mark.parametrize("C", [1e-8, 1e-4, 1.0, 1e4, 1e8])
-@pytest.mark.parametrize("scale", [(1, 1, 1), (1e4, 1, 1), (1e-3, 1, 1)], ids=str)
-@pytest.mark.parametrize("n_images", [1, 2, 30])
-def test_solution_meets_the_optimality_conditions(n_images, scale, C):
-    program = random_program(n_images, n_images=n_images, n_labelings=8, scale=np.array(scale))
-    residuals = optimality_residuals(solve_program(program, C), program, C)
-    assert len(residuals) == 4
-    assert max(residuals.values()) <= 1e-8
-
-
-@pytest.mark.parametrize(
-    ("name", "change"),
-    [
-        ("stationarity in w", lambda s: {"w": s.w * 1.1}),
-        ("stationarity in w", lambda s: {"w": s.w + [0, 0, 0.1]}),
-        ("stationarity in xi", lambda s: {"multipliers": [1.001 * m for m in s.multipliers]}),
-        ("feasibility", lambda s: {"slack": 0.999 * s.slack}),
-        ("feasibility", lambda s: {"w": s.w - [0, 0.001 + s.w[1], 0]}),
-        ("complementarity", lambda s: {"slack": 1.001 * s.slack}),
-        ("complementarity", lambda s: {"multipliers": [0.999 * m for m in s.multipliers]}),
-    ],
-)
-def test_residuals_tell_what_is_wrong(name, change):
-    program = random_program(0)
-    solution = solve_program(program, 1.0)
-    assert np.count_nonzero(solution.slack) > 3
-    wrong = replace(solution, **change(solution))
-    assert optimality_residuals(wrong, program, 1.0)[name] > 1e-5
-
-
-def test_program_does_not_depend_on_where_it_begins():
-    program = random_program(3)
-    values = [
-        solve_program(program, 1.0, w).value for w in (np.zeros(3), np.array([9.0, 9, 9]), np.array([-5.0, 0, 2]))
-    ]
-    np.testing.assert_allclose(values, values[0], rtol=1e-10)
-
-
-def test_program_without_constraints_is_solved_by_no_weights():
-    for program in ([Labelings(np.zeros((2, 2), dtype=bool))], random_program(0, n_labelings=1)[:1]):
-        stored = program[0]
-        if len(stored):  # only the truth itself is stored
-            stored = Labelings(stored.truth)
-            stored.add(stored.truth, np.zeros(3), 0.0)
-        solution = solve_program([stored], 1.0)
-        np.testing.assert_array_equal(solution.w, np.zeros(3))
-        assert solution.value == 0
-
-
-@pytest.mark.parametrize("size", [1e-10, 1e-160, 1e-320])
-def test_differences_may_be_next_to_nothing(size):
-    # as the contrast term is where sigma is small
-    stored = Labelings(np.array([[False, False]]))
-    stored.add(np.array([[True, False]]), np.array([0.0, 0.0, size]), 1.0)
-    stored.add(np.array([[True, True]]), np.array([0.0, 0.0, 0.0]), 2.0)
-    assert solve_program([stored], 10.0).value == pytest.approx(20)
-
-
-def test_a_further_constraint_never_lowers_gamma():
-    values = [solve_program(random_program(5, n_labelings=n), 0.5).value for n in (2, 4)]
-    program = random_program(5, n_labelings=2)
-    before = solve_program(program, 0.5).value
-    program[0].add(np.ones((4, 5), dtype=bool), np.array([-1.0, 5.0, 2.0]), 20.0)
-    assert solve_program(program, 0.5).value >= before - 1e-12
-    assert np.isfinite(values).all()
 
 
 def test_most_violated_is_the_worst_of_all_labelings(random_grid, all_labelings):
@@ -440,14 +292,8 @@ def test_bounds_of_any_problem_close_or_a_warning_says_so(problem):
     assert (solution.w[1:] >= 0).all()
 
 
-def rounding_of_gamma(problem):
-    """Of slacks up to all pixels, times C; no weights at all give C times the pixels."""
-    pixels = max(truth.size for truth in problem.truths)
-    return 1e-12 * problem.C * pixels * max(problem.weights) * max(problem.class_weight)
-
-
 def same_gamma(one, other, problem):
-    return one.value == pytest.approx(other.value, rel=1e-7, abs=rounding_of_gamma(problem))
+    return one.value == pytest.approx(other.value, rel=1e-7, abs=problem.rounding_of_gamma)
 
 
 @given(problems())
@@ -478,39 +324,6 @@ def test_slacks_are_permuted_with_the_images(problem):
     counted = np.array(problem.weights) > 0  # the slack of others is not minimised
     one, other = one.slack[counted], other.slack[::-1][counted]
     np.testing.assert_allclose(size * one, size * other, atol=1e-6 * max(gamma, 1e-9))
-
-
-@given(problems(), st.integers(0, 2**32 - 1))
-def test_a_constraint_added_to_any_problem_never_lowers_gamma(problem, seed):
-    labelings = problem.labelings()
-    rng = np.random.default_rng(seed)
-    values = []
-    for _ in range(4):
-        for stored, l, image in zip(labelings, problem.log_odds, problem.images):
-            edges, features = pairwise_features(image, connectivity=problem.connectivity, sigma=problem.sigma)
-            labels = rng.uniform(size=stored.truth.shape) < 0.5
-            difference = joint_feature_difference(labels, stored.truth, l, edges, features)
-            stored.add(labels, difference, float(np.count_nonzero(labels != stored.truth)))
-        values.append(solve_program(labelings, problem.C).value)
-    assert (np.diff(values) >= -rounding_of_gamma(problem)).all()
-
-
-def test_labelings_that_ask_for_most_slack_are_kept_in_their_order():
-    rng = np.random.default_rng(0)
-    log_odds, images, (stored, *_) = random_learner(0)
-    learn(log_odds, images, [stored, *_], tol=0.0)
-    w = np.array([0.5, 0.1, 0.2])
-    for _ in range(5):
-        stored.add(rng.uniform(size=(6, 7)) < 0.5, rng.normal(size=3), float(rng.uniform(0, 9)))
-    labelings, losses, differences = stored.unpack(range(len(stored))), stored.losses, stored.differences
-    slacks = np.array(losses) - np.array(differences) @ w
-    kept = np.flatnonzero(slacks >= np.sort(slacks)[-4])
-    stored.keep_most_violated(w, 4)
-    np.testing.assert_array_equal(stored.unpack(range(4)), labelings[kept])
-    np.testing.assert_array_equal(stored.differences, np.array(differences)[kept])
-    assert stored.losses == [losses[k] for k in kept]
-    stored.keep_most_violated(w, 9)
-    assert len(stored) == 4
 
 
 def evaluate(w, log_odds, images, labelings, C=1.0):

@@ -8,7 +8,8 @@ from joblib import delayed
 from joblib.externals.loky import get_reusable_executor
 
 from skmmcrf.graph_cut import segment
-from skmmcrf.max_margin import Labelings, learn_weights
+from skmmcrf.labelings import Labelings
+from skmmcrf.max_margin import learn_weights
 from skmmcrf.sequences import Mapped
 from skmmcrf.workers import Workers
 

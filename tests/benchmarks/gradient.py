@@ -12,7 +12,8 @@ import time
 import numpy as np
 
 from skmmcrf.derivative import DegenerateProgramError, LinearSystem, envelope_gradient
-from skmmcrf.max_margin import Labelings, solve_program
+from skmmcrf.labelings import Labelings
+from skmmcrf.quadratic_program import solve_program
 
 C = 1.0
 

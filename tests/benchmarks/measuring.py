@@ -15,7 +15,8 @@ from joblib import delayed
 from skmmcrf import DeepStructuredSegmenter
 from skmmcrf.datasets import load_image_folder, make_phantoms
 from skmmcrf.energy import estimate_sigma
-from skmmcrf.max_margin import Labelings, learn_weights, most_violated
+from skmmcrf.labelings import Labelings
+from skmmcrf.max_margin import learn_weights, most_violated
 
 C = 1.0
 TOL = 1e-3

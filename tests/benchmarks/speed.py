@@ -43,8 +43,8 @@ from skmmcrf.datasets import make_phantoms
 from skmmcrf.derivative import envelope_gradient
 from skmmcrf.energy import scale_image
 from skmmcrf.loss import MaxMarginLoss
-from skmmcrf.max_margin import optimality_residuals, solve_program
 from skmmcrf.networks import AnySize
+from skmmcrf.quadratic_program import optimality_residuals, solve_program
 
 MB = 1e6
 
