@@ -21,21 +21,15 @@ from skmmcrf import persistence
 from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, LabelledImages, LabelledImagesLike, LabelsLike
 from skmmcrf._version import __version__
 from skmmcrf.augmentation import AUGMENTATIONS, build_augmentation
+from skmmcrf.callbacks import KeepBest
 from skmmcrf.checkpoint import Checkpoints, KeepState, open_checkpoints
+from skmmcrf.image_datasets import AugmentedDataset, ImageDataset
 from skmmcrf.metrics import mean_of_defined
 from skmmcrf.network_state import is_rebuildable, network_arrays, rebuild_network
 from skmmcrf.networks.any_size import check_scales
 from skmmcrf.random_states import seeded
 from skmmcrf.sequences import Mapped
-from skmmcrf.training import (
-    AugmentedDataset,
-    ImageDataset,
-    KeepBest,
-    compute_log_odds,
-    indices_of_truths,
-    resolve_device,
-    run_network,
-)
+from skmmcrf.training import compute_log_odds, indices_of_truths, resolve_device, run_network
 from skmmcrf.truth import Truth
 from skmmcrf.validation import (
     LABEL_CONSTRAINTS,

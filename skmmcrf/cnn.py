@@ -24,6 +24,7 @@ from skmmcrf._typing import (
 )
 from skmmcrf.augmentation import Augmentation
 from skmmcrf.base import NetworkSegmenter
+from skmmcrf.callbacks import SCHEDULES, FreezeBackbone, JaccardOfNetwork, learning_rate_schedule
 from skmmcrf.checkpoint import Checkpoints
 from skmmcrf.energy import scale_image
 from skmmcrf.interrupts import ending_fit
@@ -32,17 +33,7 @@ from skmmcrf.networks import build_network
 from skmmcrf.pixel_losses import PIXEL_LOSSES
 from skmmcrf.progress import epoch_progress
 from skmmcrf.random_states import seeded
-from skmmcrf.training import (
-    SCHEDULES,
-    FreezeBackbone,
-    JaccardOfNetwork,
-    SegmentationNet,
-    compute_log_odds,
-    history_rows,
-    learning_rate_schedule,
-    resolve_device,
-    segmentation_net,
-)
+from skmmcrf.training import SegmentationNet, compute_log_odds, history_rows, resolve_device, segmentation_net
 from skmmcrf.truth import Truth
 from skmmcrf.validation import as_given
 

@@ -10,6 +10,7 @@ from skorch.callbacks import Callback, EpochTimer
 from torch import nn
 
 from skmmcrf._typing import LabelledImages
+from skmmcrf.callbacks import learning_rate_schedule
 from skmmcrf.graph_cut import segment
 from skmmcrf.labelings import Labelings
 from skmmcrf.loss import MaxMarginLoss
@@ -17,12 +18,7 @@ from skmmcrf.max_margin import LARGEST_LOG_ODDS
 from skmmcrf.metrics import mean_of_defined
 from skmmcrf.quadratic_program import Solution, solve_program
 from skmmcrf.sequences import Mapped
-from skmmcrf.training import (
-    SegmentationNet,
-    indices_of_truths,
-    learning_rate_schedule,
-    segmentation_net,
-)
+from skmmcrf.training import SegmentationNet, indices_of_truths, segmentation_net
 from skmmcrf.truth import Truth
 
 #: How many of the training images the Jaccard index is measured of, which takes a cut and a run of the network each.
@@ -176,7 +172,7 @@ def joint_net(
     seed : int
         Of the order of images.
     schedule : str, default="linear"
-        See `skmmcrf.training.learning_rate_schedule`.
+        See `skmmcrf.callbacks.learning_rate_schedule`.
     validation_data : tuple, optional
         Images and list of Truth to watch.
     average_mirrored : bool, default=False

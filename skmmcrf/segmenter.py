@@ -33,9 +33,11 @@ from skmmcrf._typing import (
 from skmmcrf._version import __version__
 from skmmcrf.augmentation import Augmentation
 from skmmcrf.base import NetworkSegmenter, names_of_data
+from skmmcrf.callbacks import SCHEDULES
 from skmmcrf.checkpoint import Checkpoints
 from skmmcrf.cnn import CNNSegmenter
 from skmmcrf.crf import MaxMarginCRF
+from skmmcrf.image_datasets import ImageDataset
 from skmmcrf.interrupts import Interrupted, ending_fit
 from skmmcrf.joint import N_WATCHED, joint_net
 from skmmcrf.labelings import Labelings
@@ -48,7 +50,7 @@ from skmmcrf.pixel_losses import PIXEL_LOSSES
 from skmmcrf.progress import epoch_progress
 from skmmcrf.quadratic_program import INITIAL_WEIGHTS
 from skmmcrf.random_states import seeded
-from skmmcrf.training import SCHEDULES, ImageDataset, history_rows, indices_of_truths, resolve_device
+from skmmcrf.training import history_rows, indices_of_truths, resolve_device
 from skmmcrf.truth import Truth
 from skmmcrf.validation import as_given
 

@@ -1,4 +1,4 @@
-"""What pretraining and joint training share: a skorch net over images of any size, its data, schedule and callbacks."""
+"""What pretraining and joint training share: a skorch net over images of any size, its history, and running it."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -7,154 +7,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from skorch import NeuralNet
-from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision import tv_tensors
+from torch.utils.data import DataLoader
 
-from skmmcrf._typing import BoolArray, FloatArray, LabelledImages
-from skmmcrf.augmentation import Augmentation
+from skmmcrf._typing import BoolArray, FloatArray
+from skmmcrf.image_datasets import ImageDataset, ShuffledOrder, as_lists, scaled
 from skmmcrf.interrupts import Interrupted, noting_interrupts
-from skmmcrf.metrics import jaccard_indices, mean_of_defined
+from skmmcrf.metrics import jaccard_indices
 from skmmcrf.networks import AnySize
 from skmmcrf.sequences import ArraysOnDisk
 from skmmcrf.truth import UNLABELLED, Truth
 from skmmcrf.validation import is_lazy
 
-#: Schedules of the learning rate, see `learning_rate_schedule`.
-SCHEDULES = ("one_cycle", "linear", "cosine", "constant")
-
 _LARGEST = float(np.finfo(np.float32).max)
-
-
-class ImageDataset(Dataset):
-    """Images, turned into tensors one at a time, with what is known of each.
-
-    Parameters
-    ----------
-    images : sequence of ndarray of shape (H, W, channels)
-    targets : sequence, optional
-        Handed on as they are: `Truth`, or `Labelings` with a truth.
-    """
-
-    def __init__(self, images: Sequence[np.ndarray], targets: Sequence[Any] | None = None) -> None:
-        self.images = images
-        self.targets = targets
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, n: int) -> tuple[torch.Tensor, Any]:
-        channels = np.moveaxis(self.images[n], -1, 0)
-        # torch can't take every layout, order of bytes and float
-        dtype = np.float32 if channels.dtype.kind == "f" else channels.dtype.newbyteorder("=")
-        image = torch.from_numpy(channels.astype(dtype, order="C"))
-        return image, None if self.targets is None else self.targets[n]
-
-
-def scaled(image: torch.Tensor) -> torch.Tensor:
-    """Scale an image to [0, 1] by its dtype, as `skmmcrf.energy.scale_image` does.
-
-    Parameters
-    ----------
-    image : Tensor of bool, uint8, uint16 or float
-
-    Returns
-    -------
-    Tensor of float32
-    """
-    floats = image.float()
-    return floats / torch.iinfo(image.dtype).max if image.dtype in (torch.uint8, torch.uint16) else floats
-
-
-class AugmentedDataset(ImageDataset):
-    """Images that are changed at random, with their truth, each time that they are asked for.
-
-    Parameters
-    ----------
-    images : sequence of ndarray of shape (H, W, channels)
-    targets : sequence of Truth
-    augmentation : callable
-        Takes and gives a `torchvision.tv_tensors.Image` (channels, H, W) and a `torchvision.tv_tensors.Mask` (H, W) of
-        0, 1 and 255, where 255 is unlabelled.
-    """
-
-    def __init__(self, images: Sequence[np.ndarray], targets: Sequence[Truth], augmentation: Augmentation) -> None:
-        super().__init__(images, targets)
-        self.augmentation = augmentation
-
-    def __getitem__(self, n: int) -> tuple[torch.Tensor, Truth]:
-        """Give an image and its truth.
-
-        Raises
-        ------
-        ValueError
-            If the augmentation does not give an image and a mask that belong together.
-        """
-        image, truth = super().__getitem__(n)
-        mask = torch.from_numpy(truth.labels)
-        changed = self.augmentation(tv_tensors.Image(scaled(image)), tv_tensors.Mask(mask))
-        if not (isinstance(changed, (tuple, list)) and len(changed) == 2):
-            raise ValueError(f"augmentation: it must give an image and a mask, not {type(changed).__name__}")
-        if not all(isinstance(part, torch.Tensor) for part in changed):
-            raise ValueError(
-                f"augmentation: it must give two tensors, not {', '.join(type(p).__name__ for p in changed)}"
-            )
-        new_image, new_mask = (part.as_subclass(torch.Tensor).contiguous() for part in changed)
-        fits = new_image.ndim == 3 and new_image.shape == (len(image), *new_mask.shape) and new_image.numel()
-        if not (fits and new_image.is_floating_point()):
-            raise ValueError(
-                f"augmentation: of an image {tuple(image.shape)} and a mask {tuple(mask.shape)} it gave "
-                f"{tuple(new_image.shape)} of {new_image.dtype} and {tuple(new_mask.shape)}, which do not fit"
-            )
-        labels = new_mask.numpy()
-        if not np.isin(labels, (0, 1, UNLABELLED)).all():
-            raise ValueError(f"augmentation: a mask must hold 0, 1 and {UNLABELLED} only, got {np.unique(labels)[:5]}")
-        return new_image, Truth(labels == 1, labels != UNLABELLED, weight=truth.weight, class_weight=truth.class_weight)
-
-
-def _as_lists(samples: Sequence[tuple[torch.Tensor, Any]]) -> tuple[list[torch.Tensor], list[Any]]:
-    """Collate samples to lists, because sizes may differ."""
-    images, targets = zip(*samples)
-    return list(images), list(targets)
-
-
-class ShuffledOrder(Sampler):
-    """An order of images for every epoch, which only the seed and the epoch decide.
-
-    Parameters
-    ----------
-    n_images : int
-    seed : int
-
-    Examples
-    --------
-    >>> order = ShuffledOrder(4, seed=0)
-    >>> order.begin(epoch=1)
-    >>> first = list(order)
-    >>> order.begin(epoch=1)
-    >>> order.skip(2)
-    >>> list(order) == first[2:]
-    True
-    """
-
-    def __init__(self, n_images: int, seed: int) -> None:
-        self.n_images = n_images
-        self.seed = seed
-
-    def begin(self, epoch: int) -> None:
-        """Choose the order of an epoch."""
-        self.order_ = np.random.default_rng([self.seed, epoch]).permutation(self.n_images).tolist()
-
-    def skip(self, n: int) -> None:
-        """Leave the first n out, for this epoch."""
-        self.order_ = self.order_[n:]
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.order_)
-
-    def __len__(self) -> int:
-        return self.n_images
 
 
 class SegmentationNet(NeuralNet):
@@ -312,94 +177,10 @@ def segmentation_net(
         callbacks__print_log=None,
         callbacks__epoch_timer=None,  # ours has its place behind what is measured at the end of an epoch
         iterator_train__sampler=ShuffledOrder(n_images, seed),
-        iterator_train__collate_fn=_as_lists,
+        iterator_train__collate_fn=as_lists,
         iterator_train__generator=torch.Generator(),  # else it would draw from the global one
         **parameters,
     )
-
-
-def learning_rate_schedule(name: str, learning_rate: float, n_steps: int) -> "Schedule | None":
-    """Make the callback that changes the learning rate after every step.
-
-    Parameters
-    ----------
-    name : {"one_cycle", "linear", "cosine", "constant"}
-        "one_cycle" rises to the learning rate and falls to nearly nothing (Smith, Topin 2018); "linear" and "cosine"
-        fall from it to zero.
-    learning_rate : float
-    n_steps : int
-
-    Returns
-    -------
-    Schedule, or None for "constant"
-
-    Examples
-    --------
-    >>> learning_rate_schedule("cosine", 1e-3, 100).kwargs
-    {'T_max': 100}
-    """
-    schedules = torch.optim.lr_scheduler
-    if name == "constant":
-        return None
-    if name == "one_cycle":
-        return Schedule(schedules.OneCycleLR, max_lr=learning_rate, total_steps=n_steps + 1, step_every="batch")
-    if name == "cosine":
-        return Schedule(schedules.CosineAnnealingLR, T_max=n_steps, step_every="batch")
-    return Schedule(schedules.LinearLR, start_factor=1.0, end_factor=0.0, total_iters=n_steps, step_every="batch")
-
-
-class Schedule(LRScheduler):
-    """A schedule of the learning rate that can be kept and restored."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Give where it is."""
-        state = self.lr_scheduler_.state_dict()
-        # torch 2.3 has functions in it, which the schedule has anyway
-        return {"scheduler": {k: v for k, v in state.items() if not callable(v)}, "batch": self.batch_idx_}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go there."""
-        self.lr_scheduler_.load_state_dict(state["scheduler"])
-        self.batch_idx_ = state["batch"]
-
-
-class JaccardOfNetwork(Callback):
-    """Record the network's mean Jaccard index on the training images, while training, and on the validation images.
-
-    Parameters
-    ----------
-    validation_data : None or tuple
-        Images (H, W, channels) and list of Truth.
-    """
-
-    def __init__(self, validation_data: LabelledImages | None) -> None:
-        self.validation_data = validation_data
-        self.indices_: list[float] = []
-
-    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Begin anew."""
-        self.indices_ = []
-
-    def on_batch_end(self, net: NeuralNet, batch: Any = None, y_pred: Any = None, **kwargs: Any) -> None:
-        """Measure what the batch's log-odds say."""
-        # as numbers: small arrays that stay, between large ones that go, would keep the memory of these in use
-        self.indices_ += indices_of_truths(batch[1], [(l > 0).cpu().numpy() for l in y_pred]).tolist()
-
-    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Record the indices."""
-        net.history.record("jaccard", mean_of_defined(np.array(self.indices_)))
-        if self.validation_data is not None:
-            images, truths = self.validation_data
-            indices = indices_of_truths(truths, (l > 0 for l, _ in net.run_as_fitted(images)))
-            net.history.record("valid_jaccard", mean_of_defined(indices))
-
-    def state_dict(self) -> dict[str, Any]:
-        """Give what was measured in the epoch."""
-        return {"indices": self.indices_}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take what was measured in the epoch."""
-        self.indices_ = state["indices"]
 
 
 def indices_of_truths(truths: Sequence[Truth], labelings: Iterable[BoolArray]) -> FloatArray:
@@ -417,71 +198,6 @@ def indices_of_truths(truths: Sequence[Truth], labelings: Iterable[BoolArray]) -
     return np.concatenate(
         [jaccard_indices([t.labels], [y], ignore_label=UNLABELLED) for t, y in zip(truths, labelings)]
     )
-
-
-class KeepBest(EarlyStopping):
-    """Keep the network of the epoch with the best validation Jaccard index; stop when it rises no more.
-
-    Parameters
-    ----------
-    patience : int
-        Epochs without a rise after which training stops.
-    at_start : float, optional
-        The index of the network as it is before training, if that may be kept too.
-    """
-
-    def __init__(self, patience: int, at_start: float | None = None) -> None:
-        super().__init__("valid_jaccard", patience=patience, threshold=0.0, lower_is_better=False, load_best=True)
-        self.at_start = at_start
-
-    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Begin at the network as it is."""
-        super().on_train_begin(net, **kwargs)
-        if self.at_start is not None:
-            self.dynamic_threshold_ = self.at_start
-            self.best_model_weights_ = {key: value.clone() for key, value in net.module_.state_dict().items()}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Give the best network, and where it was."""
-        names = ("best_model_weights_", "best_epoch_", "dynamic_threshold_", "misses_")
-        return {name: getattr(self, name) for name in names}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the best network, and where it was."""
-        weights = state["best_model_weights_"]
-        self.__dict__.update(state)
-        self.best_model_weights_ = weights and {name: torch.tensor(array) for name, array in weights.items()}
-
-
-class FreezeBackbone(Callback):
-    """Keep the parameters of the network's backbone as they are for some epochs.
-
-    Parameters
-    ----------
-    n_epochs : int
-    """
-
-    def __init__(self, n_epochs: int) -> None:
-        self.n_epochs = n_epochs
-
-    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Freeze what is not frozen already."""
-        backbone = net.module.network.backbone
-        self.frozen_ = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
-        self._set_trainable(False)
-
-    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Let it go when it is time."""
-        if len(net.history) > self.n_epochs:
-            self._set_trainable(True)
-
-    def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Leave the network as it was."""
-        self._set_trainable(True)
-
-    def _set_trainable(self, trainable: bool) -> None:
-        for parameter in self.frozen_:
-            parameter.requires_grad = trainable
 
 
 def history_rows(net: SegmentationNet, stage: str) -> list[dict[str, Any]]:
@@ -548,7 +264,7 @@ def run_network(
     """
     module = AnySize(network, average_mirrored=average_mirrored, scale=scale).to(device).eval()
     # a generator, else the global one would be drawn from
-    loader = DataLoader(ImageDataset(images), batch_size=batch_size, collate_fn=_as_lists, generator=torch.Generator())
+    loader = DataLoader(ImageDataset(images), batch_size=batch_size, collate_fn=as_lists, generator=torch.Generator())
     for n_batch, (batch, _) in enumerate(loader):
         # within the loop, because the next batch may be asked for from another thread
         with torch.inference_mode():

@@ -4,8 +4,8 @@ import torch
 from torchvision import tv_tensors
 
 from skmmcrf.augmentation import RandomIntensity, build_augmentation
+from skmmcrf.image_datasets import AugmentedDataset
 from skmmcrf.random_states import seeded
-from skmmcrf.training import AugmentedDataset
 from skmmcrf.truth import Truth
 
 
@@ -68,26 +68,3 @@ def test_colour_changes_channels_apart():
     assert len(factors.unique()) == 3
     assert ((factors >= 0.7) & (factors <= 1.3)).all()
     assert torch.equal(grey, image[:1])
-
-
-def test_weights_go_with_the_truth():
-    image, truth = stripes()
-    truth = Truth(truth.foreground, weight=3.0, class_weight=(1.0, 4.0))
-    _, changed = AugmentedDataset([image], [truth], build_augmentation("flip"))[0]
-    assert (changed.weight, changed.class_weight) == (3.0, (1.0, 4.0))
-
-
-@pytest.mark.parametrize(
-    ("transform", "message"),
-    [
-        (lambda image, mask: image, "must give an image and a mask, not"),
-        (lambda image, mask: (image[:, 1:], mask), r"gave \(1, 9, 12\) of torch.float32 and \(10, 12\)"),
-        (lambda image, mask: ((255 * image).to(torch.uint8), mask), "of torch.uint8"),
-        (lambda image, mask: (image, mask * 2), "a mask must hold 0, 1 and 255 only"),
-        (lambda image, mask: (image.expand(3, -1, -1), mask), "do not fit"),
-    ],
-)
-def test_other_results_are_refused(transform, message):
-    image, truth = stripes()
-    with pytest.raises(ValueError, match=f"augmentation: .*{message}"):
-        AugmentedDataset([image], [truth], transform)[0]

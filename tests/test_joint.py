@@ -8,6 +8,7 @@ from torchvision.transforms.v2 import RandomHorizontalFlip, RandomVerticalFlip
 
 from skmmcrf import MaxMarginLoss, joint
 from skmmcrf.energy import scale_image
+from skmmcrf.image_datasets import AugmentedDataset, ImageDataset
 from skmmcrf.joint import WeightUpdate, joint_net
 from skmmcrf.labelings import Labelings
 from skmmcrf.max_margin import learn_weights
@@ -15,7 +16,7 @@ from skmmcrf.networks import UNet
 from skmmcrf.progress import EpochLines
 from skmmcrf.quadratic_program import solve_program
 from skmmcrf.random_states import seeded
-from skmmcrf.training import AugmentedDataset, ImageDataset, compute_log_odds, history_rows
+from skmmcrf.training import compute_log_odds, history_rows
 from skmmcrf.validation import check_labelled_images
 
 
