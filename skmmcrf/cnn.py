@@ -27,6 +27,7 @@ from skmmcrf.base import NetworkSegmenter
 from skmmcrf.callbacks import SCHEDULES, FreezeBackbone, JaccardOfNetwork, learning_rate_schedule
 from skmmcrf.checkpoint import Checkpoints
 from skmmcrf.energy import scale_image
+from skmmcrf.image_datasets import training_set
 from skmmcrf.interrupts import ending_fit
 from skmmcrf.network_state import network_arrays
 from skmmcrf.networks import build_network
@@ -306,7 +307,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
             net.initialize()
             try:
                 if self.n_epochs:
-                    net.partial_fit(self._training_set(images, truths))
+                    net.partial_fit(training_set(images, truths, self.augmentation))
             finally:
                 self.take(network, history_rows(net, stage="cnn"), images[0], truths[0])
         return self

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 from torchvision import tv_tensors
 
-from skmmcrf.augmentation import Augmentation
+from skmmcrf.augmentation import Augmentation, build_augmentation
 from skmmcrf.truth import UNLABELLED, Truth
 
 
@@ -81,6 +81,26 @@ class AugmentedDataset(ImageDataset):
         if not np.isin(labels, (0, 1, UNLABELLED)).all():
             raise ValueError(f"augmentation: a mask must hold 0, 1 and {UNLABELLED} only, got {np.unique(labels)[:5]}")
         return new_image, Truth(labels == 1, labels != UNLABELLED, weight=truth.weight, class_weight=truth.class_weight)
+
+
+def training_set(
+    images: Sequence[np.ndarray], targets: Sequence[Truth], augmentation: str | Augmentation | None
+) -> ImageDataset:
+    """Make the dataset of images and their truths, changed by what an estimator's parameter names.
+
+    Parameters
+    ----------
+    images : sequence of ndarray of shape (H, W, channels)
+    targets : sequence of Truth
+    augmentation : str, callable or None
+        See `skmmcrf.augmentation.build_augmentation`.
+
+    Returns
+    -------
+    ImageDataset
+    """
+    changed = build_augmentation(augmentation)
+    return ImageDataset(images, targets) if changed is None else AugmentedDataset(images, targets, changed)
 
 
 def scaled(image: torch.Tensor) -> torch.Tensor:

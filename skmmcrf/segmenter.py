@@ -31,13 +31,13 @@ from skmmcrf._typing import (
     WeightsLike,
 )
 from skmmcrf._version import __version__
-from skmmcrf.augmentation import Augmentation
+from skmmcrf.augmentation import AUGMENTATIONS, Augmentation
 from skmmcrf.base import NetworkSegmenter, names_of_data
 from skmmcrf.callbacks import SCHEDULES
 from skmmcrf.checkpoint import Checkpoints
 from skmmcrf.cnn import CNNSegmenter
 from skmmcrf.crf import MaxMarginCRF
-from skmmcrf.image_datasets import ImageDataset
+from skmmcrf.image_datasets import ImageDataset, training_set
 from skmmcrf.interrupts import Interrupted, ending_fit
 from skmmcrf.joint import N_WATCHED, joint_net
 from skmmcrf.labelings import Labelings
@@ -110,13 +110,16 @@ class DeepStructuredSegmenter(NetworkSegmenter):
     max_iter : int, default=100
         Passes of Algorithm 1 at most.
     gradient : {"envelope", "kkt"}, default="envelope"
-        How joint training gets the gradient of gamma, see `MaxMarginLoss`. With `augmentation` w is held while batches
-        are trained, and there is no system to solve: "kkt" is an error then.
+        How joint training gets the gradient of gamma, see `MaxMarginLoss`. Where it changes images w is held while
+        batches are trained, and there is no system to solve: "kkt" is an error then.
     augmentation : {"flip", "standard", "strong"}, callable or None, default=None
         Random changes of the training images: "flip" mirrors them; "standard" also scales, shifts and turns them and
         changes contrast and brightness, and "strong" does so more (`skmmcrf.augmentation.build_augmentation`). Or a
         transform of an image and its mask together, as those of torchvision.transforms.v2 are: it is given a
         `tv_tensors.Image` (channels, H, W) and a `tv_tensors.Mask` (H, W) of 0, 1, and 255 where unlabelled.
+    joint_augmentation : "same", {"flip", "standard", "strong"}, callable or None, default="same"
+        The changes in joint training, where they are others than those of `augmentation`. With a hundred images or more
+        None has done better.
     average_mirrored : bool, default=False
         Whether log-odds are the mean of those of the image and of its mirror image, except in the steps of training.
         It takes twice the time, for the better where right and left may be exchanged.
@@ -190,7 +193,8 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         Of each epoch: stage ("cnn" or "joint"), epoch, jaccard of the training images, valid_jaccard if there are
         validation images, seconds, and loss (a batch's mean). Joint epochs have gamma too, and begin at epoch 0, the
         piecewise model. Their gamma is that of (8) over the labelings and log-odds of the epoch's batches, in epoch 0
-        and with `augmentation` over all images as they are; their jaccard is that of the first ten training images.
+        and where batches are of changed images over all images as they are; their jaccard is that of the first ten
+        training images.
 
     References
     ----------
@@ -227,6 +231,7 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         "n_epochs": [Interval(Integral, 0, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "gradient": GRADIENTS,
+        "joint_augmentation": [StrOptions({"same"}), *AUGMENTATIONS],
         "memory": [None, str, HasMethods(["cache"])],
         "warm_start": ["boolean"],
     }
@@ -253,6 +258,7 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         max_iter: int = 100,
         gradient: Literal["envelope", "kkt"] = "envelope",
         augmentation: Literal["flip", "standard", "strong"] | Augmentation | None = None,
+        joint_augmentation: Literal["same", "flip", "standard", "strong"] | Augmentation | None = "same",
         average_mirrored: bool = False,
         network_scale: float | Sequence[float] = 1.0,
         pos_label: int = 1,
@@ -290,6 +296,7 @@ class DeepStructuredSegmenter(NetworkSegmenter):
         self.max_iter = max_iter
         self.gradient = gradient
         self.augmentation = augmentation
+        self.joint_augmentation = joint_augmentation
         self.average_mirrored = average_mirrored
         self.network_scale = network_scale
         self.pos_label = pos_label
@@ -450,11 +457,17 @@ class DeepStructuredSegmenter(NetworkSegmenter):
 
     def _validate_params(self) -> None:
         super()._validate_params()
-        if self.gradient == "kkt" and self.augmentation is not None and self.training == "joint":
+        if self.gradient == "kkt" and self.training == "joint" and self._changes_in_joint_training() is not None:
             raise ValueError(
-                'gradient="kkt" needs augmentation=None: batches of changed images are trained at weights that are '
-                "held, where there is no linear system"
+                'gradient="kkt" needs joint_augmentation=None: batches of changed images are trained at weights that '
+                "are held, where there is no linear system"
             )
+
+    def _changes_in_joint_training(self) -> str | Augmentation | None:
+        return self.augmentation if self.joint_augmentation == "same" else self.joint_augmentation
+
+    def _augmentations(self) -> Sequence[str | Augmentation | None]:
+        return [self.augmentation, self._changes_in_joint_training()]
 
     def _learn_piecewise(
         self,
@@ -522,10 +535,12 @@ class DeepStructuredSegmenter(NetworkSegmenter):
                 + self._keep_state(checkpoints, "joint", history=before, sigma=crf.sigma_),
                 optimizer_state=self.optimizer_state_,
             )
-            truths = [stored.known for stored in labelings]
-            changed = None if self.augmentation is None else self._training_set(images, truths)
+            changes = self._changes_in_joint_training()
             try:
-                net.partial_fit(changed or ImageDataset(images, labelings))
+                if changes is None:
+                    net.partial_fit(ImageDataset(images, labelings))
+                else:
+                    net.partial_fit(training_set(images, [stored.known for stored in labelings], changes))
             finally:
                 self.network_.eval().cpu()
                 rows = history_rows(net, stage="joint")

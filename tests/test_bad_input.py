@@ -283,10 +283,16 @@ OF_BOTH = {
     "pretrain_learning_rate": ({"pretrain_learning_rate": 0}, ValueError, "'pretrain_learning_rate' parameter"),
     "pretrain_schedule": ({"pretrain_schedule": "up"}, ValueError, "'pretrain_schedule' parameter"),
     "gradient": ({"gradient": "lu"}, ValueError, "'gradient' parameter"),
-    "gradient of changed images": (
-        {"gradient": "kkt", "augmentation": "flip"},
+    "joint_augmentation": ({"joint_augmentation": "more"}, ValueError, "'joint_augmentation' parameter"),
+    "joint_augmentation of one": (
+        {"joint_augmentation": lambda image, mask: image},
         ValueError,
-        'gradient="kkt" needs augmentation=None',
+        "augmentation: it must give an image and a mask",
+    ),
+    "gradient of changed images": (
+        {"gradient": "kkt", "joint_augmentation": "flip"},
+        ValueError,
+        'gradient="kkt" needs joint_augmentation=None',
     ),
     "memory": ({"memory": 3}, ValueError, "'memory' parameter"),
 }

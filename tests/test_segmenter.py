@@ -478,6 +478,20 @@ def test_schedules_of_both_stages(phantoms, schedule, expected):
     np.testing.assert_allclose(rates.rates, np.r_[1e-2 * np.array(expected), 1e-3 * np.array(expected)], rtol=1e-2)
 
 
+def test_joint_training_may_change_images_otherwise_than_pretraining(phantoms):
+    changed = {"augmentation": "standard"}
+    pretrained = quick(training="cnn", **changed).fit(*phantoms)
+    from_there = {"network": pretrained.network_, "pretrain_epochs": 0}
+    models = {}
+    for name in (None, "flip", "same"):
+        models[name] = quick(joint_augmentation=name, **changed).fit(*phantoms)
+        alone = quick().set_params(augmentation="standard" if name == "same" else name, **from_there).fit(*phantoms)
+        assert same_weights(models[name], alone), name
+        np.testing.assert_array_equal(models[name].coef_, alone.coef_)
+    assert not same_weights(models[None], models["flip"])
+    assert not same_weights(models["flip"], models["same"])
+
+
 def test_callbacks_of_skorch_are_called_in_both_stages(phantoms, tmp_path):
     writer = SummaryWriter(tmp_path)
     model = quick(pretrain_epochs=2, n_epochs=1, callbacks=[TensorBoard(writer)]).fit(*phantoms)
