@@ -37,8 +37,9 @@ JOINT = {
     **PIECEWISE,
     **{f"batches of {n}": {"batch_size": n} for n in (1, 5, 10, 50, 150)},
     **{f"{n} epochs": {"n_epochs": n} for n in (2, 5, 10, 20)},
-    "no augmentation": {"augmentation": None},
-    "no augmentation, gradient by the linear system": {"augmentation": None, "gradient": "kkt"},
+    "images as they are": {"joint_augmentation": None},
+    "images as they are, gradient by the linear system": {"joint_augmentation": None, "gradient": "kkt"},
+    "mirrored images": {"joint_augmentation": "flip"},
 }
 #: Weights that Algorithm 1 starts from, beside the (1, 1, 1) of the others.
 STARTS = [(1.0, 0.0, 0.0), (0.01, 0.01, 0.01), (1.0, 10.0, 10.0), (10.0, 100.0, 100.0)]

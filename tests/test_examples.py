@@ -106,14 +106,14 @@ def test_ablations_change_one_thing_at_a_time(capsys, tmp_path, monkeypatch):
     rows = json.loads((tmp_path / "results" / "ablations.json").read_text())
     table = re.findall(r"^\| (\w+: .*?) \| ([\d.]+) \|", capsys.readouterr().out, re.MULTILINE)
     assert [name for name, _ in table] == list(rows)
-    assert len(rows) == 4 + 9 + 20
+    assert len(rows) == 4 + 9 + 21
     plain = rows["piecewise: 8 neighbours"]
     assert rows["piecewise: C = 1"]["objective"] == plain["objective"]
     assert rows["piecewise: C = 0.1"]["objective"] < plain["objective"] < rows["piecewise: C = 10"]["objective"]
     # fewer terms to choose from can't do better
     assert rows["piecewise: 8 neighbours, no contrast term"]["objective"] >= plain["objective"] - 1e-6
-    exact = rows["joint: no augmentation"]
-    same = rows["joint: no augmentation, gradient by the linear system"]
+    exact = rows["joint: images as they are"]
+    same = rows["joint: images as they are, gradient by the linear system"]
     assert same["objective"] == pytest.approx(exact["objective"], rel=1e-3)
     for w in ("(1.0, 0.0, 0.0)", "(10.0, 100.0, 100.0)"):  # the optimum is one, wherever the way begins
         assert rows[f"piecewise: initial w = {w}"]["objective"] == pytest.approx(plain["objective"], rel=1e-3)
