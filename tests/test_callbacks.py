@@ -1,13 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from nets import pretraining_net
 from torch import nn
 
 from skmmcrf.callbacks import JaccardOfNetwork
 from skmmcrf.image_datasets import ImageDataset
 from skmmcrf.metrics import mean_jaccard
-from skmmcrf.pixel_losses import PixelwiseLogLikelihood
-from skmmcrf.training import SegmentationNet, segmentation_net
 from skmmcrf.truth import Truth
 
 
@@ -18,20 +17,8 @@ def test_the_network_is_measured_on_training_images_before_their_step_and_on_val
     network = nn.Conv2d(1, 1, 1)
     with torch.no_grad():
         before = [network(torch.from_numpy(image[..., 0])[None])[0].numpy() > 0 for image in images]
-    net = segmentation_net(
-        SegmentationNet,
-        network,
-        PixelwiseLogLikelihood(),
-        freeze_batch_norm=False,
-        average_mirrored=False,
-        scale=1.0,
-        n_images=len(images),
-        seed=0,
-        lr=1.0,
-        max_epochs=1,
-        batch_size=len(images),
-        callbacks=[("jaccard", JaccardOfNetwork((list(images), list(map(Truth, truths)))))],
-    )
+    measured = JaccardOfNetwork((list(images), list(map(Truth, truths))))
+    net = pretraining_net(network, 5, lr=1.0, max_epochs=1, batch_size=5, callbacks=[("jaccard", measured)])
     net.fit(ImageDataset(list(images), list(map(Truth, truths))))
     with torch.no_grad():
         after = [network(torch.from_numpy(image[..., 0])[None])[0].numpy() > 0 for image in images]

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from nets import pretraining_net
 from skorch.callbacks import EpochTimer
 from torch import nn
 
@@ -8,15 +9,12 @@ from skmmcrf.callbacks import JaccardOfNetwork
 from skmmcrf.energy import scale_image
 from skmmcrf.image_datasets import ImageDataset
 from skmmcrf.networks import UNet
-from skmmcrf.pixel_losses import PixelwiseLogLikelihood
 from skmmcrf.random_states import seeded
 from skmmcrf.training import (
-    SegmentationNet,
     compute_log_odds,
     history_rows,
     resolve_device,
     run_network,
-    segmentation_net,
 )
 from skmmcrf.validation import check_labelled_images
 
@@ -24,14 +22,9 @@ from skmmcrf.validation import check_labelled_images
 def train(images, truths, seed=0, callbacks=(), max_epochs=2, batch_size=4):
     with seeded(0):
         network = UNet(images[0].shape[-1], width=8, depth=2)
-        net = segmentation_net(
-            SegmentationNet,
+        net = pretraining_net(
             network,
-            PixelwiseLogLikelihood(),
-            freeze_batch_norm=False,
-            average_mirrored=False,
-            scale=1.0,
-            n_images=len(images),
+            len(images),
             seed=seed,
             max_epochs=max_epochs,
             batch_size=batch_size,
@@ -93,18 +86,7 @@ def test_devices():
 
 def test_frozen_batch_norm_keeps_its_statistics(unequal):
     network = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3), nn.Conv2d(3, 1, 1))
-    net = segmentation_net(
-        SegmentationNet,
-        network,
-        PixelwiseLogLikelihood(),
-        freeze_batch_norm=True,
-        average_mirrored=False,
-        scale=1.0,
-        n_images=6,
-        seed=0,
-        max_epochs=1,
-        batch_size=2,
-    )
+    net = pretraining_net(network, 6, freeze_batch_norm=True, max_epochs=1, batch_size=2)
     net.fit(ImageDataset(*unequal))
     assert torch.equal(network[1].running_mean, torch.zeros(3))
     assert network[0].training
