@@ -20,10 +20,10 @@ from skorch.callbacks import Callback
 from skmmcrf import persistence
 from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, LabelledImages, LabelledImagesLike, LabelsLike
 from skmmcrf._version import __version__
-from skmmcrf.augmentation import AUGMENTATIONS, Augmentation, build_augmentation
+from skmmcrf.augmentation import AUGMENTATIONS, Augmentation
 from skmmcrf.callbacks import KeepBest
 from skmmcrf.checkpoint import Checkpoints, KeepState, open_checkpoints
-from skmmcrf.image_datasets import AugmentedDataset
+from skmmcrf.image_datasets import training_set
 from skmmcrf.metrics import mean_of_defined
 from skmmcrf.network_state import is_rebuildable, network_arrays, rebuild_network
 from skmmcrf.networks.any_size import check_scales
@@ -256,15 +256,15 @@ class NetworkSegmenter(BaseSegmenter):
         if validation is None and self.early_stopping:
             raise ValueError("early_stopping needs validation images: give validation_data or validation_fraction")
         self._weigh(truths, sample_weight)
-        for augmentation in map(build_augmentation, self._augmentations()):
+        for name, augmentation in self._augmentations().items():
             if augmentation is not None:
                 with seeded(0):  # try it before the work begins
-                    AugmentedDataset(images, truths, augmentation)[0]
+                    training_set(images, truths, augmentation, name)[0]
         return images, truths, validation
 
-    def _augmentations(self) -> Sequence[str | Augmentation | None]:
-        """All that images are to be changed by."""
-        return [self.augmentation]
+    def _augmentations(self) -> dict[str, str | Augmentation | None]:
+        """All that images are to be changed by, and the names of the parameters."""
+        return {"augmentation": self.augmentation}
 
     def _open_checkpoints(
         self,

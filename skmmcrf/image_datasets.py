@@ -47,11 +47,20 @@ class AugmentedDataset(ImageDataset):
     augmentation : callable
         Takes and gives a `torchvision.tv_tensors.Image` (channels, H, W) and a `torchvision.tv_tensors.Mask` (H, W) of
         0, 1 and 255, where 255 is unlabelled.
+    name : str, default="augmentation"
+        What errors call it.
     """
 
-    def __init__(self, images: Sequence[np.ndarray], targets: Sequence[Truth], augmentation: Augmentation) -> None:
+    def __init__(
+        self,
+        images: Sequence[np.ndarray],
+        targets: Sequence[Truth],
+        augmentation: Augmentation,
+        name: str = "augmentation",
+    ) -> None:
         super().__init__(images, targets)
         self.augmentation = augmentation
+        self.name = name
 
     def __getitem__(self, n: int) -> tuple[torch.Tensor, Truth]:
         """Give an image and its truth.
@@ -65,26 +74,29 @@ class AugmentedDataset(ImageDataset):
         mask = torch.from_numpy(truth.labels)
         changed = self.augmentation(tv_tensors.Image(scaled(image)), tv_tensors.Mask(mask))
         if not (isinstance(changed, (tuple, list)) and len(changed) == 2):
-            raise ValueError(f"augmentation: it must give an image and a mask, not {type(changed).__name__}")
+            raise ValueError(f"{self.name}: it must give an image and a mask, not {type(changed).__name__}")
         if not all(isinstance(part, torch.Tensor) for part in changed):
             raise ValueError(
-                f"augmentation: it must give two tensors, not {', '.join(type(p).__name__ for p in changed)}"
+                f"{self.name}: it must give two tensors, not {', '.join(type(p).__name__ for p in changed)}"
             )
         new_image, new_mask = (part.as_subclass(torch.Tensor).contiguous() for part in changed)
         fits = new_image.ndim == 3 and new_image.shape == (len(image), *new_mask.shape) and new_image.numel()
         if not (fits and new_image.is_floating_point()):
             raise ValueError(
-                f"augmentation: of an image {tuple(image.shape)} and a mask {tuple(mask.shape)} it gave "
+                f"{self.name}: of an image {tuple(image.shape)} and a mask {tuple(mask.shape)} it gave "
                 f"{tuple(new_image.shape)} of {new_image.dtype} and {tuple(new_mask.shape)}, which do not fit"
             )
         labels = new_mask.numpy()
         if not np.isin(labels, (0, 1, UNLABELLED)).all():
-            raise ValueError(f"augmentation: a mask must hold 0, 1 and {UNLABELLED} only, got {np.unique(labels)[:5]}")
+            raise ValueError(f"{self.name}: a mask must hold 0, 1 and {UNLABELLED} only, got {np.unique(labels)[:5]}")
         return new_image, Truth(labels == 1, labels != UNLABELLED, weight=truth.weight, class_weight=truth.class_weight)
 
 
 def training_set(
-    images: Sequence[np.ndarray], targets: Sequence[Truth], augmentation: str | Augmentation | None
+    images: Sequence[np.ndarray],
+    targets: Sequence[Truth],
+    augmentation: str | Augmentation | None,
+    name: str = "augmentation",
 ) -> ImageDataset:
     """Make the dataset of images and their truths, changed by what an estimator's parameter names.
 
@@ -94,13 +106,15 @@ def training_set(
     targets : sequence of Truth
     augmentation : str, callable or None
         See `skmmcrf.augmentation.build_augmentation`.
+    name : str, default="augmentation"
+        What errors call it.
 
     Returns
     -------
     ImageDataset
     """
     changed = build_augmentation(augmentation)
-    return ImageDataset(images, targets) if changed is None else AugmentedDataset(images, targets, changed)
+    return ImageDataset(images, targets) if changed is None else AugmentedDataset(images, targets, changed, name)
 
 
 def scaled(image: torch.Tensor) -> torch.Tensor:

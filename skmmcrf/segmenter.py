@@ -457,17 +457,19 @@ class DeepStructuredSegmenter(NetworkSegmenter):
 
     def _validate_params(self) -> None:
         super()._validate_params()
-        if self.gradient == "kkt" and self.training == "joint" and self._changes_in_joint_training() is not None:
+        if self.gradient == "kkt" and self.training == "joint" and self._changes_in_joint_training()[1] is not None:
             raise ValueError(
                 'gradient="kkt" needs joint_augmentation=None: batches of changed images are trained at weights that '
                 "are held, where there is no linear system"
             )
 
-    def _changes_in_joint_training(self) -> str | Augmentation | None:
-        return self.augmentation if self.joint_augmentation == "same" else self.joint_augmentation
+    def _changes_in_joint_training(self) -> tuple[str, str | Augmentation | None]:
+        """The parameter that says them, and its value."""
+        name = "augmentation" if self.joint_augmentation == "same" else "joint_augmentation"
+        return name, getattr(self, name)
 
-    def _augmentations(self) -> Sequence[str | Augmentation | None]:
-        return [self.augmentation, self._changes_in_joint_training()]
+    def _augmentations(self) -> dict[str, str | Augmentation | None]:
+        return super()._augmentations() | dict([self._changes_in_joint_training()])
 
     def _learn_piecewise(
         self,
@@ -535,12 +537,11 @@ class DeepStructuredSegmenter(NetworkSegmenter):
                 + self._keep_state(checkpoints, "joint", history=before, sigma=crf.sigma_),
                 optimizer_state=self.optimizer_state_,
             )
-            changes = self._changes_in_joint_training()
+            name, changes = self._changes_in_joint_training()
+            truths = [stored.known for stored in labelings]
+            data = ImageDataset(images, labelings) if changes is None else training_set(images, truths, changes, name)
             try:
-                if changes is None:
-                    net.partial_fit(ImageDataset(images, labelings))
-                else:
-                    net.partial_fit(training_set(images, [stored.known for stored in labelings], changes))
+                net.partial_fit(data)
             finally:
                 self.network_.eval().cpu()
                 rows = history_rows(net, stage="joint")

@@ -287,7 +287,7 @@ OF_BOTH = {
     "joint_augmentation of one": (
         {"joint_augmentation": lambda image, mask: image},
         ValueError,
-        "augmentation: it must give an image and a mask",
+        "joint_augmentation: it must give an image and a mask",
     ),
     "gradient of changed images": (
         {"gradient": "kkt", "joint_augmentation": "flip"},
