@@ -19,6 +19,12 @@ def data():
     return make_phantoms(4, shape=(24, 24), random_state=0)
 
 
+@pytest.fixture(autouse=True)
+def own_temporary_folder(tmp_path, monkeypatch):
+    """So that folders of other processes are not counted."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
 def fit(data, folder, n_jobs=None):
     """A fit that uses all that might leak: lazy images, files, a lock, processes."""
     X, y = data
