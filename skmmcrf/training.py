@@ -316,6 +316,6 @@ def resolve_device(device: str | torch.device) -> str:
         return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         torch.empty(0, device=device).cpu()  # "meta" holds no numbers to give back
-    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:  # each kind of device has its own
         raise ValueError(f"device: {device!r} is not to be had: {error}") from error
     return str(device)
