@@ -4,10 +4,10 @@
 Train the three ways on a folder of labelled images, with several seeds, and compare them on the validation images.
 
 The folder holds images/, masks/ and the lists train.txt and val.txt. For each seed a network is pretrained once (CNN);
-the field is learned on it (piecewise), and both are trained together (joint). Prints the mean Jaccard index and the
-boundary F-measure with their standard errors over the seeds, and the differences of the ways with bootstrap intervals
-over the images; writes all of it as JSON, and pictures. What was done is kept in the output folder, so that the same
-command, started again, goes on where it was ended::
+the field is learned on it (piecewise), and both are trained together (joint). Prints the mean Jaccard index, the
+boundary F-measure and the share of wrong pixels, which is what the margin counts, with their standard errors over the
+seeds, and the differences of the ways with bootstrap intervals over the images; writes all of it as JSON, and pictures.
+What was done is kept in the output folder, so that the same command, started again, goes on where it was ended::
 
     python examples/benchmark.py horses --weights squeezenet1_1.pth --seeds 0 1 2 --out results --set C=1.0 n_epochs=8
 """
@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy.stats import bootstrap
+from sklearn.metrics import zero_one_loss
 
 from skmmcrf import DeepStructuredSegmenter, __version__, load
 from skmmcrf.datasets import load_image_folder
@@ -39,7 +40,19 @@ RECIPE = {
 }
 #: Parameters that change nothing but the time and what is printed.
 OF_NO_INFLUENCE = {"n_jobs", "verbose"}
-MEASURES = {"jaccard": jaccard_indices, "boundary_f": boundary_f_measures}
+
+
+def pixel_errors(truths, predictions):
+    """Share of wrong labels in each image, of the pixels that are labelled."""
+    known = [truth != 255 for truth in truths]
+    return np.array([zero_one_loss(y[k], found[k]) for y, found, k in zip(truths, predictions, known)])
+
+
+MEASURES = {
+    "jaccard": ("mean Jaccard", jaccard_indices),
+    "boundary_f": ("boundary F", boundary_f_measures),
+    "pixel_error": ("wrong pixels", pixel_errors),
+}
 
 
 def parameter(text):
@@ -68,7 +81,7 @@ def run_seed(train, val, parameters, seed, out, *, watch=False):
         if way == "cnn":  # which may have been trained before, and be in the memory
             seconds = sum(epoch["seconds"] for epoch in model.history_)
         predictions = model.predict(val.images)
-        measured = {name: measure(val.masks, predictions).tolist() for name, measure in MEASURES.items()}
+        measured = {name: measure(val.masks, predictions).tolist() for name, (_, measure) in MEASURES.items()}
         result["ways"][way] = measured | {"seconds": seconds, "w": model.coef_.tolist(), "history": model.history_}
         print(f"seed {seed}, {WAYS[way]}: {100 * np.nanmean(measured['jaccard']):.2f} in {seconds:.0f} s", flush=True)
         model.set_params(memory=None, checkpoint=None).save(out / f"seed_{seed}_{way}.safetensors")
@@ -105,12 +118,14 @@ def summarise(results):
         for measure in MEASURES:
             table[way][measure], table[way][f"{measure}_error"] = mean_and_error(values_of(results, way, measure))
     pairs = [*pairwise(WAYS), ("cnn", "joint")]
-    jaccard = {way: values_of(results, way, "jaccard") for way in WAYS}
-    return {
-        "seeds": [result["seed"] for result in results],
-        "table": table,
-        "differences": {f"{b} - {a}": mean_and_interval(jaccard[b] - jaccard[a]) for a, b in pairs},
+    differences = {
+        measure: {
+            f"{b} - {a}": mean_and_interval(values_of(results, b, measure) - values_of(results, a, measure))
+            for a, b in pairs
+        }
+        for measure in MEASURES
     }
+    return {"seeds": [result["seed"] for result in results], "table": table, "differences": differences}
 
 
 def print_difference(name, difference):
@@ -121,13 +136,15 @@ def print_difference(name, difference):
 
 def print_summary(summary):
     """Print the table as Markdown."""
-    print("\n| | mean Jaccard % | boundary F % | seconds |\n| --- | ---: | ---: | ---: |")
+    titles = [title for title, _ in MEASURES.values()]
+    print(f"\n| | {' % | '.join(titles)} % | seconds |\n| --- |{' ---: |' * (len(titles) + 1)}")
     for way, row in summary["table"].items():
         cells = (f"{100 * row[name]:.2f} ± {100 * row[f'{name}_error']:.2f}" for name in MEASURES)
         print(f"| {WAYS[way]} | {' | '.join(cells)} | {row['seconds']:.0f} |")
-    print()
-    for name, difference in summary["differences"].items():
-        print_difference(name, difference)
+    for measure, differences in summary["differences"].items():
+        print(f"\n{MEASURES[measure][0]}")
+        for name, difference in differences.items():
+            print_difference(name, difference)
 
 
 def save_pictures(val, out, seed):

@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 import pytest
 import torch
 import torchvision
 from PIL import Image
 
-from skmmcrf import datasets
+from skmmcrf import datasets, load
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -83,16 +84,26 @@ def test_benchmark_compares_the_three_ways_and_goes_on_where_it_was(capsys, tmp_
     run_on_folder(monkeypatch, "benchmark.py", f"{tmp_path} --seeds 0 1 --watch", settings)
     out = capsys.readouterr().out
     assert "seed 0" not in out
-    table = re.findall(r"^\| (\w+) \| ([\d.]+) ± ([\d.]+) \| [\d.]+ ± [\d.]+ \| \d+ \|$", out, re.MULTILINE)
-    assert [name for name, _, _ in table] == ["CNN", "piecewise", "joint"]
+    number = r"([\d.]+) ± ([\d.]+)"
+    table = re.findall(rf"^\| (\w+) \| {number} \| {number} \| {number} \| \d+ \|$", out, re.MULTILINE)
+    assert [row[0] for row in table] == ["CNN", "piecewise", "joint"]
     results = [json.loads((tmp_path / "results" / f"seed_{seed}.json").read_text()) for seed in (0, 1)]
     assert ["valid_jaccard" in result["ways"]["joint"]["history"][-1] for result in results] == [False, True]
-    for way, (_, mean, error) in zip(("cnn", "piecewise", "joint"), table):
-        means = [sum(result["ways"][way]["jaccard"]) / 2 for result in results]
-        assert float(mean) == pytest.approx(50 * sum(means), abs=0.01)
-        assert float(error) == pytest.approx(50 * abs(means[0] - means[1]), abs=0.01)
-    for name, d in json.loads((tmp_path / "results" / "summary.json").read_text())["differences"].items():
-        assert d["low"] <= d["mean"] <= d["high"], name
+    ways, measures = ("cnn", "piecewise", "joint"), ("jaccard", "boundary_f", "pixel_error")
+    for way, row in zip(ways, table):
+        for measure, mean, error in zip(measures, row[1::2], row[2::2]):
+            means = [sum(result["ways"][way][measure]) / 2 for result in results]
+            assert float(mean) == pytest.approx(50 * sum(means), abs=0.01)
+            assert float(error) == pytest.approx(50 * abs(means[0] - means[1]), abs=0.01)
+    val = datasets.load_image_folder(tmp_path, "val")
+    model = load(tmp_path / "results" / "seed_0_joint.safetensors")
+    wrong = [np.mean(found != truth) for found, truth in zip(model.predict(val.images), val.masks)]
+    assert results[0]["ways"]["joint"]["pixel_error"] == pytest.approx(wrong)
+    differences = json.loads((tmp_path / "results" / "summary.json").read_text())["differences"]
+    assert set(differences) == set(measures)
+    for measure, of_ways in differences.items():
+        for name, d in of_ways.items():
+            assert d["low"] <= d["mean"] <= d["high"], (measure, name)
     assert {"segmentations.png", "history.png"} <= {file.name for file in (tmp_path / "results").iterdir()}
     run_on_folder(monkeypatch, "benchmark.py", f"{tmp_path} --seeds 0 1", f"{settings} n_jobs=2 verbose=0")
     assert "seed 1" not in capsys.readouterr().out
