@@ -22,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 from scipy.stats import bootstrap
-from sklearn.metrics import zero_one_loss
 
 from skmmcrf import DeepStructuredSegmenter, __version__, load
 from skmmcrf.datasets import load_image_folder
@@ -43,9 +42,9 @@ OF_NO_INFLUENCE = {"n_jobs", "verbose"}
 
 
 def pixel_errors(truths, predictions):
-    """Share of wrong labels in each image, of the pixels that are labelled."""
-    known = [truth != 255 for truth in truths]
-    return np.array([zero_one_loss(y[k], found[k]) for y, found, k in zip(truths, predictions, known)])
+    """Share of wrong labels among each image's labelled pixels, NaN if there are none."""
+    wrong = [(found != truth)[truth != 255] for truth, found in zip(truths, predictions)]
+    return np.array([pixels.mean() if pixels.size else np.nan for pixels in wrong])
 
 
 MEASURES = {
