@@ -215,6 +215,8 @@ def main():
         results.append(json.loads(file.read_text()))
         if comparable(results[-1]["parameters"]) != comparable(parameters):
             sys.exit(f"{file} is of other parameters; give another --out")
+        if missing := MEASURES.keys() - results[-1]["ways"]["cnn"]:
+            sys.exit(f"{file} lacks {', '.join(sorted(missing))}, by an earlier version; give another --out")
     summary = summarise(results)
     save_json(arguments.out / "summary.json", summary)
     print_summary(summary)

@@ -109,6 +109,11 @@ def test_benchmark_compares_the_three_ways_and_goes_on_where_it_was(capsys, tmp_
     assert "seed 1" not in capsys.readouterr().out
     with pytest.raises(SystemExit, match="of other parameters"):
         run_on_folder(monkeypatch, "benchmark.py", tmp_path, "C=2")
+    for of_way in results[0]["ways"].values():
+        del of_way["pixel_error"]
+    (tmp_path / "results" / "seed_0.json").write_text(json.dumps(results[0]))
+    with pytest.raises(SystemExit, match="lacks pixel_error"):
+        run_on_folder(monkeypatch, "benchmark.py", tmp_path, settings)
 
 
 def test_ablations_change_one_thing_at_a_time(capsys, tmp_path, monkeypatch):
