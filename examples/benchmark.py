@@ -41,7 +41,7 @@ RECIPE = {
 OF_NO_INFLUENCE = {"n_jobs", "verbose"}
 
 
-def pixel_errors(truths, predictions):
+def wrong_pixels(truths, predictions):
     """Share of wrong labels among each image's labelled pixels, NaN if there are none."""
     wrong = [(found != truth)[truth != 255] for truth, found in zip(truths, predictions)]
     return np.array([pixels.mean() if pixels.size else np.nan for pixels in wrong])
@@ -50,7 +50,7 @@ def pixel_errors(truths, predictions):
 MEASURES = {
     "jaccard": ("mean Jaccard", jaccard_indices),
     "boundary_f": ("boundary F", boundary_f_measures),
-    "pixel_error": ("wrong pixels", pixel_errors),
+    "wrong_pixels": ("wrong pixels", wrong_pixels),
 }
 
 
@@ -193,6 +193,15 @@ def comparable(parameters):
     return {name: value for name, value in json.loads(json.dumps(parameters)).items() if name not in OF_NO_INFLUENCE}
 
 
+def check_result(file, parameters):
+    """End here if a result that is there already can't be compared."""
+    result = json.loads(file.read_text())
+    if comparable(result["parameters"]) != comparable(parameters):
+        sys.exit(f"{file} is of other parameters; give another --out")
+    if missing := MEASURES.keys() - result["ways"]["cnn"]:
+        sys.exit(f"{file} lacks {', '.join(sorted(missing))}, by an earlier version; give another --out")
+
+
 def save_json(file, content):
     """Write a file as a whole, so that none is ever found half written."""
     part = file.with_suffix(".part")
@@ -207,16 +216,13 @@ def main():
     parameters = parameters_of(arguments)
     train, val = (load_image_folder(arguments.data, split) for split in ("train", "val"))
     arguments.out.mkdir(parents=True, exist_ok=True)
-    results = []
-    for seed in arguments.seeds:
-        file = arguments.out / f"seed_{seed}.json"
+    files = {seed: arguments.out / f"seed_{seed}.json" for seed in arguments.seeds}
+    for file in filter(Path.exists, files.values()):
+        check_result(file, parameters)
+    for seed, file in files.items():
         if not file.exists():
             save_json(file, run_seed(train, val, parameters, seed, arguments.out, watch=arguments.watch))
-        results.append(json.loads(file.read_text()))
-        if comparable(results[-1]["parameters"]) != comparable(parameters):
-            sys.exit(f"{file} is of other parameters; give another --out")
-        if missing := MEASURES.keys() - results[-1]["ways"]["cnn"]:
-            sys.exit(f"{file} lacks {', '.join(sorted(missing))}, by an earlier version; give another --out")
+    results = [json.loads(file.read_text()) for file in files.values()]
     summary = summarise(results)
     save_json(arguments.out / "summary.json", summary)
     print_summary(summary)

@@ -89,7 +89,7 @@ def test_benchmark_compares_the_three_ways_and_goes_on_where_it_was(capsys, tmp_
     assert [row[0] for row in table] == ["CNN", "piecewise", "joint"]
     results = [json.loads((tmp_path / "results" / f"seed_{seed}.json").read_text()) for seed in (0, 1)]
     assert ["valid_jaccard" in result["ways"]["joint"]["history"][-1] for result in results] == [False, True]
-    ways, measures = ("cnn", "piecewise", "joint"), ("jaccard", "boundary_f", "pixel_error")
+    ways, measures = ("cnn", "piecewise", "joint"), ("jaccard", "boundary_f", "wrong_pixels")
     for way, row in zip(ways, table):
         for measure, mean, error in zip(measures, row[1::2], row[2::2]):
             means = [sum(result["ways"][way][measure]) / 2 for result in results]
@@ -98,7 +98,7 @@ def test_benchmark_compares_the_three_ways_and_goes_on_where_it_was(capsys, tmp_
     val = datasets.load_image_folder(tmp_path, "val")
     model = load(tmp_path / "results" / "seed_0_joint.safetensors")
     wrong = [np.mean(found != truth) for found, truth in zip(model.predict(val.images), val.masks)]
-    assert results[0]["ways"]["joint"]["pixel_error"] == pytest.approx(wrong)
+    assert results[0]["ways"]["joint"]["wrong_pixels"] == pytest.approx(wrong)
     differences = json.loads((tmp_path / "results" / "summary.json").read_text())["differences"]
     assert set(differences) == set(measures)
     for measure, of_ways in differences.items():
@@ -108,12 +108,20 @@ def test_benchmark_compares_the_three_ways_and_goes_on_where_it_was(capsys, tmp_
     run_on_folder(monkeypatch, "benchmark.py", f"{tmp_path} --seeds 0 1", f"{settings} n_jobs=2 verbose=0")
     assert "seed 1" not in capsys.readouterr().out
     with pytest.raises(SystemExit, match="of other parameters"):
-        run_on_folder(monkeypatch, "benchmark.py", tmp_path, "C=2")
+        run_on_folder(monkeypatch, "benchmark.py", f"{tmp_path} --seeds 2 0", "C=2")
+    assert "seed 2" not in capsys.readouterr().out  # before any work
     for of_way in results[0]["ways"].values():
-        del of_way["pixel_error"]
+        del of_way["wrong_pixels"]
     (tmp_path / "results" / "seed_0.json").write_text(json.dumps(results[0]))
-    with pytest.raises(SystemExit, match="lacks pixel_error"):
+    with pytest.raises(SystemExit, match="lacks wrong_pixels"):
         run_on_folder(monkeypatch, "benchmark.py", tmp_path, settings)
+
+
+def test_wrong_pixels_are_counted_among_the_labelled():
+    wrong_pixels = runpy.run_path(str(EXAMPLES / "benchmark.py"))["wrong_pixels"]
+    truths = [np.array([[0, 1, 255, 1]]), np.full((2, 2), 255)]
+    found = [np.array([[1, 1, 1, 0]]), np.ones((2, 2), dtype=int)]
+    np.testing.assert_array_equal(wrong_pixels(truths, found), [2 / 3, np.nan])
 
 
 def test_ablations_change_one_thing_at_a_time(capsys, tmp_path, monkeypatch):
