@@ -1,0 +1,324 @@
+"""The energy of an image, E(y) = w . psi(y), (2): psi, and the labelings that minimise it.
+
+A labeling is an array of bool, True in the foreground. What is here knows two labels, whose unary term (3) is given by
+one log-odds a pixel.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from joblib import Parallel, delayed
+
+from skmmcrf._typing import BoolArray, FloatArray, IntArray
+from skmmcrf.field.grid import Grid
+from skmmcrf.field.labels import Annotation
+from skmmcrf.field.minimum_cut import minimum_cut
+from skmmcrf.field.terms import Term
+
+#: An array, or a function that reads it each time that it is needed.
+Source: TypeAlias = np.ndarray | Callable[[], np.ndarray]
+
+# of the images whose features are kept at once, which take about 100 bytes a pixel
+_MOST_PIXELS_KEPT = 2**24
+
+#: Larger log-odds would leave the pairwise terms, which are of the size of 1, no digits.
+LARGEST_LOG_ODDS = 1e6
+
+
+@dataclass(frozen=True)
+class Field:
+    """A conditional random field: which pixels are neighbours, and by which terms it costs to part them.
+
+    Parameters
+    ----------
+    grid : Grid
+    terms : tuple of Term
+        The pairwise terms; `skmmcrf.field.build_terms` makes them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skmmcrf.field import Grid, build_terms
+    >>> field = Field(Grid.from_connectivity(4), build_terms("contrast", sigma=1.0))
+    >>> energy = field.energy(np.array([[3.0, -1.0, 1.0]]), np.zeros((1, 3, 1)))
+    >>> energy.least(np.array([1.0, 0.3, 0.3]))
+    array([[ True,  True,  True]])
+    """
+
+    grid: Grid
+    terms: tuple[Term, ...]
+
+    @property
+    def n_weights(self) -> int:
+        """Entries of w: one for the unary term, and one for each pairwise term."""
+        return 1 + len(self.terms)
+
+    def energy(self, log_odds: FloatArray, image: np.ndarray) -> "Energy":
+        """Make the energy of an image (H, W, channels) from its log-odds (H, W)."""
+        return Energy(log_odds, PairwiseFeatures(self, image))
+
+    def energies(self, log_odds: Sequence[FloatArray], images: Sequence[np.ndarray]) -> list["Energy"]:
+        """Make the energies of many images, whose features are kept where they are not too many for that.
+
+        Parameters
+        ----------
+        log_odds, images : list of ndarray of shape (H, W) and (H, W, channels), or other sequences
+            Of a sequence that is no list, an entry is read each time that it is needed.
+        """
+        few = isinstance(images, list) and sum(image[..., 0].size for image in images) <= _MOST_PIXELS_KEPT
+        features = [PairwiseFeatures(self, image) for image in sources(images, in_memory=few)]
+        return [Energy(l, pairwise) for l, pairwise in zip(sources(log_odds), features, strict=True)]
+
+
+class Features(NamedTuple):
+    """The edges of an image, and what the pairwise weights multiply on them.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Height and width of the image.
+    edges : ndarray of int32 and shape (2, n_edges)
+        The numbers of both pixels.
+    rows : tuple of ndarray of float64 and shape (n_edges,)
+        One row of features a term.
+    """
+
+    shape: tuple[int, ...]
+    edges: IntArray
+    rows: tuple[FloatArray, ...]
+
+
+class PairwiseFeatures:
+    """The features of an image, computed when they are needed. They do not depend on the log-odds.
+
+    Parameters
+    ----------
+    field : Field
+    image : ndarray of shape (H, W, channels), or callable
+        An image of a dtype that `skmmcrf.field.terms.scale_image` takes, whose features are kept. Or a function that
+        reads it, whose features are made anew each time, so that any number of images fits into memory.
+
+    Attributes
+    ----------
+    field : Field
+    """
+
+    def __init__(self, field: Field, image: Source) -> None:
+        self.field = field
+        self._image = image
+        self._kept: Features | None = None
+
+    def compute(self) -> Features:
+        """Give the features."""
+        if self._kept is not None:
+            return self._kept
+        grid, image = self.field.grid, _read(self._image)
+        shape = image.shape[:-1]
+        features = Features(shape, grid.edges(shape).pixels, tuple(term.row(grid, image) for term in self.field.terms))
+        if not callable(self._image):
+            self._kept = features
+        return features
+
+    def in_memory(self) -> "PairwiseFeatures":
+        """Give the same features of the image as it is read now, to be kept while this is in use."""
+        return PairwiseFeatures(self.field, _read(self._image)) if callable(self._image) else self
+
+    def __getstate__(self) -> dict[str, object]:
+        # features are larger than their image, and made again sooner than they would be handed to another process
+        return {"field": self.field, "_image": _read(self._image), "_kept": None}
+
+
+class Energy:
+    """The energy of the labelings of one image.
+
+    Parameters
+    ----------
+    log_odds : ndarray of float and shape (H, W), or callable
+        l, log-odds of foreground; or a function that reads them each time that they are needed.
+    pairwise : PairwiseFeatures
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Height and width of the image.
+    pairwise : PairwiseFeatures
+
+    Raises
+    ------
+    ValueError
+        If log-odds are not finite, or beyond `LARGEST_LOG_ODDS`.
+
+    Examples
+    --------
+    See `Field`.
+    """
+
+    def __init__(self, log_odds: Source, pairwise: PairwiseFeatures) -> None:
+        values = _read(log_odds)
+        largest = float(np.abs(values).max(initial=0.0))  # float16 has no number as large as the bound
+        if not largest <= LARGEST_LOG_ODDS:
+            raise ValueError(
+                f"log_odds must be finite and within -{LARGEST_LOG_ODDS:g} and {LARGEST_LOG_ODDS:g}, got {largest:g}"
+            )
+        self.shape = values.shape
+        self.pairwise = pairwise
+        self._log_odds = log_odds
+
+    @property
+    def log_odds(self) -> FloatArray:
+        """l, ndarray of float and shape (H, W)."""
+        return _read(self._log_odds)
+
+    def with_log_odds(self, log_odds: Source) -> "Energy":
+        """Give the energy of the same image under other log-odds; edges and features are shared."""
+        return Energy(log_odds, self.pairwise)
+
+    def in_memory(self) -> "Energy":
+        """Give the same energy, with all that is read or computed kept while it is in use."""
+        pairwise = self.pairwise.in_memory()
+        shared = pairwise is self.pairwise and not callable(self._log_odds)
+        return self if shared else Energy(self.log_odds, pairwise)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"shape": self.shape, "pairwise": self.pairwise, "_log_odds": self.log_odds}
+
+    def psi(self, labels: BoolArray) -> FloatArray:
+        """Give the vector psi(y), of which the energy is w . psi(y), (2).
+
+        Parameters
+        ----------
+        labels : ndarray of bool and shape (H, W)
+            y.
+
+        Returns
+        -------
+        ndarray of float64 and shape (n_weights,)
+            The sum of -log Phi_i(y_i), (3), and for each term the sum over the edges whose labels differ.
+        """
+        self._check_labelings(labels=labels)
+        # -log sigmoid(l) = log(1 + exp(-l)), without passing through the probability
+        unary = np.logaddexp(0, np.where(labels, -1.0, 1.0) * self.log_odds).sum(dtype=float)
+        _, edges, rows = self._features()
+        flat = np.ravel(labels)
+        cut = np.flatnonzero(flat.take(edges[0]) != flat.take(edges[1]))
+        return np.array([unary, *(row[cut].sum() for row in rows)])
+
+    def difference(self, labels: BoolArray, truth: BoolArray) -> FloatArray:
+        """Give psi(y) - psi(y_n) of two labelings (H, W) of bool, without cancellation in the unary sum."""
+        unary = self.unary_difference(labels, truth)
+        _, edges, rows = self._features()
+        both = np.ravel(labels) + np.uint8(2) * np.ravel(truth)
+        cut = both.take(edges[0]) ^ both.take(edges[1])  # 1 by the labels alone, 2 by the truth alone, 3 by both
+        once = np.flatnonzero((cut == 1) | (cut == 2))
+        signs = np.where(cut[once] == 1, 1.0, -1.0)
+        return np.array([unary, *(row[once] @ signs for row in rows)])
+
+    def unary_difference(self, labels: BoolArray, truth: BoolArray) -> float:
+        """Give the first entry of psi(y) - psi(y_n), sum_i l_i (y_n,i - y_i), which needs no features."""
+        self._check_labelings(labels=labels, truth=truth)
+        log_odds = self.log_odds
+        return log_odds[truth & ~labels].sum(dtype=float) - log_odds[labels & ~truth].sum(dtype=float)
+
+    def least(self, w: FloatArray) -> BoolArray:
+        """Give the labeling of least energy, (5), ndarray of bool and shape (H, W).
+
+        Parameters
+        ----------
+        w : ndarray of shape (n_weights,)
+            Weights; the pairwise ones, all but the first, must not be negative.
+
+        Raises
+        ------
+        ValueError
+            If w has another length, or a pairwise weight is negative.
+        """
+        edges, capacities = self._capacities(w)  # which checks w
+        return minimum_cut(self._unary(w), edges, capacities)
+
+    def most_violated(self, w: FloatArray, annotation: Annotation) -> BoolArray:
+        """Give the labeling of least energy less its loss: the constraint of (8) that w violates most.
+
+        The loss is the weighted Hamming distance, to which wrong labels add the pixel weights of the annotation.
+        """
+        # of the distance, label 1 less label 0
+        margin = np.where(annotation.truth, -1.0, 1.0) * annotation.pixel_weights
+        edges, capacities = self._capacities(w)
+        return minimum_cut(self._unary(w) - margin, edges, capacities)
+
+    def completion(self, w: FloatArray, annotation: Annotation) -> BoolArray:
+        """Give the labeling of least energy among those that have the true labels where these are known."""
+        known, labels = np.ravel(annotation.labelled), np.ravel(annotation.truth).copy()
+        free = np.flatnonzero(~known)
+        if not len(free):
+            return labels.reshape(self.shape)
+        (edges, capacities), unary = self._capacities(w), np.ravel(self._unary(w))
+        # a known neighbour pulls to its own label
+        for one, other in (edges, edges[::-1]):
+            pulled = ~known[one] & known[other]
+            pull = np.where(labels[other[pulled]], -1.0, 1.0) * capacities[pulled]
+            unary = unary + np.bincount(one[pulled], pull, minlength=len(unary))
+        among_free = ~known[edges[0]] & ~known[edges[1]]
+        numbers = np.cumsum(~known) - 1  # of the free pixels alone
+        labels[free] = minimum_cut(unary[free], numbers[edges[:, among_free]], capacities[among_free])
+        return labels.reshape(self.shape)
+
+    def _unary(self, w: FloatArray) -> FloatArray:
+        # -log Phi(1) + log Phi(0) = -l
+        return -w[0] * np.asarray(self.log_odds, dtype=float)
+
+    def _capacities(self, w: FloatArray) -> tuple[IntArray, FloatArray]:
+        """The edges, and what it costs to cut each."""
+        if w.shape != (self.pairwise.field.n_weights,):
+            raise ValueError(f"w must be of shape ({self.pairwise.field.n_weights},), got {w.shape}")
+        if np.any(w[1:] < 0):
+            raise ValueError(f"pairwise weights must not be negative, got {w[1:]}")
+        _, edges, rows = self._features()
+        capacities = np.zeros(edges.shape[1])
+        for weight, row in zip(w[1:], rows):
+            capacities += weight * row
+        return edges, capacities
+
+    def _features(self) -> Features:
+        features = self.pairwise.compute()
+        if features.shape != self.shape:
+            raise ValueError(f"log_odds must have the size of their image, {features.shape}, got {self.shape}")
+        return features
+
+    def _check_labelings(self, **labelings: BoolArray) -> None:
+        # numpy would broadcast other shapes, and take integers for numbers of pixels
+        for name, labels in labelings.items():
+            if labels.dtype != bool or labels.shape != self.shape:
+                raise ValueError(
+                    f"{name} must be of bool and the shape of log_odds, {self.shape}, got {labels.dtype} and "
+                    f"{labels.shape}"
+                )
+
+
+def least_labelings(w: FloatArray, energies: Iterable[Energy], n_jobs: int | None = None) -> Iterator[BoolArray]:
+    """Give the labelings of least energy of many images, one after the other, (5).
+
+    Parameters
+    ----------
+    w : ndarray of shape (n_weights,)
+        See `Energy.least`.
+    energies : iterable of Energy
+        Taken as they are needed, so they need not be in memory at once.
+    n_jobs : int, optional
+        Processes that cut, as in joblib.
+    """
+    cut = delayed(Energy.least)
+    yield from Parallel(n_jobs, return_as="generator")(cut(energy, w) for energy in energies)
+
+
+def sources(arrays: Sequence[np.ndarray], *, in_memory: bool = True) -> list[Source]:
+    """Give the arrays of a list, unless they are too many, and functions that read those of any other sequence."""
+    if in_memory and isinstance(arrays, list):
+        return list(arrays)
+    return [partial(arrays.__getitem__, n) for n in range(len(arrays))]
+
+
+def _read(values: Source) -> np.ndarray:
+    return values() if callable(values) else values

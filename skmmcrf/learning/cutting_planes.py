@@ -1,0 +1,273 @@
+"""Algorithm 1: learning the weights of a field by cutting planes, each a minimum cut of an image."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import cycle
+
+import numpy as np
+from joblib import Parallel, delayed
+
+from skmmcrf._typing import FloatArray, IntArray
+from skmmcrf.learning.example import Constraint, Example, completion, most_violated
+from skmmcrf.learning.program import Solution, check_program, evaluate_stored, image_shares, objective_at, solve_program
+
+#: Called with the number of the pass, the lower and the upper bound of gamma, and the share of the images that were cut
+#: for the latter; below 1 it is an estimate.
+Report = Callable[[int, float, float, float], None]
+
+# Algorithm 1 over many images: how many begin, to which relative gap and for how many passes, how far apart the
+# weights lie at which the others are cut first, and in how many parts they are cut then
+_FEW_IMAGES = 8
+_ROUGH_TOL = 1e-2
+_ROUGH_PASSES = 30
+_SPREAD = 0.1
+_PARTS = 8
+# the relative gap above which few images are cut halfway to the optimum over what is stored, and how many times tol it
+# may be by a part for all to be cut
+_WIDE_GAP = 1e-2
+_NARROW = 3.0
+
+
+@dataclass(frozen=True)
+class CuttingPlanes:
+    """The learner of the weights w of a field, by the max-margin program (8).
+
+    Find each image's most violated labeling, store it, solve (8) over all that is stored, and repeat. That ends when
+    the least upper bound, gamma at weights where every image was cut, exceeds the lower bound, (8) over the stored
+    labelings, by at most `tol` of itself.
+
+    Unlabelled pixels of a truth take the labels of least energy under w, and are free in the labelings that it must
+    beat. That makes (8) a difference of convex programs (Yu, Joachims, "Learning structural SVMs with latent
+    variables", 2009). Algorithm 1 solves it for given completions, which are then made anew, until gamma falls no more.
+
+    Parameters
+    ----------
+    C : float, default=1.0
+        Weight of the slacks against the norm of w, between 1e-12 and 1e8.
+    tol : float, default=1e-3
+        Relative gap between the bounds of gamma at which learning stops.
+    max_iter : int, default=100
+        Passes over the images at most.
+    n_jobs : int, optional
+        Processes that cut, as in joblib.
+
+    Raises
+    ------
+    ValueError
+        If `tol` is negative, or `max_iter` less than 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skmmcrf.field import Annotation, Field, Grid, build_terms
+    >>> field = Field(Grid.from_connectivity(4), build_terms("contrast", sigma=1.0))
+    >>> energy = field.energy(np.array([[2.0, -1.0]]), np.zeros((1, 2, 1)))
+    >>> solution = CuttingPlanes(tol=1e-6).learn([Example(energy, Annotation(np.array([[True, False]])))])
+    >>> solution.w.round(3), round(solution.value, 3)
+    (array([1., 0., 0.]), 0.5)
+    """
+
+    C: float = 1.0
+    tol: float = 1e-3
+    max_iter: int = 100
+    n_jobs: int | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.tol >= 0 and self.max_iter >= 1):
+            raise ValueError(f"tol must not be negative and max_iter be at least 1, got {self.tol} and {self.max_iter}")
+
+    def learn(self, examples: Sequence[Example], w: FloatArray | None = None, report: Report | None = None) -> Solution:
+        """Solve (8).
+
+        Parameters
+        ----------
+        examples : list of Example
+            What is stored for them is used, and added to. Their truths are left completed.
+        w : ndarray of shape (n_weights,), optional
+            Weights of the first pass if nothing is stored, and of the first completion; (1, 1, ...) by default.
+        report : callable, optional
+            Told of each pass, see `Report`.
+
+        Returns
+        -------
+        Solution
+            Slacks, value and gap are those of all labelings, for truths completed as they are left. The multipliers are
+            those of (8) over the stored ones. It has not converged if the gap was not closed within `max_iter` passes,
+            or the truths could still be completed better.
+        """
+        w = check_program(examples, self.C, w)
+        with Parallel(self.n_jobs, return_as="generator") as parallel:
+            run = _Run(self, examples, parallel, report)
+            run.complete(w)
+            is_new = not any(len(example) for example in examples)
+            if is_new:
+                w = run.store_first(w)
+            solution = run.solve(w, w_is_near=not is_new)
+            while solution.converged:
+                # a truth completed anew at the optimum has less energy, so gamma can only fall
+                before = solution
+                incumbent = run.complete_at(before)
+                if incumbent is None:
+                    break
+                if before.n_iter >= self.max_iter:
+                    return replace(incumbent, converged=False)
+                solution = run.solve(before.w, incumbent)
+                if before.value - solution.value <= self.tol * before.value:
+                    break
+        return solution
+
+    def evaluate(self, examples: Sequence[Example], w: FloatArray) -> Solution:
+        """Evaluate the objective of (8) at given weights, with one cut an image, whose labeling is stored.
+
+        Parameters
+        ----------
+        examples : list of Example
+            Added to. Unlabelled pixels of the truths take the labels of least energy.
+        w : ndarray of shape (n_weights,)
+
+        Returns
+        -------
+        Solution
+            At w, with s_n C/N as the multiplier of each image's most violated labeling: those with which
+            `Example.gradient` gives the gradient of this objective in the log-odds, w being held. The gap is not known,
+            and infinite.
+        """
+        w = check_program(examples, self.C, w)
+        with Parallel(self.n_jobs, return_as="generator") as parallel:
+            run = _Run(self, examples, parallel)
+            run.complete(w)
+            run.store_most_violated(w, np.arange(len(examples)))
+        return replace(evaluate_stored(w, examples, self.C), n_iter=1)
+
+
+class _Run:
+    """One run of Algorithm 1: the examples, and who cuts them."""
+
+    def __init__(
+        self, learner: CuttingPlanes, examples: Sequence[Example], parallel: Parallel, report: Report | None = None
+    ) -> None:
+        self.learner = learner
+        self.examples = examples
+        self.parallel = parallel
+        self.report = report
+        self.shares = image_shares(examples)
+        self.unlabelled = [n for n, example in enumerate(examples) if not example.annotation.is_fully_labelled]
+        self.order = np.random.default_rng(0).permutation(len(examples))
+
+    def complete(self, w: FloatArray) -> FloatArray:
+        """Complete the truths at w; give how much less each has of psi, (n_examples, n_weights)."""
+        examples = [self.examples[n] for n in self.unlabelled]
+        shifts = np.zeros((len(self.examples), len(w)))
+        jobs = (delayed(completion)(w, example.energy, example.annotation) for example in examples)
+        # joblib warns of results that are not asked for to the end, so they come first in zip
+        for (labels, shift), n, example in zip(self.parallel(jobs), self.unlabelled, examples):
+            if shift.any():
+                example.complete(labels, shift)
+                shifts[n] = shift
+        return shifts
+
+    def complete_at(self, solution: Solution) -> Solution | None:
+        """Complete the truths at a solution, and give what it is then; None if that changes none."""
+        shifts = self.complete(solution.w)
+        if not shifts.any():
+            return None
+        # every labeling of an image has so much less to beat
+        slack = np.maximum(solution.slack - shifts @ solution.w, 0.0)
+        return replace(solution, slack=slack, value=objective_at(solution.w, slack, self.shares, self.learner.C))
+
+    def store_most_violated(self, w: FloatArray, numbers: IntArray) -> FloatArray:
+        """Store the most violated labelings of some images, at weights that are the same or a row for each.
+
+        Gives the slacks that they ask for.
+        """
+        rows = np.broadcast_to(w, (len(numbers), w.shape[-1]))
+        examples = [self.examples[n] for n in numbers]
+        slack = np.zeros(len(numbers))  # the truth itself violates nothing
+        jobs = (delayed(most_violated)(row, example.energy, example.annotation) for row, example in zip(rows, examples))
+        constraint: Constraint
+        for k, constraint in enumerate(self.parallel(jobs)):
+            examples[k].add(constraint)
+            slack[k] = max(constraint.loss - constraint.difference @ rows[k], 0.0)
+        return slack
+
+    def store_first(self, w: FloatArray) -> FloatArray:
+        """Store a first labeling of each image, and give weights to go on from.
+
+        There are few weights, so a few images tell roughly where they will end. The others are cut there, each at
+        weights that are a little different, so that together they tell how gamma changes around them.
+        """
+        if not self._are_many():
+            self.store_most_violated(w, self.order)
+            return w
+        few, others = np.split(self.order, [_FEW_IMAGES])
+        rough = replace(self.learner, tol=_ROUGH_TOL, max_iter=_ROUGH_PASSES)
+        of_few = _Run(rough, [self.examples[n] for n in few], self.parallel)
+        of_few.order = np.arange(len(few))
+        of_few.store_most_violated(w, of_few.order)
+        w = of_few.solve(w).w
+        factors = 1 + _SPREAD * np.random.default_rng(0).uniform(-1, 1, (len(others), len(w)))
+        self.store_most_violated(w * factors, others)
+        return w
+
+    def _are_many(self) -> bool:
+        return len(self.examples) > 2 * _FEW_IMAGES
+
+    def solve(self, w: FloatArray, incumbent: Solution | None = None, *, w_is_near: bool = False) -> Solution:
+        """Solve (8) for truths as they are completed, where each image has a labeling.
+
+        Many images are cut in parts, (8) being solved after each. The slacks of a part tell roughly how far the bounds
+        are apart. When that is little, the others are cut at the same weights, which gives the upper bound.
+
+        The incumbent is a feasible solution of the same program, and what is found is no worse. `w_is_near` says that
+        the optimum is expected near w.
+        """
+        learner, examples, order, C = self.learner, self.examples, self.order, self.learner.C
+        parts = np.array_split(order, _PARTS if self._are_many() else 1)
+        may_overshoot = w_is_near and not self._are_many()
+        solution = solve_program(examples, C, w)
+        best, n_before = incumbent, incumbent.n_iter if incumbent else 0
+        budget = (learner.max_iter - n_before) * len(examples)
+        gap, n_cuts = np.inf, 0
+        for part in cycle(parts):
+            # the optimum over what is stored of few images lies beyond what is sought, seen from near it
+            halfway = may_overshoot and gap > _WIDE_GAP
+            w = (w + solution.w) / 2 if halfway else solution.w
+            n_stored = sum(map(len, examples))
+            stored_slack, slack = evaluate_stored(w, examples, C).slack, np.full(len(examples), np.nan)
+            slack[part] = self.store_most_violated(w, part)
+            upper = objective_at(w, _extrapolate(slack, stored_slack, self.shares), self.shares, C)
+            others = order[np.isnan(slack[order])]
+            last = n_cuts + len(part) + len(examples) > budget  # after which no further bound could be paid
+            if last or upper - solution.value <= _NARROW * learner.tol * upper:
+                slack[others] = self.store_most_violated(w, others)
+                upper = objective_at(w, slack, self.shares, C)
+            n_cut = int(np.isfinite(slack).sum())
+            n_cuts += n_cut
+            is_bound = n_cut == len(examples)
+            if is_bound and (best is None or upper < best.value):
+                best = Solution(w, slack, [], upper)
+            new = sum(map(len, examples)) > n_stored
+            solution = solve_program(examples, C, w)
+            gap = (upper - solution.value) / upper if upper > 0 else 0.0
+            # where all labelings are known, only rounding is left between the bounds
+            all_known = is_bound and not new and not halfway
+            closed = best is not None and (best.value - solution.value <= learner.tol * best.value or all_known)
+            n_iter = n_before + -(-n_cuts // len(examples))
+            if self.report and best is not None and (closed or is_bound):
+                self.report(n_iter, solution.value, best.value, 1.0)
+            elif self.report:
+                self.report(n_iter, solution.value, upper, n_cut / len(examples))
+            if closed or (last and is_bound):
+                break
+        assert best is not None
+        dual_gap = max(best.value - solution.value, 0.0)
+        return replace(best, multipliers=solution.multipliers, dual_gap=dual_gap, n_iter=n_iter, converged=closed)
+
+
+def _extrapolate(slack: FloatArray, stored_slack: FloatArray, shares: FloatArray) -> FloatArray:
+    """Estimate missing slacks: they exceed those of what is stored as much as the others do in the mean."""
+    known = np.isfinite(slack)
+    if known.all() or not shares[known].any():
+        return np.where(known, slack, stored_slack)
+    excess = np.average((slack - stored_slack)[known], weights=shares[known])
+    return np.where(known, slack, stored_slack + excess)

@@ -1,0 +1,225 @@
+"""One training image as the learner sees it: its energy, its annotation, and the labelings stored for it."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from skmmcrf._typing import BoolArray, FloatArray, IntArray
+from skmmcrf.field.energy import Energy
+from skmmcrf.field.labels import Annotation, pack_labeling, unpack_labelings
+
+
+class Constraint(NamedTuple):
+    """A labeling y of an image, and the constraint of (8) that it makes.
+
+    Attributes
+    ----------
+    labels : ndarray of bool and shape (H, W)
+        y.
+    difference : ndarray of float64 and shape (n_weights,)
+        psi(y) - psi(y_n).
+    loss : float
+        Delta(y_n, y), the weighted Hamming distance in pixels.
+    """
+
+    labels: BoolArray
+    difference: FloatArray
+    loss: float
+
+
+class Example:
+    """An image to learn from, with the constraint set S_n of (8), packed to one bit a pixel and compressed.
+
+    Parameters
+    ----------
+    energy : Energy
+    annotation : Annotation
+
+    Attributes
+    ----------
+    energy : Energy
+        Change it by `reprice`.
+    annotation : Annotation
+        Its truth is y_n. Change it by `complete`.
+    differences : list of list of float
+        psi(y) - psi(y_n) of each stored labeling, n_weights numbers.
+    losses : list of float
+        Delta(y_n, y) of each stored labeling, in pixels.
+
+    Raises
+    ------
+    ValueError
+        If energy and annotation are of images of different sizes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skmmcrf.field import Annotation, Field, Grid, build_terms
+    >>> field = Field(Grid.from_connectivity(4), build_terms("smoothness"))
+    >>> energy = field.energy(np.array([[2.0, -0.5]]), np.zeros((1, 2, 1)))
+    >>> example = Example(energy, Annotation(np.array([[True, False]])))
+    >>> example.store(np.array([[True, True]]))
+    True
+    >>> example.differences, example.losses
+    ([[0.5, -1.0]], [1.0])
+    >>> example.unpack([0])
+    array([[[ True,  True]]])
+    """
+
+    def __init__(self, energy: Energy, annotation: Annotation) -> None:
+        if energy.shape != annotation.shape:
+            raise ValueError(f"log_odds must have the shape of the truth, {annotation.shape}, got {energy.shape}")
+        self.energy = energy
+        self.annotation = annotation
+        # numbers, because small arrays that stay, between large ones that go, would keep the memory of these in use
+        self.differences: list[list[float]] = []
+        self.losses: list[float] = []
+        self._packed: dict[bytes, None] = {}  # keeps the order, and finds a labeling that is there already
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    def store(self, labels: BoolArray) -> bool:
+        """Store a labeling unless it is there already, and tell whether it was new."""
+        return self.add(constraint_of(labels, self.energy, self.annotation))
+
+    def add(self, constraint: Constraint) -> bool:
+        """Store a labeling whose constraint is known unless it is there already, and tell whether it was new."""
+        if constraint.labels.shape != self.annotation.shape:
+            raise ValueError(
+                f"labels must have the shape of the truth, {self.annotation.shape}, got {constraint.labels.shape}"
+            )
+        packed = pack_labeling(constraint.labels)
+        if packed in self._packed:
+            return False
+        self._packed[packed] = None
+        self.differences.append(constraint.difference.tolist())
+        self.losses.append(constraint.loss)
+        return True
+
+    def unpack(self, indices: Sequence[int] | IntArray) -> BoolArray:
+        """Give the labelings at some indices, as an array of bool and shape (len(indices), H, W)."""
+        packed = list(self._packed)
+        return unpack_labelings([packed[k] for k in indices], self.annotation.shape)
+
+    def reprice(self, energy: Energy) -> None:
+        """Take another energy of the image, and make the stored constraints those of it.
+
+        Parameters
+        ----------
+        energy : Energy
+            Where it shares the features of the energy before, only the unary differences change.
+        """
+        if energy.shape != self.annotation.shape:
+            raise ValueError(f"log_odds must have the shape of the truth, {self.annotation.shape}, got {energy.shape}")
+        shared = energy.pairwise is self.energy.pairwise
+        self.energy = energy
+        if not len(self):
+            return
+        truth, stored = self.annotation.truth, self.unpack(range(len(self)))
+        if not shared:
+            energy = energy.in_memory()
+            self.differences = [energy.difference(labels, truth).tolist() for labels in stored]
+            return
+        # 0 where labels agree, so that large log-odds there cost no digits
+        changes = truth.astype(np.int8) - stored
+        unary = changes.reshape(len(self), -1) @ np.ravel(energy.log_odds).astype(float)
+        for difference, value in zip(self.differences, unary.tolist()):
+            difference[0] = value
+
+    def complete(self, labels: BoolArray, shift: FloatArray) -> None:
+        """Give the unlabelled pixels of y_n these labels; `shift` is psi(y_n) before less psi(y_n) after."""
+        self.annotation = self.annotation.completed(labels)
+        self.differences = [(difference + shift).tolist() for difference in np.array(self.differences)]
+
+    def keep_most_violated(self, w: FloatArray, n: int) -> None:
+        """Forget all labelings but those n whose constraints ask for the largest slack under w, (n_weights,)."""
+        if len(self) <= n:
+            return
+        violations = np.array(self.losses) - np.array(self.differences) @ w
+        kept = np.sort(np.argsort(-violations, kind="stable")[:n])
+        packed = list(self._packed)
+        self._packed = dict.fromkeys(packed[k] for k in kept)
+        self.differences = [self.differences[k] for k in kept]
+        self.losses = [self.losses[k] for k in kept]
+
+    def gradient(self, w: FloatArray, multipliers: FloatArray) -> FloatArray:
+        """Give the gradient of gamma, the optimum of (8), in the log-odds of the image.
+
+        gamma is the optimal value of a program whose constraints depend on the log-odds l, so by the envelope theorem
+        only that explicit dependence counts:
+
+            dgamma/dl_i = w1 * sum_k lambda_k (y_k,i - y_n,i)
+
+        over the stored labelings y_k. Neither the probability nor its inverse enters, and no linear system is solved.
+
+        Parameters
+        ----------
+        w : ndarray of shape (n_weights,)
+            The optimum.
+        multipliers : ndarray of shape (len(self),)
+            lambda of the stored labelings there.
+
+        Returns
+        -------
+        ndarray of float64 and shape (H, W)
+            At most ``|w1| C/N`` in size, times the weight of the image.
+        """
+        if len(multipliers) != len(self):
+            raise ValueError(f"there are {len(multipliers)} multipliers, but {len(self)} labelings")
+        gradient = np.zeros(self.annotation.shape)
+        active = np.flatnonzero(multipliers)
+        truth = self.annotation.truth
+        for multiplier, labels in zip(multipliers[active], self.unpack(active)):
+            gradient += multiplier * (labels.astype(np.int8) - truth)
+        return w[0] * gradient
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Give all that may have changed since the beginning but the energy, as arrays."""
+        packed = list(self._packed)
+        return {
+            "packed": np.frombuffer(b"".join(packed), dtype=np.uint8),
+            "lengths": np.array([len(bits) for bits in packed], dtype=int),
+            "differences": np.array(self.differences, dtype=float),
+            "losses": np.array(self.losses, dtype=float),
+            "truth": np.frombuffer(pack_labeling(self.annotation.truth), dtype=np.uint8),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take what `state_dict` gave."""
+        ends = np.cumsum(state["lengths"])
+        bits = state["packed"].tobytes()
+        self._packed = {bits[end - n : end]: None for n, end in zip(state["lengths"], ends)}
+        self.differences = state["differences"].tolist()
+        self.losses = state["losses"].tolist()
+        (truth,) = unpack_labelings([state["truth"].tobytes()], self.annotation.shape)
+        self.annotation = self.annotation.completed(truth)
+
+
+def constraint_of(labels: BoolArray, energy: Energy, annotation: Annotation) -> Constraint:
+    """Give the constraint of (8) that a labeling (H, W) makes."""
+    truth = annotation.truth
+    loss = float(annotation.pixel_weights[labels != truth].sum())
+    return Constraint(labels, energy.difference(labels, truth), loss)
+
+
+def most_violated(w: FloatArray, energy: Energy, annotation: Annotation) -> Constraint:
+    """Find the labeling that violates its constraint of (8) most at the weights w."""
+    energy = energy.in_memory()
+    return constraint_of(energy.most_violated(w, annotation), energy, annotation)
+
+
+def completion(w: FloatArray, energy: Energy, annotation: Annotation) -> tuple[BoolArray, FloatArray]:
+    """Find the labels of unlabelled pixels under which the truth has the least energy at the weights w.
+
+    Returns
+    -------
+    labels : ndarray of bool and shape (H, W)
+        y_n with them.
+    shift : ndarray of shape (n_weights,)
+        psi(y_n) as it was, less psi(labels).
+    """
+    energy = energy.in_memory()
+    labels = energy.completion(w, annotation)
+    return labels, energy.difference(annotation.truth, labels)

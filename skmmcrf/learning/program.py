@@ -1,0 +1,360 @@
+"""The quadratic program (8) over stored labelings, its solver, and its optimality conditions.
+
+    gamma = min_w 1/2 |w|^2 + C/N sum_n s_n xi_n   with   w . (psi(y) - psi(y_n)) >= Delta(y_n, y) - xi_n,   xi >= 0,
+
+for every image n and every stored labeling y; s_n is the weight of the image, 1 unless it is said. The first weight is
+free, the others, of the pairwise terms, are not negative.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import quadprog
+
+from skmmcrf._typing import BoolArray, FloatArray, IntArray
+from skmmcrf.learning.example import Example
+
+#: Between which the program is solved to rounding.
+LEAST_C, LARGEST_C = 1e-12, 1e8
+_MAX_PROXIMAL_STEPS = 50
+_ROUNDING = 1e-12
+
+
+@dataclass
+class Solution:
+    """An optimum of (8), and of its dual.
+
+    Attributes
+    ----------
+    w : ndarray of shape (n_weights,)
+    slack : ndarray of shape (n_images,)
+        xi, how much each image's worst labeling violates its margin at w, in pixels.
+    multipliers : list of n_images ndarrays
+        lambda of each stored labeling, the dual. They sum up to at most s_n C/N an image; what is missing belongs to
+        xi_n >= 0.
+    value : float
+        gamma: ``1/2 |w|^2 + C/N`` times the sum of the slacks, each times the weight of its image.
+    dual_gap : float
+        How far `value` lies above that of the dual, and so at most above the minimum.
+    n_iter : int
+        Passes over the images: cuts after the first labelings over images, rounded up.
+    converged : bool
+        Whether the gap was closed as far as was asked.
+    """
+
+    w: FloatArray
+    slack: FloatArray
+    multipliers: list[FloatArray]
+    value: float
+    dual_gap: float = 0.0
+    n_iter: int = 0
+    converged: bool = True
+
+
+def solve_program(examples: Sequence[Example], C: float, w: FloatArray | None = None) -> Solution:
+    """Solve (8) over the stored labelings.
+
+    The slacks are the hinge losses of w alone, so this is a problem of few variables however many images there are. It
+    is solved by cutting planes on the mean slack, each the sum of the worst stored constraint of every image (the
+    one-slack form of Joachims, Finley, Yu, "Cutting-plane training of structural SVMs", 2009). As there are finitely
+    many sums, the last one proves the optimum to rounding.
+
+    Parameters
+    ----------
+    examples : list of Example
+    C : float
+    w : ndarray of shape (n_weights,), optional
+        Where to begin, (1, 1, ...) by default. The optimum does not depend on it.
+
+    Returns
+    -------
+    Solution
+
+    Raises
+    ------
+    ValueError
+        If there is no example, C is not between `LEAST_C` and `LARGEST_C`, w is not as long as the examples' psi, or
+        anything is not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skmmcrf.field import Annotation, Field, Grid, build_terms
+    >>> field = Field(Grid.from_connectivity(4), build_terms("contrast", sigma=1.0))
+    >>> energy = field.energy(np.array([[2.0]]), np.zeros((1, 1, 1)))
+    >>> example = Example(energy, Annotation(np.array([[True]])))
+    >>> example.store(np.array([[False]]))
+    True
+    >>> solve_program([example], C=10.0).w.round(6)
+    array([0.5, 0. , 0. ])
+    """
+    w = check_program(examples, C, w)
+    owners, differences, losses = _constraints(examples)
+    if not (np.isfinite(differences).all() and np.isfinite(losses).all()):
+        raise ValueError("labelings must have finite differences and losses")
+    shares = image_shares(examples)
+
+    planes: dict[bytes, IntArray] = {}
+    slopes: list[FloatArray] = []
+    heights: list[float] = []
+
+    def add_plane(constraints: IntArray) -> bool:
+        name = constraints.tobytes()
+        if name in planes:
+            return False
+        planes[name] = constraints
+        share = shares[owners[constraints]]
+        slopes.append(share @ differences[constraints])
+        heights.append(float(share @ losses[constraints]))
+        return True
+
+    add_plane(np.empty(0, dtype=int))  # no slack is negative
+    for start in (np.zeros(len(w)), w):
+        add_plane(_worst_constraints(losses - differences @ start, owners))
+    exact = False
+    while True:
+        w, bound, plane_multipliers = _solve_mean_slack_program(np.array(slopes), np.array(heights), C, exact)
+        margins = differences @ w
+        worst = _worst_constraints(losses - margins, owners)
+        violations = losses[worst] - margins[worst]
+        share = shares[owners[worst]]
+        rounding = 1e-13 * share @ (losses[worst] + np.abs(margins[worst]))
+        if share @ violations - bound <= rounding or not add_plane(worst):
+            if exact:
+                break
+            exact = True
+
+    slack, multipliers = np.zeros(len(examples)), np.zeros(len(owners))
+    slack[owners[worst]] = violations
+    for constraints, multiplier in zip(planes.values(), plane_multipliers):
+        multipliers[constraints] += multiplier * shares[owners[constraints]]
+    return Solution(
+        w=w, slack=slack, multipliers=_by_image(multipliers, examples), value=objective_at(w, slack, shares, C)
+    )
+
+
+def evaluate_stored(w: FloatArray, examples: Sequence[Example], C: float) -> Solution:
+    """Evaluate (8) over the stored labelings at given weights.
+
+    Returns
+    -------
+    Solution
+        At w, with s_n C/N as the multiplier of each image's most violated labeling: those with which
+        `Example.gradient` gives the gradient of this value in the log-odds, w being held. The gap is not known, and
+        infinite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skmmcrf.field import Annotation, Field, Grid, build_terms
+    >>> field = Field(Grid.from_connectivity(4), build_terms("contrast", sigma=1.0))
+    >>> energy = field.energy(np.array([[2.0]]), np.zeros((1, 1, 1)))
+    >>> example = Example(energy, Annotation(np.array([[True]]), class_weight=(1.0, 3.0)))
+    >>> example.store(np.array([[False]]))
+    True
+    >>> at_ones = evaluate_stored(np.ones(3), [example], C=10.0)
+    >>> at_ones.slack, at_ones.value, at_ones.multipliers
+    (array([1.]), 11.5, [array([10.])])
+    """
+    w = check_program(examples, C, w)
+    owners, differences, losses = _constraints(examples)
+    violations = losses - differences @ w
+    worst = _worst_constraints(violations, owners)
+    shares = image_shares(examples)
+    slack, multipliers = np.zeros(len(examples)), np.zeros(len(owners))
+    slack[owners[worst]] = violations[worst]
+    multipliers[worst] = C * shares[owners[worst]]
+    return Solution(w, slack, _by_image(multipliers, examples), objective_at(w, slack, shares, C), dual_gap=np.inf)
+
+
+def optimality_residuals(solution: Solution, examples: Sequence[Example], C: float) -> dict[str, float]:
+    """Tell how far a solution is from the optimality conditions of (8) over the labelings stored when it was solved.
+
+    The conditions of Karush, Kuhn and Tucker prove an optimum of this convex program. Each residual is the largest of
+    its kind, relative to the size of the terms of which it is the difference. A residual in w counts by how it moves
+    margins.
+
+    Returns
+    -------
+    dict of str to float
+        "stationarity in w": w - sum_k lambda_k (psi(y_k) - psi(y_n)), which must vanish, or not be negative where a
+        pairwise weight is zero; "stationarity in xi": how much the multipliers of an image exceed its share of C;
+        "feasibility": margins missed, negative slacks, multipliers or pairwise weights; "complementarity": multipliers
+        of constraints that do not hold with equality.
+    """
+    owners, differences, losses = _constraints(examples)
+    w, slack, multipliers = solution.w, solution.slack, np.concatenate(solution.multipliers)
+    slack_weights = C * image_shares(examples)
+    slack_weight = slack_weights.max()
+    margins = differences @ w
+    size = losses + np.abs(differences) @ np.abs(w)  # margins may be next to nothing by cancellation
+    size = np.maximum(size, 1e-8 * size.max(initial=0.0))  # and whole constraints nothing but rounding
+    missed = losses - margins - slack[owners]
+
+    pull = multipliers @ differences
+    held = (np.arange(len(w)) > 0) & (w == 0)
+    in_w = np.where(held, np.maximum(pull, 0), np.abs(w - pull))
+    reach = np.abs(differences).max(axis=0, initial=0.0)
+    with np.errstate(over="ignore"):
+        whole_margin = np.divide(losses.max(initial=0.0), reach, out=np.full(len(w), np.inf), where=reach > 0)
+    sums = np.bincount(owners, multipliers, minlength=len(examples))
+    negative = [-w[1:], -slack, -multipliers / slack_weight]
+    return {
+        "stationarity in w": _largest(in_w, np.abs(w) + multipliers @ np.abs(differences) + whole_margin),
+        "stationarity in xi": _largest(np.maximum(sums - slack_weights, 0), slack_weight),
+        "feasibility": max(_largest(np.maximum(missed, 0), size), *(x.max(initial=0.0) for x in negative)),
+        "complementarity": max(
+            _largest(multipliers * np.abs(missed), slack_weight * size),
+            _largest(np.abs(slack_weights - sums) * slack, slack_weight * losses.max(initial=1.0)),
+        ),
+    }
+
+
+def _largest(residuals: FloatArray, size: FloatArray | float) -> float:
+    """The largest residual relative to its size; 0 over 0 is 0."""
+    size = np.broadcast_to(size, residuals.shape)
+    return float(np.divide(residuals, size, out=np.zeros(residuals.shape), where=residuals > 0).max(initial=0.0))
+
+
+def _constraints(examples: Sequence[Example]) -> tuple[IntArray, FloatArray, FloatArray]:
+    """Of all stored labelings: the number of their image, their differences and their losses."""
+    owners = np.repeat(np.arange(len(examples)), [len(example) for example in examples])
+    differences = np.array([d for example in examples for d in example.differences], dtype=float)
+    losses = np.array([loss for example in examples for loss in example.losses], dtype=float)
+    return owners, differences.reshape(-1, number_of_weights(examples)), losses
+
+
+def number_of_weights(examples: Sequence[Example]) -> int:
+    """Entries of w, which all examples share."""
+    return examples[0].energy.pairwise.field.n_weights
+
+
+def check_program(examples: Sequence[Example], C: float, w: FloatArray | None) -> FloatArray:
+    """Give w, (1, 1, ...) by default; raise a ValueError that names what is wrong if the program can't be solved."""
+    if not len(examples):
+        raise ValueError("examples is empty, at least one is needed")
+    if not LEAST_C <= C <= LARGEST_C:
+        raise ValueError(f"C must be between {LEAST_C:g} and {LARGEST_C:g}, got {C}")
+    n_weights = number_of_weights(examples)
+    if any(example.energy.pairwise.field.n_weights != n_weights for example in examples):
+        raise ValueError("examples must have the same terms")
+    w = np.ones(n_weights) if w is None else np.asarray(w, dtype=float)
+    if w.shape != (n_weights,) or not np.isfinite(w).all():
+        raise ValueError(f"w must be finite and of shape ({n_weights},), got {w}")
+    return w
+
+
+def image_shares(examples: Sequence[Example]) -> FloatArray:
+    """What each image's slack counts in their mean: 1/N, or more or less by its weight."""
+    return np.array([example.annotation.weight for example in examples]) / len(examples)
+
+
+def objective_at(w: FloatArray, slack: FloatArray, shares: FloatArray, C: float) -> float:
+    """What (8) minimises; shares are `image_shares`."""
+    return float(0.5 * w @ w + C * (shares @ slack))
+
+
+def _by_image(values: FloatArray, examples: Sequence[Example]) -> list[FloatArray]:
+    """Values of all stored labelings, an array for each image."""
+    return np.split(values, np.cumsum([len(example) for example in examples])[:-1])
+
+
+def _worst_constraints(violations: FloatArray, owners: IntArray) -> IntArray:
+    """Of each image that has one: the constraint violated most."""
+    if not len(owners):
+        return owners
+    first = np.flatnonzero(np.diff(owners, prepend=-1))  # of each image
+    most = np.repeat(np.maximum.reduceat(violations, first), np.diff(first, append=len(owners)))
+    worst = np.flatnonzero((violations == most) & (violations > 0))
+    return worst[np.unique(owners[worst], return_index=True)[1]]  # one of each image, where some are alike
+
+
+def _solve_mean_slack_program(
+    slopes: FloatArray, heights: FloatArray, C: float, exact: bool
+) -> tuple[FloatArray, float, FloatArray]:
+    """Solve min 1/2 |w|^2 + C xi, xi >= heights - slopes @ w, w_2, w_3, ... >= 0; return w, xi and the multipliers.
+
+    Unless it is to be exact, last digits may be wrong.
+    """
+    if not heights.any():
+        return np.zeros(slopes.shape[1]), 0.0, np.zeros(len(heights))
+    # slopes below this bound move no margin by a digit
+    scale = max(np.linalg.norm(slopes, axis=1).max(), 1e-8 * np.sqrt(heights.max() / C))
+    slopes, heights, C = slopes / scale, heights / scale, C * scale
+
+    def mean_slack(w: FloatArray) -> float:
+        return float((heights - slopes @ w).max())
+
+    def objective(w: FloatArray) -> float:
+        return float(0.5 * w @ w + C * mean_slack(w))
+
+    w, multipliers, held = _take_proximal_steps(slopes, heights, C)
+    if not exact:
+        w = np.append(w[0], np.maximum(w[1:], 0))
+        return w, scale * mean_slack(w), multipliers / scale
+    # this w loses what is tiny beside xi, and the multipliers' w cancels where C is large; solving anew for the
+    # constraints found to be active loses nothing, if the right ones were found
+    active = np.flatnonzero(multipliers > _ROUNDING * C)
+    exact_w, exact_multipliers = _solve_active(slopes, heights, C, active, held)
+    candidates = [(w, multipliers), (multipliers @ slopes, multipliers), (exact_w, exact_multipliers)]
+    candidates = [(np.append(w[0], np.where(held[1:], 0, np.maximum(w[1:], 0))), m) for w, m in candidates]
+    least = min(objective(w) for w, _ in candidates)
+    good = [(w, m) for w, m in candidates if objective(w) <= least + 1e-11 * abs(least) and (m >= 0).all()]
+    w, multipliers = good[-1]
+    return w, scale * mean_slack(w), multipliers / scale
+
+
+def _take_proximal_steps(slopes: FloatArray, heights: FloatArray, C: float) -> tuple[FloatArray, FloatArray, BoolArray]:
+    """Solve the same program by quadprog; return w, the multipliers, and which weights are held at zero.
+
+    quadprog wants a Hessian of full rank, which xi lacks. So a small multiple of (xi - xi')^2 is added, xi' being the
+    last solution, until it does not move: proximal point steps, which end at the optimum without the term.
+    """
+    n_weights = slopes.shape[1]
+    # weak enough for xi to get where it wants in few steps, strong enough not to lose digits on the way
+    ridge = max(C / (1000 * heights.max()), 0.01)
+    hessian = np.diag([1 / ridge] * n_weights + [1.0])
+    signs = np.eye(n_weights + 1)[1:n_weights]
+    constraints = np.vstack([np.column_stack([slopes, np.ones(len(slopes))]), signs]).T
+    bounds = np.append(heights, np.zeros(len(signs)))
+    xi = heights.max()
+    for _ in range(_MAX_PROXIMAL_STEPS):
+        linear = np.append(np.zeros(n_weights), xi - C / ridge)
+        solution, _, _, _, multipliers, _ = quadprog.solve_qp(hessian, linear, constraints, bounds)
+        moved, xi = abs(solution[-1] - xi), solution[-1]
+        if ridge * moved <= 1e-13 * C:
+            break
+    of_planes, of_signs = np.split(multipliers, [len(slopes)])
+    return solution[:-1], of_planes * (C / of_planes.sum()), np.append(False, of_signs > 0)
+
+
+def _solve_active(
+    slopes: FloatArray, heights: FloatArray, C: float, active: IntArray, held: BoolArray
+) -> tuple[FloatArray, FloatArray]:
+    """Solve w = multipliers @ slopes, sum(multipliers) = C, heights - slopes @ w = xi on what is active and free."""
+    free = np.flatnonzero(~held)
+    rows = slopes[np.ix_(active, free)]
+    unit = max(C, 1.0)  # the unknowns are w or w / C, and multipliers / C, so that both kinds are of a size
+    matrix = np.block(
+        [
+            [np.eye(len(free)) / unit, -rows.T, np.zeros((len(free), 1))],
+            [rows * (C / unit), np.zeros((len(active), len(active))), np.ones((len(active), 1))],
+            [np.zeros((1, len(free))), np.ones((1, len(active))), np.zeros((1, 1))],
+        ]
+    )
+    right = np.concatenate([np.zeros(len(free)), heights[active], [1.0]])
+    # log-odds can be a million times larger than contrasts: make all rows and columns of a size
+    of_rows = 1 / np.abs(matrix).max(axis=1)
+    matrix *= of_rows[:, np.newaxis]
+    of_columns = 1 / np.maximum(np.abs(matrix).max(axis=0), 1e-300)
+    matrix *= of_columns
+    inverse = np.linalg.pinv(matrix)
+    solution = np.zeros(len(right))
+    for _ in range(4):  # each step corrects multipliers that are tiny beside C
+        solution += inverse @ (of_rows * right - matrix @ solution)
+    solution *= of_columns
+    w, multipliers = np.zeros(len(held)), np.zeros(len(slopes))
+    w[free] = solution[: len(free)] * (C / unit)
+    multipliers[active] = C * solution[len(free) : -1]
+    return w, np.where(np.abs(multipliers) < _ROUNDING * C, np.maximum(multipliers, 0), multipliers)
