@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 from skmmcrf._version import __version__
 
 if TYPE_CHECKING:
-    from skmmcrf.cnn import CNNSegmenter
-    from skmmcrf.crf import MaxMarginCRF
-    from skmmcrf.loss import MaxMarginLoss
-    from skmmcrf.persistence import load
-    from skmmcrf.segmenter import DeepStructuredSegmenter
+    from skmmcrf.estimators.cnn import CNNSegmenter
+    from skmmcrf.estimators.crf import MaxMarginCRF
+    from skmmcrf.estimators.loading import load
+    from skmmcrf.estimators.segmenter import DeepStructuredSegmenter
+    from skmmcrf.training.loss import MaxMarginLoss
 
 __all__ = ["CNNSegmenter", "DeepStructuredSegmenter", "MaxMarginCRF", "MaxMarginLoss", "__version__", "load"]
 
 _MODULES = {
-    "CNNSegmenter": "cnn",
-    "DeepStructuredSegmenter": "segmenter",
-    "MaxMarginCRF": "crf",
-    "MaxMarginLoss": "loss",
-    "load": "persistence",
+    "CNNSegmenter": "estimators.cnn",
+    "DeepStructuredSegmenter": "estimators.segmenter",
+    "MaxMarginCRF": "estimators.crf",
+    "MaxMarginLoss": "training.loss",
+    "load": "estimators.loading",
 }
 
 

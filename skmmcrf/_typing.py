@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from skmmcrf.truth import Truth
-
 # arrays by their kind, of any precision
 BoolArray: TypeAlias = NDArray[np.bool_]
 IntArray: TypeAlias = NDArray[np.integer]
@@ -22,17 +20,11 @@ ImagesLike: TypeAlias = np.ndarray | Sequence[Any]
 LabelsLike: TypeAlias = np.ndarray | Sequence[Any]
 LabelledImagesLike: TypeAlias = tuple[ImagesLike, LabelsLike]
 
-# what skmmcrf.validation makes of them
-LabelledImages: TypeAlias = tuple[Sequence[np.ndarray], list["Truth"]]
-
 # the same of torch, for those who train by themselves
 TensorsLike: TypeAlias = "torch.Tensor | Sequence[torch.Tensor]"
 
 # a name, a module, or a function of the number of channels that gives one
 NetworkLike: TypeAlias = "str | nn.Module | Callable[[int], nn.Module]"
-
-# weights of the random field
-WeightsLike: TypeAlias = FloatArray | Sequence[float]
 
 # what scikit-learn's check_random_state takes
 RandomStateLike: TypeAlias = int | np.random.RandomState | None

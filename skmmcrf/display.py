@@ -13,12 +13,15 @@ from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils._param_validation import validate_parameter_constraints
 from sklearn.utils.validation import check_is_fitted
 
-from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, IntArray, LabelledImages, LabelsLike
-from skmmcrf.energy import joint_feature, pairwise_features, scale_image
+from skmmcrf._docs import documented
+from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, LabelsLike
+from skmmcrf.estimators.segmenter import DeepStructuredSegmenter
+from skmmcrf.field.energy import Energy
+from skmmcrf.field.labels import UNLABELLED
+from skmmcrf.field.terms import scale_image
+from skmmcrf.images.checking import LabelledImages, check_images, check_labelled_images, check_labels
+from skmmcrf.images.labels import LABEL_CONSTRAINTS, LabelScheme
 from skmmcrf.metrics import jaccard_indices
-from skmmcrf.segmenter import DeepStructuredSegmenter
-from skmmcrf.truth import UNLABELLED
-from skmmcrf.validation import LABEL_CONSTRAINTS, check_images, check_labelled_images, check_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,6 +75,7 @@ class SegmentationDisplay:
         self.jaccard = jaccard
 
     @classmethod
+    @documented
     def from_estimator(
         cls,
         estimator: Any,
@@ -87,14 +91,11 @@ class SegmentationDisplay:
         ----------
         estimator : fitted estimator, or dict of str to fitted estimator
             Anything that predicts labels of images, Pipelines too; each gets a column.
-        X : array of shape (n, H, W) or (n, H, W, channels), or list of arrays (H, W[, channels])
-            Images of bool, uint8, uint16 or float.
-        y : array of shape (n, H, W) or list of arrays (H, W)
-            The truth: 0, `pos_label`, or 255 for unlabelled pixels, which are shaded and not counted.
+        %(X_shown)s
+        %(y_shown)s
         pos_label : int, default=1
             The label of foreground, in y and in what is predicted.
-        figure : matplotlib Figure or SubFigure, optional
-            Where to draw; a new figure by default.
+        %(figure)s
 
         Returns
         -------
@@ -102,10 +103,8 @@ class SegmentationDisplay:
 
         Raises
         ------
-        ImportError
-            If matplotlib is missing.
-        ValueError
-            If images and labels do not fit, or labels have other values.
+        ImportError, ValueError
+            If matplotlib is missing, images and labels do not fit, or labels have other values.
 
         Examples
         --------
@@ -127,6 +126,7 @@ class SegmentationDisplay:
         return cls.from_predictions(X, y, predictions, pos_label=pos_label, figure=figure)
 
     @classmethod
+    @documented
     def from_predictions(
         cls,
         X: ImagesLike,
@@ -140,16 +140,13 @@ class SegmentationDisplay:
 
         Parameters
         ----------
-        X : array of shape (n, H, W) or (n, H, W, channels), or list of arrays (H, W[, channels])
-            Images of bool, uint8, uint16 or float.
-        y : array of shape (n, H, W) or list of arrays (H, W)
-            The truth: 0, `pos_label`, or 255 for unlabelled pixels, which are shaded and not counted.
+        %(X_shown)s
+        %(y_shown)s
         predictions : labels like y but without 255, or dict of str to such labels
             Each gets a column.
         pos_label : int, default=1
             The label of foreground, in y and in the predictions.
-        figure : matplotlib Figure or SubFigure, optional
-            Where to draw; a new figure by default.
+        %(figure)s
 
         Returns
         -------
@@ -157,35 +154,23 @@ class SegmentationDisplay:
 
         Raises
         ------
-        ImportError
-            If matplotlib is missing.
-        ValueError
-            If images and labels do not fit, or labels have other values.
+        ImportError, ValueError
+            If matplotlib is missing, images and labels do not fit, or labels have other values.
         """
         check_matplotlib_support(f"{cls.__name__}.from_predictions")
         named = predictions if isinstance(predictions, Mapping) else {"result": predictions}
-        images, truths = _check_truths(X, y, pos_label)
-        shapes = [truth.shape for truth in truths]
-        results = {
-            name: [read.foreground for read in check_labels(result, shapes, f"predictions of {name!r}", pos_label)]
-            for name, result in named.items()
-        }
-        labels = [truth.labels for truth in truths]
+        data = _check_truths(X, y, pos_label)
+        shapes = [annotation.shape for annotation in data.annotations]
+        results = {}
+        for name, result in named.items():
+            read = check_labels(result, shapes, LabelScheme(pos_label, None), ("X", f"predictions of {name!r}"))
+            results[name] = [annotation.truth for annotation in read]
+        labels = [annotation.mask for annotation in data.annotations]
         jaccard = {name: jaccard_indices(labels, result, ignore_label=UNLABELLED) for name, result in results.items()}
-        return cls(images, labels, results, jaccard).plot(figure=figure)
+        return cls(data.images, labels, results, jaccard).plot(figure=figure)
 
     def plot(self, *, figure: "Figure | SubFigure | None" = None) -> "SegmentationDisplay":
-        """Draw.
-
-        Parameters
-        ----------
-        figure : matplotlib Figure or SubFigure, optional
-            Where to draw; a new figure by default.
-
-        Returns
-        -------
-        self
-        """
+        """Draw in a new figure, or in a figure or subfigure that is given."""
         check_matplotlib_support(f"{type(self).__name__}.plot")
         indices = {f"jaccard of {name}": values for name, values in self.jaccard.items()}
         given: dict[str, Any] = {"labels": self.labels, **self.predictions, **indices}
@@ -256,12 +241,9 @@ class TrainingCurveDisplay:
         self.histories = histories
 
     @classmethod
+    @documented
     def from_estimator(
-        cls,
-        estimator: Any,
-        *,
-        stage: Literal["cnn", "joint"] | None = None,
-        figure: "Figure | SubFigure | None" = None,
+        cls, estimator: Any, *, stage: Literal["cnn", "joint"] | None = None, figure: "Figure | SubFigure | None" = None
     ) -> "TrainingCurveDisplay":
         """Plot what the `history_` of estimators holds.
 
@@ -270,8 +252,7 @@ class TrainingCurveDisplay:
         estimator : fitted DeepStructuredSegmenter or CNNSegmenter, or dict of str to such
         stage : {"cnn", "joint"}, optional
             The stage to draw; all that any estimator went through by default.
-        figure : matplotlib Figure or SubFigure, optional
-            Where to draw; a new figure by default.
+        %(figure)s
 
         Returns
         -------
@@ -299,11 +280,9 @@ class TrainingCurveDisplay:
         histories = {name: _history(model) for name, model in _estimators(estimator).items()}
         return cls(histories).plot(stage=stage, figure=figure)
 
+    @documented
     def plot(
-        self,
-        *,
-        stage: Literal["cnn", "joint"] | None = None,
-        figure: "Figure | SubFigure | None" = None,
+        self, *, stage: Literal["cnn", "joint"] | None = None, figure: "Figure | SubFigure | None" = None
     ) -> "TrainingCurveDisplay":
         """Draw.
 
@@ -311,8 +290,7 @@ class TrainingCurveDisplay:
         ----------
         stage : {"cnn", "joint"}, optional
             The stage to draw; all that any history has by default.
-        figure : matplotlib Figure or SubFigure, optional
-            Where to draw; a new figure by default.
+        %(figure)s
 
         Returns
         -------
@@ -377,56 +355,42 @@ class EnergyDisplay:
         bool, uint8, uint16 or float.
     labels : ndarray of bool and shape (H, W)
         The labeling whose energy is shown.
-    log_odds : ndarray of float and shape (H, W)
-    coef : ndarray of shape (3,)
-        w = (w1, w2, w3).
-    edges : ndarray of int and shape (2, n_edges)
-    features : ndarray of float and shape (2, n_edges)
-        As `skmmcrf.energy.pairwise_features` gives them.
+    energy : skmmcrf.field.Energy
+        Of the image.
+    coef : ndarray of shape (n_weights,)
+        w, the weights of its terms.
 
     Attributes
     ----------
     figure_ : matplotlib Figure or SubFigure
     axes_ : ndarray of 4 matplotlib Axes
         The image with the outline of the labeling; w1 times the log-odds of the pixels; the cost of cutting between a
-        pixel and its neighbours at distance 1, w2 + w3 times the contrast term, as a mean over the neighbours; and the
-        edges that the labeling cuts, by their cost.
+        pixel and its neighbours, times their distance, as a mean over the neighbours; and the edges that the labeling
+        cuts, by their cost.
 
     Examples
     --------
     >>> import numpy as np
     >>> from skmmcrf.display import EnergyDisplay
-    >>> from skmmcrf.energy import pairwise_features
+    >>> from skmmcrf.field import Field, Grid, build_terms
     >>> image, labels = np.zeros((4, 6, 1)), np.arange(24).reshape(4, 6) < 12
-    >>> edges, features = pairwise_features(image, connectivity=4, sigma=1.0)
-    >>> display = EnergyDisplay(image, labels, np.where(labels, 9.0, -9.0), np.array([1.0, 0.5, 0.5]), edges, features)
+    >>> field = Field(Grid.from_connectivity(4), build_terms("contrast", sigma=1.0))
+    >>> energy = field.energy(np.where(labels, 9.0, -9.0), image)
+    >>> display = EnergyDisplay(image, labels, energy, np.array([1.0, 0.5, 0.5]))
     >>> display.plot().axes_[3].get_xlabel()
     '6 of 38 edges are cut'
     """
 
-    def __init__(
-        self,
-        image: np.ndarray,
-        labels: BoolArray,
-        log_odds: FloatArray,
-        coef: FloatArray,
-        edges: IntArray,
-        features: FloatArray,
-    ) -> None:
+    def __init__(self, image: np.ndarray, labels: BoolArray, energy: Energy, coef: FloatArray) -> None:
         self.image = image
         self.labels = labels
-        self.log_odds = log_odds
+        self.energy = energy
         self.coef = coef
-        self.edges = edges
-        self.features = features
 
     @classmethod
+    @documented
     def from_estimator(
-        cls,
-        estimator: DeepStructuredSegmenter,
-        image: np.ndarray,
-        *,
-        figure: "Figure | SubFigure | None" = None,
+        cls, estimator: DeepStructuredSegmenter, image: np.ndarray, *, figure: "Figure | SubFigure | None" = None
     ) -> "EnergyDisplay":
         """Plot the energy of an image and of its best labeling.
 
@@ -436,8 +400,7 @@ class EnergyDisplay:
             Of training "piecewise" or "joint".
         image : array of shape (H, W) or (H, W, channels)
             bool, uint8, uint16 or float.
-        figure : matplotlib Figure or SubFigure, optional
-            Where to draw; a new figure by default.
+        %(figure)s
 
         Returns
         -------
@@ -458,41 +421,28 @@ class EnergyDisplay:
         >>> from skmmcrf.datasets import make_phantoms
         >>> from skmmcrf.display import EnergyDisplay
         >>> X, y = make_phantoms(4, shape=(32, 32), random_state=0)
-        >>> model = DeepStructuredSegmenter(training="piecewise", pretrain_epochs=5, random_state=0).fit(X, y)
+        >>> model = DeepStructuredSegmenter(training="piecewise", random_state=0).set_params(cnn__n_epochs=5).fit(X, y)
         >>> display = EnergyDisplay.from_estimator(model, X[0])
         >>> [ax.get_title() for ax in display.axes_]
-        ['result', 'unary: $w_1$ · log-odds', 'pairwise: $w_2 + w_3$ · contrast', 'cost of the cut edges']
+        ['result', 'unary: $w_1$ · log-odds', 'pairwise: cost of a cut at distance 1', 'cost of the cut edges']
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         if not isinstance(estimator, DeepStructuredSegmenter):
             raise TypeError(f"estimator must be a DeepStructuredSegmenter, got {type(estimator).__name__}")
         check_is_fitted(estimator)
-        if estimator.crf_ is None:
-            raise ValueError('estimator has no energy to show: its training is "cnn", the network alone')
         images = check_images([image], n_channels=estimator.n_channels_in_, name="image")
-        crf, scaled, (log_odds,) = estimator.crf_, scale_image(images[0]), estimator.decision_function(images)
-        (labels,) = crf.segment([(log_odds, scaled)])
-        edges, features = pairwise_features(scaled, connectivity=crf.connectivity, sigma=crf.sigma_)
-        return cls(images[0], labels, log_odds, crf.coef_, edges, features).plot(figure=figure)
+        energy = estimator.energy(images[0])
+        return cls(images[0], energy.least(estimator.coef_), energy, estimator.coef_).plot(figure=figure)
 
     def plot(self, *, figure: "Figure | SubFigure | None" = None) -> "EnergyDisplay":
-        """Draw.
-
-        Parameters
-        ----------
-        figure : matplotlib Figure or SubFigure, optional
-            Where to draw; a new figure by default.
-
-        Returns
-        -------
-        self
-        """
+        """Draw in a new figure, or in a figure or subfigure that is given."""
         check_matplotlib_support(f"{type(self).__name__}.plot")
-        if np.shape(self.coef) != (1 + len(self.features),):
-            raise ValueError(f"coef must be of shape ({1 + len(self.features)},), got {np.shape(self.coef)}")
+        n_weights = self.energy.pairwise.field.n_weights
+        if np.shape(self.coef) != (n_weights,):
+            raise ValueError(f"coef must be of shape ({n_weights},), got {np.shape(self.coef)}")
         if self.image.shape[:-1] != self.labels.shape:
             raise ValueError(f"labels must have the size of image, {self.image.shape[:-1]}, got {self.labels.shape}")
-        energy = self.coef * joint_feature(self.labels, self.log_odds, self.edges, self.features)
+        energy = self.coef * self.energy.psi(self.labels)
         height, width = self.labels.shape
         n_rows, n_columns = (1, 4) if height > width else (2, 2)
         # inches of an image, with room beside it for the colour bar and above and below for words
@@ -515,36 +465,42 @@ class EnergyDisplay:
         return self
 
     def _plot_unary(self, ax: "Axes") -> None:
-        unary = self.coef[0] * self.log_odds
+        log_odds = self.energy.log_odds
+        unary = self.coef[0] * log_odds
         # a few pixels of which the network is very sure would leave the others pale
         limit = np.quantile(np.abs(unary), 0.95) or 1.0
         ax.set_title("unary: $w_1$ · log-odds", fontsize="medium")
         ax.set_xlabel("outline: foreground by the log-odds alone", fontsize="small")
         self._add_colorbar(ax, _draw(ax, unary, cmap="RdBu", vmin=-limit, vmax=limit), extend="both")
-        _outline(ax, self.log_odds > 0, "black")
+        _outline(ax, log_odds > 0, "black")
 
     def _plot_pairwise(self, ax: "Axes") -> None:
-        per_distance = self.coef[1] + self.coef[2] * self.features[1] / self.features[0]
-        n_pixels, ends = self.labels.size, self.edges.ravel()
+        edges = self.energy.pairwise.field.grid.edges(self.labels.shape)
+        per_distance = self._costs() / edges.distance_weights
+        n_pixels, ends = self.labels.size, edges.pixels.ravel()
         sums = np.bincount(ends, np.tile(per_distance, 2), n_pixels)
         means = sums / np.maximum(np.bincount(ends, minlength=n_pixels), 1)
-        ax.set_title("pairwise: $w_2 + w_3$ · contrast", fontsize="medium")
+        ax.set_title("pairwise: cost of a cut at distance 1", fontsize="medium")
         ax.set_xlabel("mean over a pixel's neighbours", fontsize="small")
         self._add_colorbar(ax, _draw(ax, means.reshape(self.labels.shape), cmap="viridis"))
 
     def _plot_cut(self, ax: "Axes") -> None:
         from matplotlib.collections import LineCollection
 
-        flat = self.labels.ravel()
-        cut = flat[self.edges[0]] != flat[self.edges[1]]
+        pixels, flat = self.energy.pairwise.compute().edges, self.labels.ravel()
+        cut = flat[pixels[0]] != flat[pixels[1]]
         ax.set_title("cost of the cut edges", fontsize="medium")
         ax.set_xlabel(f"{np.count_nonzero(cut)} of {cut.size} edges are cut", fontsize="small")
         _show(ax, self.image)
         if cut.any():
-            rows, columns = np.unravel_index(self.edges[:, cut], self.labels.shape)
+            rows, columns = np.unravel_index(pixels[:, cut], self.labels.shape)
             ends = np.stack([columns, rows], axis=-1).swapaxes(0, 1)
-            lines = LineCollection(list(ends), array=self.coef[1:] @ self.features[:, cut], cmap="cool", linewidths=1.5)
+            lines = LineCollection(list(ends), array=self._costs()[cut], cmap="cool", linewidths=1.5)
             self._add_colorbar(ax, ax.add_collection(lines, autolim=False))
+
+    def _costs(self) -> FloatArray:
+        """What it costs to cut each edge."""
+        return self.coef[1:] @ np.stack(self.energy.pairwise.compute().rows)
 
     def _add_colorbar(self, ax: "Axes", drawn: "ScalarMappable", **style: Any) -> None:
         # as high as the panel, whatever the shape of the image
@@ -575,7 +531,7 @@ def _check_truths(X: ImagesLike, y: LabelsLike, pos_label: int) -> LabelledImage
     validate_parameter_constraints(LABEL_CONSTRAINTS, {"pos_label": pos_label}, caller_name="SegmentationDisplay")
     # said, because a few images may well be without foreground
     ignore_label = None if pos_label == UNLABELLED else UNLABELLED
-    return check_labelled_images(X, y, pos_label=pos_label, ignore_label=ignore_label)
+    return check_labelled_images(X, y, LabelScheme(pos_label, ignore_label))
 
 
 def _show(ax: "Axes", image: np.ndarray) -> None:

@@ -6,7 +6,7 @@ boundaries they are thus what lies outside of the image: the foreground ends the
 
 import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from numbers import Real
 from statistics import harmonic_mean
@@ -18,17 +18,12 @@ from scipy import ndimage
 from sklearn.metrics import make_scorer
 from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 
+from skmmcrf._docs import documented
 from skmmcrf._typing import BoolArray, FloatArray, LabelsLike
-from skmmcrf.truth import Truth
-from skmmcrf.validation import (
-    LABEL_CONSTRAINTS,
-    as_array,
-    as_sequence,
-    check_foreground_is_meant,
-    check_sample_weight,
-    read_labels,
-    resolve_ignore_label,
-)
+from skmmcrf.field.labels import Annotation
+from skmmcrf.images.checking import check_sample_weight
+from skmmcrf.images.entries import as_array, as_sequence
+from skmmcrf.images.labels import LABEL_CONSTRAINTS, LabelScheme
 
 _IgnoreLabel: TypeAlias = int | Literal["auto"] | None
 
@@ -40,6 +35,7 @@ _CONSTRAINTS = {
 }
 
 
+@documented
 def jaccard_indices(
     y_true: LabelsLike, y_pred: LabelsLike, *, pos_label: int = 1, ignore_label: _IgnoreLabel = "auto"
 ) -> FloatArray:
@@ -77,6 +73,7 @@ def jaccard_indices(
     return _measure_images(_jaccard, y_true, y_pred, pos_label, ignore_label)
 
 
+@documented
 def dice_indices(
     y_true: LabelsLike, y_pred: LabelsLike, *, pos_label: int = 1, ignore_label: _IgnoreLabel = "auto"
 ) -> FloatArray:
@@ -84,12 +81,9 @@ def dice_indices(
 
     Parameters
     ----------
-    y_true, y_pred : array of shape (n, H, W), or sequence
-        Labels, see `jaccard_indices`.
-    pos_label : int, default=1
-        The label of foreground.
-    ignore_label : int, None or "auto", default="auto"
-        The label of unlabelled pixels in the truth, see `jaccard_indices`.
+    %(measured_labels)s
+    %(measured_pos_label)s
+    %(measured_ignore_label)s
 
     Returns
     -------
@@ -110,6 +104,7 @@ def dice_indices(
     return 2 * jaccard / (1 + jaccard)
 
 
+@documented
 def boundary_f_measures(
     y_true: LabelsLike,
     y_pred: LabelsLike,
@@ -127,12 +122,9 @@ def boundary_f_measures(
 
     Parameters
     ----------
-    y_true, y_pred : array of shape (n, H, W), or sequence
-        Labels, see `jaccard_indices`.
-    pos_label : int, default=1
-        The label of foreground.
-    ignore_label : int, None or "auto", default="auto"
-        The label of unlabelled pixels in the truth, see `jaccard_indices`.
+    %(measured_labels)s
+    %(measured_pos_label)s
+    %(measured_ignore_label)s
     tolerance : float, optional
         In pixels. By default 0.75 % of the image's diagonal, but no less than one pixel.
 
@@ -161,6 +153,7 @@ def boundary_f_measures(
     return _measure_images(partial(_boundary_f, tolerance=tolerance), y_true, y_pred, pos_label, ignore_label)
 
 
+@documented
 def hausdorff_distances(
     y_true: LabelsLike,
     y_pred: LabelsLike,
@@ -177,12 +170,9 @@ def hausdorff_distances(
 
     Parameters
     ----------
-    y_true, y_pred : array of shape (n, H, W), or sequence
-        Labels, see `jaccard_indices`.
-    pos_label : int, default=1
-        The label of foreground.
-    ignore_label : int, None or "auto", default="auto"
-        The label of unlabelled pixels in the truth, see `jaccard_indices`.
+    %(measured_labels)s
+    %(measured_pos_label)s
+    %(measured_ignore_label)s
     percentile : float, default=100
         Between 0 and 100. 100 is the greatest distance, and 95 the usual measure that outliers do not decide.
 
@@ -206,26 +196,18 @@ def hausdorff_distances(
     return _measure_images(partial(_hausdorff, percentile=percentile), y_true, y_pred, pos_label, ignore_label)
 
 
+@documented
 def mean_jaccard(
-    y_true: LabelsLike,
-    y_pred: LabelsLike,
-    *,
-    pos_label: int = 1,
-    ignore_label: _IgnoreLabel = "auto",
-    sample_weight: ArrayLike | None = None,
+    y_true: LabelsLike, y_pred: LabelsLike, *, sample_weight: ArrayLike | None = None, **parameters: Any
 ) -> float:
     """Mean Jaccard index over the images that have foreground in truth or prediction, as the paper's tables give it.
 
     Parameters
     ----------
-    y_true, y_pred : array of shape (n, H, W), or sequence
-        Labels, see `jaccard_indices`.
-    pos_label : int, default=1
-        The label of foreground.
-    ignore_label : int, None or "auto", default="auto"
-        The label of unlabelled pixels in the truth, see `jaccard_indices`.
-    sample_weight : array of shape (n,), optional
-        Weights of the images, none of them negative.
+    %(measured_labels)s
+    %(sample_weight)s
+    **parameters
+        `pos_label` and `ignore_label` of `jaccard_indices`.
 
     Returns
     -------
@@ -235,160 +217,100 @@ def mean_jaccard(
     Raises
     ------
     ValueError, TypeError
-        As `jaccard_indices`, or if `sample_weight` does not hold one weight an image.
+        As `jaccard_indices`, or if `sample_weight` does not hold one weight an image, none of them negative.
 
     Examples
     --------
     >>> mean_jaccard([[[0, 1, 1]], [[0, 0, 0]]], [[[0, 1, 0]], [[0, 0, 0]]])
     0.5
     """
-    return _mean(jaccard_indices, y_true, y_pred, sample_weight, pos_label=pos_label, ignore_label=ignore_label)
+    return _mean(jaccard_indices, y_true, y_pred, sample_weight, parameters)
 
 
+@documented
 def mean_dice(
-    y_true: LabelsLike,
-    y_pred: LabelsLike,
-    *,
-    pos_label: int = 1,
-    ignore_label: _IgnoreLabel = "auto",
-    sample_weight: ArrayLike | None = None,
+    y_true: LabelsLike, y_pred: LabelsLike, *, sample_weight: ArrayLike | None = None, **parameters: Any
 ) -> float:
     """Mean Dice index over the images that have foreground in truth or prediction.
 
     Parameters
     ----------
-    y_true, y_pred : array of shape (n, H, W), or sequence
-        Labels, see `jaccard_indices`.
-    pos_label : int, default=1
-        The label of foreground.
-    ignore_label : int, None or "auto", default="auto"
-        The label of unlabelled pixels in the truth, see `jaccard_indices`.
-    sample_weight : array of shape (n,), optional
-        What each image counts.
+    %(measured_labels)s
+    %(sample_weight)s
+    **parameters
+        Those of `dice_indices`.
 
     Returns
     -------
     float
-        Between 0 and 1; NaN if no image that has weight has any foreground.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `mean_jaccard`.
+        Between 0 and 1; see `mean_jaccard`, as for errors.
 
     Examples
     --------
     >>> mean_dice([[[0, 1, 1]], [[1, 1, 0]]], [[[1, 1, 0]], [[1, 1, 0]]], sample_weight=[1, 3])
     0.875
     """
-    return _mean(dice_indices, y_true, y_pred, sample_weight, pos_label=pos_label, ignore_label=ignore_label)
+    return _mean(dice_indices, y_true, y_pred, sample_weight, parameters)
 
 
+@documented
 def mean_boundary_f(
-    y_true: LabelsLike,
-    y_pred: LabelsLike,
-    *,
-    pos_label: int = 1,
-    ignore_label: _IgnoreLabel = "auto",
-    tolerance: float | None = None,
-    sample_weight: ArrayLike | None = None,
+    y_true: LabelsLike, y_pred: LabelsLike, *, sample_weight: ArrayLike | None = None, **parameters: Any
 ) -> float:
     """Mean boundary F-measure over the images that have foreground in truth or prediction.
 
     Parameters
     ----------
-    y_true, y_pred : array of shape (n, H, W), or sequence
-        Labels, see `jaccard_indices`.
-    pos_label : int, default=1
-        The label of foreground.
-    ignore_label : int, None or "auto", default="auto"
-        The label of unlabelled pixels in the truth, see `jaccard_indices`.
-    tolerance : float, optional
-        As in `boundary_f_measures`.
-    sample_weight : array of shape (n,), optional
-        What each image counts.
+    %(measured_labels)s
+    %(sample_weight)s
+    **parameters
+        Those of `boundary_f_measures`.
 
     Returns
     -------
     float
-        Between 0 and 1; NaN if no image that has weight has any foreground.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `mean_jaccard`, or if `tolerance` is negative.
+        Between 0 and 1; see `mean_jaccard`, as for errors.
 
     Examples
     --------
     >>> mean_boundary_f([[[0, 1, 0, 0]], [[0, 0, 0, 1]]], [[[0, 0, 1, 0]], [[1, 0, 0, 0]]])
     0.5
     """
-    return _mean(
-        boundary_f_measures,
-        y_true,
-        y_pred,
-        sample_weight,
-        pos_label=pos_label,
-        ignore_label=ignore_label,
-        tolerance=tolerance,
-    )
+    return _mean(boundary_f_measures, y_true, y_pred, sample_weight, parameters)
 
 
+@documented
 def mean_hausdorff(
-    y_true: LabelsLike,
-    y_pred: LabelsLike,
-    *,
-    pos_label: int = 1,
-    ignore_label: _IgnoreLabel = "auto",
-    percentile: float = 100,
-    sample_weight: ArrayLike | None = None,
+    y_true: LabelsLike, y_pred: LabelsLike, *, sample_weight: ArrayLike | None = None, **parameters: Any
 ) -> float:
     """Mean Hausdorff distance over the images that have foreground in truth or prediction.
 
     Parameters
     ----------
-    y_true, y_pred : array of shape (n, H, W), or sequence
-        Labels, see `jaccard_indices`.
-    pos_label : int, default=1
-        The label of foreground.
-    ignore_label : int, None or "auto", default="auto"
-        The label of unlabelled pixels in the truth, see `jaccard_indices`.
-    percentile : float, default=100
-        As in `hausdorff_distances`.
-    sample_weight : array of shape (n,), optional
-        What each image counts.
+    %(measured_labels)s
+    %(sample_weight)s
+    **parameters
+        Those of `hausdorff_distances`.
 
     Returns
     -------
     float
-        In pixels; NaN if no image that has weight has any foreground.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `mean_jaccard`, or if `percentile` is not between 0 and 100.
+        In pixels; see `mean_jaccard`, as for errors.
 
     Examples
     --------
     >>> mean_hausdorff([[[0, 1, 0, 0]], [[0, 0, 0, 1]]], [[[0, 0, 1, 0]], [[1, 0, 0, 0]]])
     2.0
     """
-    return _mean(
-        hausdorff_distances,
-        y_true,
-        y_pred,
-        sample_weight,
-        pos_label=pos_label,
-        ignore_label=ignore_label,
-        percentile=percentile,
-    )
+    return _mean(hausdorff_distances, y_true, y_pred, sample_weight, parameters)
 
 
-_MEANS: dict[str, Callable[..., float]] = {
-    "jaccard": mean_jaccard,
-    "dice": mean_dice,
-    "boundary_f": mean_boundary_f,
-    "hausdorff": mean_hausdorff,
+# by the name that scorers know them by, measure and mean
+_MEANS: dict[str, tuple[Callable[..., FloatArray], Callable[..., float]]] = {
+    "jaccard": (jaccard_indices, mean_jaccard),
+    "dice": (dice_indices, mean_dice),
+    "boundary_f": (boundary_f_measures, mean_boundary_f),
+    "hausdorff": (hausdorff_distances, mean_hausdorff),
 }
 
 
@@ -399,7 +321,7 @@ def make_segmentation_scorer(measure: str, **parameters: Any) -> Callable[..., f
     ----------
     measure : {"jaccard", "dice", "boundary_f", "hausdorff"}
     **parameters
-        Parameters of `mean_jaccard`, `mean_dice`, `mean_boundary_f` or `mean_hausdorff`.
+        Parameters of `jaccard_indices`, `dice_indices`, `boundary_f_measures` or `hausdorff_distances`.
 
     Returns
     -------
@@ -426,9 +348,9 @@ def make_segmentation_scorer(measure: str, **parameters: Any) -> Callable[..., f
     """
     if not isinstance(measure, str) or measure not in _MEANS:
         raise ValueError(f"measure must be one of {', '.join(map(repr, _MEANS))}, got {measure!r}")
-    mean = _MEANS[measure]
+    of_images, mean = _MEANS[measure]
     # cross-validation would make NaN of these errors
-    inspect.signature(mean).bind((), (), **parameters)
+    inspect.signature(of_images).bind((), (), **parameters)
     _check_parameters(**parameters)
     return make_scorer(mean, greater_is_better=measure != "hausdorff", **parameters)
 
@@ -468,12 +390,18 @@ def mean_of_defined(values: FloatArray, weights: FloatArray | None = None) -> fl
     return float(np.average(values[counts], weights=weights[counts])) if counts.any() else float("nan")
 
 
+def jaccard_of_annotations(annotations: Iterable[Annotation], labelings: Iterable[BoolArray]) -> FloatArray:
+    """Jaccard index of each labeling (H, W), over the labelled pixels; see `jaccard_indices`."""
+    both = ((a.truth & a.labelled, labels & a.labelled) for a, labels in zip(annotations, labelings))
+    return np.array([_jaccard(*pair) if np.any(pair) else np.nan for pair in both])
+
+
 def _mean(
     measure: Callable[..., FloatArray],
     y_true: LabelsLike,
     y_pred: LabelsLike,
     sample_weight: ArrayLike | None,
-    **parameters: Any,
+    parameters: dict[str, Any],
 ) -> float:
     weights = check_sample_weight(sample_weight, len(as_sequence(y_true, "y_true", dimensions=(3,))[0]))
     return mean_of_defined(measure(y_true, y_pred, **parameters), weights)
@@ -523,20 +451,20 @@ def _read_pairs(
 ) -> Iterator[tuple[BoolArray, BoolArray]]:
     """True and predicted foreground of each image, both without unlabelled pixels."""
     _check_parameters(pos_label=pos_label, ignore_label=ignore_label)
-    unlabelled = resolve_ignore_label(pos_label, ignore_label)
+    scheme, fully_labelled = LabelScheme(pos_label, ignore_label), LabelScheme(pos_label, None)
     labels, _ = as_sequence(y_true, "y_true", dimensions=(3,))
     predictions, _ = as_sequence(y_pred, "y_pred", dimensions=(3,))
     if len(labels) != len(predictions):
         raise ValueError(f"y_true and y_pred must have the same length, got {len(labels)} and {len(predictions)}")
-    truths = [Truth(*read_labels(labels[n], f"y_true[{n}]", pos_label, unlabelled)) for n in range(len(labels))]
-    check_foreground_is_meant("y_true", truths, pos_label, ignore_label)
-    for n, truth in enumerate(truths):
+    annotations = [scheme.read(labels[n], f"y_true[{n}]") for n in range(len(labels))]
+    scheme.check_foreground_is_meant(annotations, "y_true")
+    for n, annotation in enumerate(annotations):
         found = as_array(predictions[n], f"y_pred[{n}]")
-        if found.shape != truth.shape:
-            raise ValueError(f"y_pred[{n}] has shape {found.shape}, but y_true[{n}] has {truth.shape}")
-        if not truth.is_complete:
-            found = np.where(truth.labelled, found, np.zeros_like(found))
-        yield truth.foreground, read_labels(found, f"y_pred[{n}]", pos_label, None)[0]
+        if found.shape != annotation.shape:
+            raise ValueError(f"y_pred[{n}] has shape {found.shape}, but y_true[{n}] has {annotation.shape}")
+        if not annotation.is_fully_labelled:
+            found = np.where(annotation.labelled, found, np.zeros_like(found))
+        yield annotation.truth, fully_labelled.read(found, f"y_pred[{n}]").truth
 
 
 def _check_parameters(**parameters: object) -> None:

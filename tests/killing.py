@@ -16,11 +16,13 @@ from unittest import mock
 
 import numpy as np
 import torch
+from comparing import everything
 
-from skmmcrf import DeepStructuredSegmenter, checkpoint
-from skmmcrf.crf import MaxMarginCRF
+from skmmcrf import CNNSegmenter, DeepStructuredSegmenter
 from skmmcrf.datasets import make_phantoms
-from skmmcrf.training import SegmentationNet
+from skmmcrf.learning import CuttingPlanes
+from skmmcrf.training import checkpoints
+from skmmcrf.training.net import SegmentationNet
 
 #: Their first letters are told by the fits as they begin; the last is that of writing a state.
 PHASES = {"pretraining": "p", "Algorithm 1": "A", "joint training": "j", "writing": "w"}
@@ -43,24 +45,21 @@ def fit(folder, tell):
     fsync = os.fsync
     X, y = make_phantoms(8, shape=(48, 48), random_state=0)
     model = DeepStructuredSegmenter(
-        pretrain_epochs=2,
+        CNNSegmenter(n_epochs=2, batch_size=2),
         n_epochs=2,
         batch_size=2,
         validation_fraction=0.25,
         checkpoint=folder,
-        checkpoint_every=1,
         random_state=0,
     )
     with (
         mock.patch.object(SegmentationNet, "run_single_epoch", told(SegmentationNet.run_single_epoch, stage_of)),
-        mock.patch.object(MaxMarginCRF, "learn", told(MaxMarginCRF.learn, lambda *_: "A")),
-        mock.patch.object(checkpoint, "write_file", told(checkpoint.write_file, lambda *_: "w")),
+        mock.patch.object(CuttingPlanes, "learn", told(CuttingPlanes.learn, lambda *_: "A")),
+        mock.patch.object(checkpoints, "write_file", told(checkpoints.write_file, lambda *_: "w")),
         mock.patch("os.fsync", slow_fsync),
     ):
         model.fit(X, y)
-    rows = [{name: value for name, value in row.items() if name != "seconds"} for row in model.history_]
-    weights = [tensor.numpy().tobytes() for tensor in model.network_.state_dict().values()]
-    return rows, weights, model.coef_.tobytes(), model.objective_, model.dual_gap_, model.predict(X).tobytes()
+    return everything(model), model.predict(X).tobytes()
 
 
 def stage_of(net, *_):
@@ -97,8 +96,8 @@ def main():
     survived = 0
     for n in range(n_kills):
         name, letter = list(PHASES.items())[n % len(PHASES)]
-        # how often a phase begins, at least: two epochs each; the first and the last learning; states of batches
-        number = int(rng.integers(1, {"writing": 14}.get(name, 2) + 1))
+        # how often a phase begins: epochs are two, states one more; weights are learned after epochs, and around them
+        number = int(rng.integers(1, {"writing": 6, "Algorithm 1": 4}.get(name, 2) + 1))
         delay = rng.uniform(0, {"writing": 0.02, "Algorithm 1": 0.05}.get(name, 0.2))
         trial = folder / f"{n}"
         trial.mkdir()

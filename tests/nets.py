@@ -1,12 +1,20 @@
 """Nets to train in tests."""
 
-from skmmcrf.pixel_losses import PixelwiseLogLikelihood
-from skmmcrf.training import SegmentationNet, segmentation_net
+from skmmcrf.networks.running import Runner
+from skmmcrf.training.data import ShuffledOrder
+from skmmcrf.training.net import SegmentationNet, segmentation_net
+from skmmcrf.training.pixel_losses import PixelwiseLogLikelihood
 
 
-def pretraining_net(network, n_images, **parameters):
+def pretraining_net(network, n_images, seed=0, freeze_batch_norm=False, batch_size=10, **parameters):
     """A net that trains a network by the log-likelihood, on images as they are."""
-    defaults = {"freeze_batch_norm": False, "average_mirrored": False, "scale": 1.0, "seed": 0}
     return segmentation_net(
-        SegmentationNet, network, PixelwiseLogLikelihood(), n_images=n_images, **defaults | parameters
+        SegmentationNet,
+        network,
+        PixelwiseLogLikelihood(),
+        Runner(batch_size, "cpu"),
+        ShuffledOrder(n_images, seed),
+        freeze_batch_norm=freeze_batch_norm,
+        batch_size=batch_size,
+        **parameters,
     )

@@ -65,11 +65,12 @@ def write_folder(folder):
             Image.fromarray(array).save(folder / part / f"{n}.png")
     (folder / "train.txt").write_text("0\n1\n2\n")
     (folder / "val.txt").write_text("3\n4\n")
+    torch.manual_seed(0)
     torch.save(torchvision.models.squeezenet1_1().state_dict(), folder / "weights.pth")
 
 
 def run_on_folder(monkeypatch, name, arguments, settings=""):
-    quick = "pretrain_epochs=2 n_epochs=1 augmentation=flip"
+    quick = "cnn__n_epochs=2 n_epochs=1 cnn__augmentation=flip"
     command = f"{name} {arguments} --weights weights.pth --jobs 1 --out results --set {quick} {settings}"
     monkeypatch.setattr(sys, "argv", command.split())
     monkeypatch.syspath_prepend(EXAMPLES)
@@ -78,7 +79,7 @@ def run_on_folder(monkeypatch, name, arguments, settings=""):
 
 def test_benchmark_compares_the_three_ways_and_goes_on_where_it_was(capsys, tmp_path, monkeypatch):
     write_folder(tmp_path)
-    settings = "class_weight={0:1.0,1:2.0}"
+    settings = "cnn__class_weight={0:1.0,1:2.0}"
     run_on_folder(monkeypatch, "benchmark.py", tmp_path, settings)
     assert capsys.readouterr().out.count("pretraining 1/2") == 1  # one network for all three
     run_on_folder(monkeypatch, "benchmark.py", f"{tmp_path} --seeds 0 1 --watch", settings)
@@ -136,9 +137,8 @@ def test_ablations_change_one_thing_at_a_time(capsys, tmp_path, monkeypatch):
     assert rows["piecewise: C = 0.1"]["objective"] < plain["objective"] < rows["piecewise: C = 10"]["objective"]
     # fewer terms to choose from can't do better
     assert rows["piecewise: 8 neighbours, no contrast term"]["objective"] >= plain["objective"] - 1e-6
-    exact = rows["joint: images as they are"]
-    same = rows["joint: images as they are, gradient by the linear system"]
-    assert same["objective"] == pytest.approx(exact["objective"], rel=1e-3)
+    held, of_batches = (row for name, row in rows.items() if name.startswith("joint: images as they are"))
+    assert max(held["objective"], of_batches["objective"]) < plain["objective"]  # which both begin at
     for w in ("(1.0, 0.0, 0.0)", "(10.0, 100.0, 100.0)"):  # the optimum is one, wherever the way begins
         assert rows[f"piecewise: initial w = {w}"]["objective"] == pytest.approx(plain["objective"], rel=1e-3)
     run_on_folder(monkeypatch, "ablations.py", f"{tmp_path} --only piecewise:")

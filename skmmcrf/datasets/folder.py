@@ -10,9 +10,8 @@ from typing import Literal
 
 from sklearn.utils import Bunch
 
-from skmmcrf.image_files import read_image
-from skmmcrf.truth import Truth
-from skmmcrf.validation import check_foreground_is_meant, read_labels, resolve_ignore_label
+from skmmcrf.images.files import read_image
+from skmmcrf.images.labels import LabelScheme
 
 
 def load_image_folder(
@@ -56,7 +55,7 @@ def load_image_folder(
         If the folder, a subfolder, the split's file, an image or a mask is missing. A mask without image is an error as
         an image without mask is.
     ValueError
-        If a file can't be read as an image, see `skmmcrf.image_files.read_image`; a name is not a plain name, stands
+        If a file can't be read as an image, see `skmmcrf.images.files.read_image`; a name is not a plain name, stands
         for several files, for a folder or for a link that leads out of the folder, or is listed twice; there are no
         images; the mask's size is not its image's; or a mask holds other values, or all masks 255 but no foreground.
 
@@ -86,8 +85,8 @@ def load_image_folder(
         names = _read_split(folder, split)
     if not names:
         raise ValueError(f"there are no images in {folder}" + ("" if split is None else f" for the split {split!r}"))
-    images, truths = [], []
-    unlabelled = resolve_ignore_label(pos_label, ignore_label)
+    images, annotations = [], []
+    scheme = LabelScheme(pos_label, ignore_label)
     used_images = _files_of(names, image_files, folder, "images")
     used_masks = _files_of(names, mask_files, folder, "masks")
     for name, image_file, mask_file in zip(names, used_images, used_masks):
@@ -96,9 +95,9 @@ def load_image_folder(
         if mask.shape != image.shape[:2]:
             raise ValueError(f"the mask of {name!r} has shape {mask.shape}, but its image has {image.shape[:2]}")
         images.append(image)
-        truths.append(Truth(*read_labels(mask, f"the mask of {name!r}", pos_label, unlabelled)))
-    check_foreground_is_meant("the folder of masks", truths, pos_label, ignore_label)
-    return Bunch(images=images, masks=[truth.labels for truth in truths], names=names)
+        annotations.append(scheme.read(mask, f"the mask of {name!r}"))
+    scheme.check_foreground_is_meant(annotations, "the folder of masks")
+    return Bunch(images=images, masks=[annotation.mask for annotation in annotations], names=names)
 
 
 def _entries_by_name(folder: Path, part: str) -> dict[str, list[Path]]:

@@ -6,7 +6,7 @@ from os import PathLike
 from torch import nn
 
 from skmmcrf._typing import NetworkLike
-from skmmcrf.networks.any_size import AnySize
+from skmmcrf.networks.any_size import AnySize, keep_prepared_layers
 from skmmcrf.networks.backbone_unet import BackboneUNet
 from skmmcrf.networks.backbones import backbone_names
 from skmmcrf.networks.fcn import FCN8s
@@ -46,6 +46,7 @@ def build_network(network: NetworkLike, n_channels: int, weights: str | PathLike
     >>> build_network("unet", n_channels=3).size_divisor
     8
     """
+    keep_prepared_layers()
     if isinstance(network, str):
         kind, _, backbone = network.partition("_")
         if kind in _ON_BACKBONES and "_" in network:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from skmmcrf._docs import documented
 from skmmcrf.networks.backbones import (
     OnBackbone,
     convolutional_layers,
@@ -15,6 +16,7 @@ from skmmcrf.networks.backbones import (
 )
 
 
+@documented
 class BackboneUNet(OnBackbone):
     """U-Net on a classification network, for few images: fine features, wide context, little to train from nothing.
 
@@ -26,18 +28,13 @@ class BackboneUNet(OnBackbone):
 
     Parameters
     ----------
-    backbone : str
-        One of `backbone_names`.
-    n_channels : int, default=3
-        Channels of the images. One channel is repeated three times; other numbers than 1 and 3 get a learned mixture.
-    weights : None, "imagenet" or path, default=None
-        Weights of the backbone: random, torchvision's for ImageNet (downloaded at first use), or a file with its state
-        dict.
+    %(backbone)s
+    %(n_channels)s
+    %(backbone_weights)s
 
     Attributes
     ----------
-    size_divisor : int
-        Heights and widths must be multiples of it; estimators pad the images so.
+    %(size_divisor)s
     backbone : torch.nn.ModuleList
         The layers of the classification network, a part for each resolution.
 
@@ -66,17 +63,7 @@ class BackboneUNet(OnBackbone):
         self.score = nn.Conv2d(widths[0], 1, 1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Compute the log-odds.
-
-        Parameters
-        ----------
-        images : Tensor of shape (n, n_channels, H, W)
-            Images scaled to [0, 1].
-
-        Returns
-        -------
-        Tensor of shape (n, 1, H, W)
-        """
+        """Compute the log-odds (n, 1, H, W) of images (n, n_channels, H, W), scaled to [0, 1]."""
         *fine, coarsest = self.features(images)
         features = self.context(coarsest)
         for skip, block in zip(reversed(self.skips), reversed(self.up)):

@@ -26,11 +26,7 @@ _FAMILIES = (
 
 
 def backbone_names() -> list[str]:
-    """Names of the torchvision networks that a network can stand on.
-
-    Returns
-    -------
-    list of str
+    """Give the names of the torchvision networks that a network can stand on.
 
     Examples
     --------
@@ -109,18 +105,9 @@ class ToNormalisedRGB(nn.Module):
 
 
 def load_backbone(name: str, weights: str | PathLike[str] | None) -> nn.Module:
-    """Make a classification network of torchvision.
+    """Make a classification network of torchvision, one of `backbone_names`.
 
-    Parameters
-    ----------
-    name : str
-        One of `backbone_names`.
-    weights : None, "imagenet" or path
-        Random, torchvision's for ImageNet, or the file of a state dict.
-
-    Returns
-    -------
-    torch.nn.Module
+    Its weights are random (None), torchvision's for ImageNet ("imagenet"), or those of a file with a state dict.
 
     Raises
     ------
@@ -147,17 +134,7 @@ def _load_state(model: nn.Module, name: str, path: str | PathLike[str]) -> None:
 
 
 def convolutional_layers(model: Any) -> list[nn.Module]:
-    """Give the layers of a classification network up to its pooling, for VGG with fc6 and fc7 as convolutions.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        From `load_backbone`.
-
-    Returns
-    -------
-    list of torch.nn.Module
-    """
+    """Give the layers of a network up to its pooling, for VGG with fc6 and fc7 as convolutions."""
     if isinstance(model, torchvision.models.ResNet):
         return [layer for name, layer in model.named_children() if name not in ("avgpool", "fc")]
     layers = list(model.features)
@@ -181,17 +158,7 @@ def _as_convolution(linear: nn.Linear, size: int) -> nn.Conv2d:
 
 @torch.no_grad()
 def output_strides(layers: Sequence[nn.Module]) -> list[int]:
-    """Give the stride of each layer's output.
-
-    Parameters
-    ----------
-    layers : list of torch.nn.Module
-        From `convolutional_layers`.
-
-    Returns
-    -------
-    list of int
-    """
+    """Give the stride of each layer's output."""
     features = torch.zeros(1, 3, 64, 64)
     strides = []
     for layer in layers:
@@ -202,17 +169,7 @@ def output_strides(layers: Sequence[nn.Module]) -> list[int]:
 
 
 def ends_of_resolutions(strides: Sequence[int]) -> list[int]:
-    """Say behind which layers the resolution changes: the last layer of each sees the most.
-
-    Parameters
-    ----------
-    strides : list of int
-        Of the layers' outputs.
-
-    Returns
-    -------
-    list of int
-        Numbers of layers up to each change, and of all.
+    """Say behind which layers the resolution changes, by the strides of their outputs: the last of each sees the most.
 
     Examples
     --------
@@ -223,15 +180,5 @@ def ends_of_resolutions(strides: Sequence[int]) -> list[int]:
 
 
 def cut_into_stages(layers: Sequence[nn.Module], ends: Sequence[int]) -> nn.ModuleList:
-    """Put layers together to parts, each from behind one end to the next.
-
-    Parameters
-    ----------
-    layers : list of torch.nn.Module
-    ends : list of int
-
-    Returns
-    -------
-    torch.nn.ModuleList
-    """
+    """Put layers together to parts, each from behind one end to the next."""
     return nn.ModuleList(nn.Sequential(*layers[a:b]) for a, b in zip([0, *ends], ends))

@@ -7,6 +7,7 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
+from skmmcrf._docs import documented
 from skmmcrf.networks.backbones import (
     OnBackbone,
     convolutional_layers,
@@ -16,6 +17,7 @@ from skmmcrf.networks.backbones import (
 )
 
 
+@documented
 class FCN8s(OnBackbone):
     """Fully convolutional network with two skips.
 
@@ -28,18 +30,13 @@ class FCN8s(OnBackbone):
 
     Parameters
     ----------
-    backbone : str
-        One of `backbone_names`.
-    n_channels : int, default=3
-        Channels of the images. One channel is repeated three times; other numbers than 1 and 3 get a learned mixture.
-    weights : None, "imagenet" or path, default=None
-        Weights of the backbone: random, torchvision's for ImageNet (downloaded at first use), or a file with its state
-        dict.
+    %(backbone)s
+    %(n_channels)s
+    %(backbone_weights)s
 
     Attributes
     ----------
-    size_divisor : int
-        Heights and widths must be multiples of it; estimators pad the images so.
+    %(size_divisor)s
     backbone : torch.nn.ModuleList
         The layers of the classification network, in three parts.
 
@@ -62,17 +59,7 @@ class FCN8s(OnBackbone):
         self.upsample = nn.ModuleList(_bilinear_upsampling() for _ in widths[1:])
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Compute the log-odds.
-
-        Parameters
-        ----------
-        images : Tensor of shape (n, n_channels, H, W)
-            Images scaled to [0, 1].
-
-        Returns
-        -------
-        Tensor of shape (n, 1, H, W)
-        """
+        """Compute the log-odds (n, 1, H, W) of images (n, n_channels, H, W), scaled to [0, 1]."""
         fine, middle, coarse = [score(f) for score, f in zip(self.scores, self.features(images))]
         middle = middle + self.upsample[1](coarse)
         fine = fine + self.upsample[0](middle)

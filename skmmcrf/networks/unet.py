@@ -58,16 +58,7 @@ class UNet(nn.Module):
         self.score = nn.Conv2d(width, 1, 1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Compute the log-odds.
-
-        Parameters
-        ----------
-        images : Tensor of shape (n, n_channels, H, W)
-
-        Returns
-        -------
-        Tensor of shape (n, 1, H, W)
-        """
+        """Compute the log-odds (n, 1, H, W) of images (n, n_channels, H, W), scaled to [0, 1]."""
         features = self.down[0](images)
         skips = []
         for block in self.down[1:]:

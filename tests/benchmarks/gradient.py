@@ -11,25 +11,27 @@ import time
 
 import numpy as np
 
-from skmmcrf.derivative import DegenerateProgramError, LinearSystem, envelope_gradient
-from skmmcrf.labelings import Labelings
-from skmmcrf.quadratic_program import solve_program
+from skmmcrf.field import Annotation, Field, Grid, build_terms
+from skmmcrf.learning import DegenerateProgramError, Example, LinearSystem, solve_program
+from skmmcrf.learning.example import Constraint
 
 C = 1.0
+FIELD = Field(Grid.from_connectivity(8), build_terms("contrast", sigma=1.0))
 
 
 def random_program(n_images, shape, rng, n_labelings=4):
-    """Stored labelings that differ from the truth in about a tenth of the pixels."""
-    labelings = []
+    """Examples whose stored labelings differ from the truth in about a tenth of the pixels."""
+    examples = []
+    energy = FIELD.energy(np.zeros(shape), np.zeros((*shape, 1)))  # of no influence on constraints that are given
     for _ in range(n_images):
         truth = rng.uniform(size=shape) < 0.3
-        stored = Labelings(truth)
+        example = Example(energy, Annotation(truth))
         for _ in range(n_labelings):
             labels = truth ^ (rng.uniform(size=shape) < 0.1)
             loss = float(np.count_nonzero(labels != truth))
-            stored.add(labels, loss * rng.normal(0.4, 1, size=3), loss)
-        labelings.append(stored)
-    return labelings
+            example.add(Constraint(labels, loss * rng.normal(0.4, 1, size=3), loss))
+        examples.append(example)
+    return examples
 
 
 def median_seconds(function, repeat):
@@ -43,19 +45,19 @@ def median_seconds(function, repeat):
 
 def measure(n_images, shape, repeat, rng):
     while True:
-        labelings = random_program(n_images, shape, rng)
-        solution = solve_program(labelings, C)
+        examples = random_program(n_images, shape, rng)
+        solution = solve_program(examples, C)
         try:
-            LinearSystem(solution, labelings, C)
+            LinearSystem(solution, examples, C)
             break
         except DegenerateProgramError:
             continue
 
     def by_envelope():
-        return [envelope_gradient(solution.w, s, m) for s, m in zip(labelings, solution.multipliers)]
+        return [example.gradient(solution.w, m) for example, m in zip(examples, solution.multipliers)]
 
     def by_linear_system():
-        system = LinearSystem(solution, labelings, C)
+        system = LinearSystem(solution, examples, C)
         return [system.gradient(n) for n in range(n_images)]
 
     for one, other in zip(by_envelope(), by_linear_system()):

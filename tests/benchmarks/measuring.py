@@ -12,15 +12,15 @@ import maxflow
 import numpy as np
 from joblib import delayed
 
-from skmmcrf import DeepStructuredSegmenter
+from skmmcrf import CNNSegmenter, DeepStructuredSegmenter
 from skmmcrf.datasets import load_image_folder, make_phantoms
-from skmmcrf.energy import estimate_sigma
-from skmmcrf.labelings import Labelings
-from skmmcrf.max_margin import learn_weights, most_violated
+from skmmcrf.field import Annotation, Field, Grid, build_terms, estimate_sigma
+from skmmcrf.learning import CuttingPlanes, Example
+from skmmcrf.learning.example import most_violated
 
 C = 1.0
 TOL = 1e-3
-CONNECTIVITY = 8
+GRID = Grid.from_connectivity(8)
 N_JOBS = 2
 
 
@@ -37,45 +37,40 @@ class Problem:
 
     @cached_property
     def sigma(self):
-        return estimate_sigma(self.images, CONNECTIVITY)
+        return estimate_sigma(GRID, self.images, np.ones(len(self)))
 
-    def labelings(self):
-        return [Labelings(truth) for truth in self.truths]
+    @cached_property
+    def field(self):
+        return Field(GRID, build_terms("contrast", self.sigma))
 
-    def learn(self, n_jobs, labelings=None):
+    def examples(self):
+        """New ones, which store nothing and have computed nothing."""
+        energies = self.field.energies(self.log_odds, self.images)
+        return list(map(Example, energies, map(Annotation, self.truths)))
+
+    def learn(self, n_jobs, examples=None):
         """Algorithm 1 of the package."""
-        return learn_weights(
-            self.log_odds,
-            self.images,
-            labelings or self.labelings(),
-            C,
-            connectivity=CONNECTIVITY,
-            sigma=self.sigma,
-            tol=TOL,
-            max_iter=100,
-            n_jobs=n_jobs,
-        )
+        return CuttingPlanes(C, TOL, n_jobs=n_jobs).learn(examples or self.examples())
 
-    def most_violated(self, w, labelings, parallel):
+    def most_violated(self, w, examples, parallel):
         """Cut every image once."""
-        one, field = delayed(most_violated), {"connectivity": CONNECTIVITY, "sigma": self.sigma}
-        of_images = zip(self.log_odds, self.images, labelings)
-        return parallel(one(w, l, image, stored.known, **field) for l, image, stored in of_images)
+        one = delayed(most_violated)
+        return parallel(one(w, example.energy, example.annotation) for example in examples)
 
     def upper_bound(self, w, found):
         """gamma's upper bound at w, if `found` are the most violated labelings there; and the slacks."""
-        slack = np.array([max(loss - difference @ w, 0) for _, difference, loss in found])
+        slack = np.array([max(constraint.loss - constraint.difference @ w, 0) for constraint in found])
         return 0.5 * w @ w + C * slack.mean(), slack
 
 
 class Setting:
     """Images of a folder, or phantoms without one, and a network pretrained on them."""
 
-    def __init__(self, folder, weights, n_images, pretrain_epochs):
+    def __init__(self, folder, weights, n_images, n_epochs):
         self.folder = folder
         self.network = {"network": "fcn8s_squeezenet1_1" if weights else "unet", "weights": weights}
         self.n_images = n_images
-        self.pretrain_epochs = pretrain_epochs
+        self.n_epochs = n_epochs
 
     @cached_property
     def train(self):
@@ -94,8 +89,9 @@ class Setting:
 
     @cached_property
     def model(self):
-        parameters = {"pretrain_epochs": self.pretrain_epochs, "C": C, "n_jobs": N_JOBS, "random_state": 0}
-        return DeepStructuredSegmenter(**self.network, training="piecewise", **parameters).fit(*self.train)
+        cnn = CNNSegmenter(**self.network, n_epochs=self.n_epochs)
+        model = DeepStructuredSegmenter(cnn, training="piecewise", C=C, n_jobs=N_JOBS, random_state=0)
+        return model.fit(*self.train)
 
     def problem(self, split):
         X, y = getattr(self, split)

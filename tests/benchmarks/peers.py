@@ -21,7 +21,7 @@ from measuring import TOL, C, Setting, add_data_options, counted_cuts, print_hea
 from skorch import NeuralNet
 
 from skmmcrf import CNNSegmenter
-from skmmcrf.energy import scale_image
+from skmmcrf.field.terms import scale_image
 from skmmcrf.networks import build_network
 
 N_IMAGES = 20
@@ -38,11 +38,11 @@ def solve_by_general_solver(slopes, heights, owners, n_slacks):
 
 def cutting_planes(problem, one_slack):
     """Give gamma's upper bound, by one constraint an image and pass, or by one a pass: the mean of the images'."""
-    labelings, parallel, n_slacks = problem.labelings(), Parallel(n_jobs=1), 1 if one_slack else len(problem)
+    examples, parallel, n_slacks = problem.examples(), Parallel(n_jobs=1), 1 if one_slack else len(problem)
     slopes, heights, owners = [], [], []
     w, lower = np.ones(3), -np.inf
     while True:
-        found = problem.most_violated(w, labelings, parallel)
+        found = problem.most_violated(w, examples, parallel)
         upper, slack = problem.upper_bound(w, found)
         if upper - lower <= TOL * upper:
             return upper
@@ -113,7 +113,7 @@ def main():
     add_data_options(parser)
     arguments = parser.parse_args()
 
-    setting = Setting(arguments.data, arguments.weights, N_IMAGES, pretrain_epochs=20)
+    setting = Setting(arguments.data, arguments.weights, N_IMAGES, n_epochs=20)
     compare_learners(setting.problem("train"))
     print()
     print_header("what", "ours", "other", "other / ours")

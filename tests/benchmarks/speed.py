@@ -38,13 +38,12 @@ from measuring import (
 from scipy.ndimage import gaussian_filter
 from skorch.callbacks import Callback
 
-from skmmcrf import DeepStructuredSegmenter
+from skmmcrf import CNNSegmenter, DeepStructuredSegmenter, MaxMarginLoss
 from skmmcrf.datasets import make_phantoms
-from skmmcrf.derivative import envelope_gradient
-from skmmcrf.energy import scale_image
-from skmmcrf.loss import MaxMarginLoss
+from skmmcrf.field.energy import least_labelings
+from skmmcrf.field.terms import scale_image
+from skmmcrf.learning import optimality_residuals, solve_program
 from skmmcrf.networks import AnySize
-from skmmcrf.quadratic_program import optimality_residuals, solve_program
 
 MB = 1e6
 
@@ -64,9 +63,9 @@ class EpochClock(Callback):
 
 def measure_epochs(setting):
     clock, n = EpochClock(), 3
-    model = DeepStructuredSegmenter(
-        **setting.network, pretrain_epochs=n, n_epochs=n, n_jobs=N_JOBS, callbacks=[("clock", clock)], random_state=0
-    ).fit(*setting.train)
+    training = {"n_epochs": n, "callbacks": [("clock", clock)], "random_state": 0}
+    model = DeepStructuredSegmenter(CNNSegmenter(**setting.network, **training), n_jobs=N_JOBS, **training)
+    model.fit(*setting.train)
     rows = [row for row in model.history_ if row["epoch"] > 0]
     by_history = [np.median([row["seconds"] for row in rows if row["stage"] == stage]) for stage in ("cnn", "joint")]
     whole = np.median(clock.seconds[:n]), np.median(clock.seconds[n:])
@@ -77,16 +76,16 @@ def measure_epochs(setting):
 
 def plain_algorithm(problem: Problem, parallel: Parallel) -> tuple[float, int]:
     """Algorithm 1 as it is written: each pass cuts each image once. Give gamma's upper bound, and the passes."""
-    labelings = problem.labelings()
+    examples = problem.examples()
     w, lower = np.ones(3), -np.inf
     for n_passes in count(1):
-        found = problem.most_violated(w, labelings, parallel)
+        found = problem.most_violated(w, examples, parallel)
         upper, _ = problem.upper_bound(w, found)
         if upper - lower <= TOL * upper:
             return upper, n_passes
-        for stored, constraint in zip(labelings, found):
-            stored.add(*constraint)
-        solution = solve_program(labelings, C)
+        for example, constraint in zip(examples, found):
+            example.add(constraint)
+        solution = solve_program(examples, C)
         w, lower = solution.w, solution.value
     raise AssertionError
 
@@ -124,13 +123,13 @@ def measure_learning(setting):
 
 
 def measure_program(setting):
-    labelings = random_program(10_000, (16, 16), np.random.default_rng(0), n_labelings=10)
-    (solution,), (seconds,) = time_each(lambda: solve_program(labelings, C))
+    examples = random_program(10_000, (16, 16), np.random.default_rng(0), n_labelings=10)
+    (solution,), (seconds,) = time_each(lambda: solve_program(examples, C))
     tracemalloc.start()
-    solve_program(labelings, C)
+    solve_program(examples, C)
     _, added = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    residual = max(optimality_residuals(solution, labelings, C).values())
+    residual = max(optimality_residuals(solution, examples, C).values())
     of_what = "program (8), 10 labelings of each of 10,000 images"
     print_row(f"{of_what}: seconds", f"{seconds:.2f} s", "", "<= 1 s")
     print_row(f"{of_what}: memory added", f"{added / MB:.0f} MB", "", "<= 300 MB")
@@ -143,14 +142,14 @@ def measure_gradient(setting):
     network = AnySize(setting.model.network_, freeze_batch_norm=True).train()
     images = [torch.from_numpy(scale_image(image)).permute(2, 0, 1).contiguous() for image in problem.images]
     loss = MaxMarginLoss(C, sigma=problem.sigma, tol=TOL, n_jobs=N_JOBS)
-    labelings = problem.labelings()
-    solution = problem.learn(N_JOBS, labelings)
+    examples = problem.examples()
+    solution = problem.learn(N_JOBS, examples)
 
     def batch():
         loss(network(images), problem.truths, images).backward()
 
     def gradient():
-        return [envelope_gradient(solution.w, s, m) for s, m in zip(labelings, solution.multipliers)]
+        return [example.gradient(solution.w, m) for example, m in zip(examples, solution.multipliers)]
 
     _, (whole, part) = time_each(batch, gradient, repeat=5)
     measured = f"{1e3 * part:.2f} ms; {whole:.2f} s"
@@ -162,7 +161,8 @@ def measure_predict(setting):
     problem = problem_of(model, X, y)
 
     def cuts():
-        return list(model.crf_.segment(zip(problem.log_odds, problem.images)))
+        energies = map(problem.field.energy, problem.log_odds, problem.images)
+        return list(least_labelings(model.coef_, energies, N_JOBS))
 
     _, (cnn, cuts, whole) = time_each(lambda: model.decision_function(X), cuts, lambda: model.predict(X))
     what = f"predict on {len(problem)} images"
@@ -175,9 +175,8 @@ def measure_images(setting):
     numbers = [50, 200, 800]
     X, y = make_phantoms(numbers[-1], shape=(64, 64), random_state=0)
     for training in ("piecewise", "joint"):
-        model = DeepStructuredSegmenter(
-            training=training, pretrain_epochs=1, n_epochs=1, C=C, n_jobs=N_JOBS, random_state=0
-        )
+        cnn = CNNSegmenter(n_epochs=1)
+        model = DeepStructuredSegmenter(cnn, training=training, n_epochs=1, C=C, n_jobs=N_JOBS, random_state=0)
         model.fit(X[:10], y[:10])  # warms up
         seconds = []
         for n in numbers:
@@ -190,16 +189,15 @@ def measure_images(setting):
 def measure_pixels(setting):
     sides = [64, 128, 256, 512, 1024]
     X, y = make_phantoms(100, shape=(64, 64), random_state=0)
-    model = DeepStructuredSegmenter(training="piecewise", pretrain_epochs=5, C=C, random_state=0).fit(X, y)
+    model = DeepStructuredSegmenter(CNNSegmenter(n_epochs=5), training="piecewise", C=C, random_state=0).fit(X, y)
     of_cut, of_predict = [], []
     for side in sides:
         n_images = (sides[-1] // side) ** 2  # as many pixels of each size
         X, y = make_phantoms(n_images, shape=(side, side), random_state=1)
         problem = problem_of(model, X, y)
-        labelings = problem.labelings()
 
-        def cut(problem=problem, labelings=labelings):
-            return problem.most_violated(model.coef_, labelings, Parallel(n_jobs=1))
+        def cut(problem=problem):
+            return problem.most_violated(model.coef_, problem.examples(), Parallel(n_jobs=1))
 
         _, seconds = time_each(cut, lambda X=X: model.predict(X))
         for of_one, second in zip((of_cut, of_predict), seconds):
@@ -251,8 +249,14 @@ def peaks_of_fit(network, n_images):
 
     Without the code of libraries, which is mapped from files.
     """
+    parameters = MEMORY_NETWORKS[network]
     DeepStructuredSegmenter(
-        **MEMORY_NETWORKS[network], pretrain_epochs=1, n_epochs=1, C=C, n_jobs=N_JOBS, random_state=0
+        CNNSegmenter(**parameters, n_epochs=1),
+        n_epochs=1,
+        batch_size=parameters["batch_size"],
+        C=C,
+        n_jobs=N_JOBS,
+        random_state=0,
     ).fit(LazyPhantoms(n_images))
     children = [pid for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()]
     return peak_of("self"), sum(map(peak_of, children))
@@ -308,7 +312,7 @@ def main():
         print(*peaks_of_fit(network, int(n_images)))
         return
 
-    setting = Setting(arguments.data, arguments.weights, arguments.images, pretrain_epochs=5)
+    setting = Setting(arguments.data, arguments.weights, arguments.images, n_epochs=5)
     print_header("what", "measured", "ratio", "limit")
     for name in arguments.only:
         if name == "memory":

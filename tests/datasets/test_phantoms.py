@@ -28,3 +28,16 @@ def test_chambers_are_darker_but_no_threshold_finds_them():
     assert X[y == 1].mean() < 0.75 * X[y == 0].mean()
     best = max(((t > X) & (y == 1)).sum() / ((t > X) | (y == 1)).sum() for t in range(20, 200, 10))
     assert best < 0.6
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        *(({"n_images": n}, "'n_images' parameter of make_phantoms must be an int") for n in (0, 1.5)),
+        *(({"shape": s}, "shape must be a height and a width") for s in [(8,), 8, (8, 0), (8.0, 8)]),
+        ({"random_state": "a"}, "'random_state' parameter"),
+    ],
+)
+def test_parameters_out_of_range_are_told(parameters, message):
+    with pytest.raises(ValueError, match=message):
+        make_phantoms(**parameters)

@@ -1,62 +1,89 @@
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
 from torch import nn
 
-from skmmcrf.networks import AnySize, UNet
-from skmmcrf.random_states import seeded
+from skmmcrf.networks import AnySize, UNet, build_network
+from skmmcrf.training.random_states import seeded
 
 
-class Downsampling(nn.Module):
-    """Fails unless sizes are multiples of its size_divisor."""
+class Function(nn.Module):
+    """A network without parameters."""
 
-    size_divisor = 8
+    def __init__(self, function, size_divisor=1):
+        super().__init__()
+        self.function = function
+        self.size_divisor = size_divisor
 
     def forward(self, images):
-        coarse = nn.functional.avg_pool2d(images, self.size_divisor)
-        return nn.functional.interpolate(coarse, scale_factor=self.size_divisor)
+        return self.function(images)
 
 
 @pytest.mark.parametrize("shape", [(16, 24), (1, 1), (1, 9), (17, 5), (8, 8)])
-def test_maps_are_of_the_images_size(shape):
-    (log_odds,) = AnySize(Downsampling())([torch.full((1, *shape), 2.0)])
-    assert log_odds.shape == shape
-    assert torch.equal(log_odds, torch.full(shape, 2.0))
+def test_networks_see_multiples_of_their_divisor_and_maps_are_of_the_images_size(shape):
+    seen = []
+    network = Function(lambda images: seen.append(images) or images, size_divisor=8)
+    image = torch.rand(1, *shape)
+    (log_odds,) = AnySize(network)([image])
+    assert torch.equal(log_odds, image[0])
+    (padded,) = seen
+    assert [n % 8 for n in padded.shape[2:]] == [0, 0]
+    assert padded[0, 0, 0, 0] == image[0, 0, 0]
+    assert padded[0, 0, -1, -1] == image[0, -1, -1]
 
 
-def test_padding_is_cropped_where_it_was_put():
-    image = torch.arange(35.0).view(1, 5, 7)
-    identity = nn.Identity()
-    identity.size_divisor = 4
-    assert torch.equal(AnySize(identity)([image])[0], image[0])
-
-
-def test_unequal_images_keep_their_order():
+def test_unequal_images_keep_their_order_and_equal_ones_go_together():
+    seen = []
     images = [torch.full((1, *shape), float(n)) for n, shape in enumerate([(4, 4), (2, 3), (4, 4), (2, 3)])]
-    log_odds = AnySize(nn.Identity())(images)
+    log_odds = AnySize(Function(lambda images: seen.append(len(images)) or images))(images)
     assert [l.unique().tolist() for l in log_odds] == [[0], [1], [2], [3]]
+    assert seen == [2, 2]
 
 
 def test_maps_without_channel_are_taken():
-    network = nn.Flatten(1, 2)
-    assert AnySize(network)([torch.zeros(1, 3, 4)])[0].shape == (3, 4)
+    assert AnySize(nn.Flatten(1, 2))([torch.zeros(1, 3, 4)])[0].shape == (3, 4)
 
 
 @pytest.mark.parametrize(
-    "network", [nn.Conv2d(1, 2, 1), nn.Conv2d(1, 1, 3), nn.AvgPool2d(2), nn.Flatten()], ids=lambda n: repr(n)[:9]
+    ("network", "message"),
+    [
+        *((n, "one log-odds map of its input's size") for n in (nn.Conv2d(1, 2, 1), nn.Conv2d(1, 1, 3), nn.Flatten())),
+        (Function(lambda images: images + 0j), "log-odds, a tensor of float, not torch.complex64"),
+        (Function(lambda images: images > 0), "log-odds, a tensor of float, not torch.bool"),
+        (Function(lambda images: {"out": images}), "log-odds, a tensor of float, not dict"),
+        (Function(lambda images: (images,)), "log-odds, a tensor of float, not tuple"),
+    ],
 )
-def test_other_outputs_are_told(network):
-    with pytest.raises(ValueError, match=r"network: it must give one log-odds map of its input's size"):
+def test_other_outputs_are_told(network, message):
+    with pytest.raises(ValueError, match=f"network: it must give {message}"):
         AnySize(network)([torch.zeros(1, 4, 4)])
+
+
+def test_what_is_no_network_or_image_or_divisor_is_told():
+    with pytest.raises(TypeError, match="network must be a torch.nn.Module, got int"):
+        AnySize(3)
+    with pytest.raises(ValueError, match=r"images\[0\] must be of shape \(channels, H, W\), got \(4, 5\)"):
+        AnySize(nn.Identity())([torch.zeros(4, 5)])
+    for divisor in (0, 1.5, "8"):
+        with pytest.raises(ValueError, match="network: its size_divisor must be a positive integer, got"):
+            AnySize(Function(lambda images: images, divisor))([torch.zeros(1, 4, 4)])
 
 
 def test_gradients_reach_the_network():
     network = UNet(1, width=8, depth=1)
     sum(l.sum() for l in AnySize(network)([torch.rand(1, 5, 5), torch.rand(1, 6, 3)])).backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_frozen_batch_norm_keeps_its_statistics_while_training(freeze):
+    norm = nn.BatchNorm2d(1)
+    module = AnySize(nn.Sequential(norm, nn.Dropout()), freeze_batch_norm=freeze).train()
+    module([torch.rand(1, 4, 4) + 1])
+    assert bool(norm.running_mean.any()) == (not freeze)
+    assert module.network[1].training
+    assert not module.eval().network[1].training
 
 
 def test_the_mean_with_the_mirror_image_is_symmetric_and_not_for_training():
@@ -74,17 +101,11 @@ def test_the_mean_with_the_mirror_image_is_symmetric_and_not_for_training():
         assert not torch.allclose(log_odds, one)
 
 
-@pytest.mark.parametrize("scale", [0.25, 0.5, 2.0])
+@pytest.mark.parametrize("scale", [0.25, 2.0])
 def test_the_network_sees_resized_images(scale):
     seen = []
-
-    class Watching(nn.Module):
-        def forward(self, images):
-            seen.append(images.shape[2:])
-            return images
-
     ramp = torch.linspace(0, 1, 24).expand(1, 16, 24)
-    (log_odds,) = AnySize(Watching(), scale=scale)([ramp])
+    (log_odds,) = AnySize(Function(lambda images: seen.append(images.shape[2:]) or images), scale=scale)([ramp])
     assert seen == [(16 * scale, 24 * scale)]
     assert log_odds.shape == (16, 24)
     torch.testing.assert_close(log_odds[:, 6:-6], ramp[0, :, 6:-6])  # whose values the border does not bend
@@ -106,22 +127,22 @@ def test_of_several_scales_the_mean_is_taken_and_the_first_for_training(average_
         assert not torch.allclose(log_odds, at_each[0])
 
 
-@pytest.mark.parametrize("scale", [0, -1.0, float("nan"), (), (1.0, 0.0), ["half"]])
+@pytest.mark.parametrize("scale", [0, -1.0, float("nan"), float("inf"), (), (1.0, 0.0), ["half"]])
 def test_other_scales_are_told(scale):
     with pytest.raises(ValueError, match="scale must be a positive number, or several in a sequence, got"):
         AnySize(nn.Identity(), scale=scale)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (3, 50), (7, 5)])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 50)])
 def test_resizing_leaves_a_pixel_and_gives_the_size_back(shape):
-    network = UNet(2, width=8, depth=1)
-    (log_odds,) = AnySize(network, scale=0.1)([torch.rand(2, *shape)])
+    (log_odds,) = AnySize(UNet(2, width=8, depth=1), scale=0.1)([torch.rand(2, *shape)])
     assert log_odds.shape == shape
 
 
 @pytest.mark.parametrize(("given", "kept"), [({}, "20000"), ({"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "7"}, "7")])
-def test_prepared_layers_are_kept_for_many_sizes(given, kept):
-    code = "import os, skmmcrf.networks; print(os.environ['ONEDNN_PRIMITIVE_CACHE_CAPACITY'])"
+@pytest.mark.parametrize("run", [lambda: AnySize(nn.Identity()), lambda: build_network("unet", 1)])
+def test_prepared_layers_are_kept_for_many_sizes_unless_the_user_says_how_many(monkeypatch, given, kept, run):
     environment = {k: v for k, v in os.environ.items() if k != "ONEDNN_PRIMITIVE_CACHE_CAPACITY"} | given
-    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == kept
+    monkeypatch.setattr(os, "environ", environment)
+    run()
+    assert environment["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == kept

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from skmmcrf.networks import BackboneUNet
-from skmmcrf.random_states import seeded
+from skmmcrf.training.random_states import seeded
 
-STRIDES = {"squeezenet1_1": 16, "resnet18": 32, "mobilenet_v3_small": 32, "vgg11": 32}
+STRIDES = {"squeezenet1_1": 16, "resnet18": 32, "mobilenet_v3_small": 32}
 
 
 @pytest.mark.parametrize(("backbone", "n_channels"), [(name, n) for n, name in enumerate(STRIDES, start=1)])

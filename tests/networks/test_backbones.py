@@ -55,6 +55,13 @@ def test_imagenet_weights_come_from_torchvision(monkeypatch):
 
 
 @on_backbones
+def test_other_parameters_are_told(network_class):
+    for n_channels, weights, name in [(0, None, "n_channels"), (3, 3, "weights")]:
+        with pytest.raises(ValueError, match=f"'{name}' parameter of {network_class.__name__} must be"):
+            network_class("squeezenet1_1", n_channels, weights=weights)
+
+
+@on_backbones
 def test_unknown_backbones_are_told(network_class):
     assert "vgg16" in backbone_names()
     with pytest.raises(ValueError, match="network: there is no backbone 'vit_b_16'; there are .*vgg16"):

@@ -5,17 +5,22 @@ from torch import nn
 from skmmcrf.networks import BackboneUNet, FCN8s, UNet, build_network
 
 
-def test_names():
-    assert isinstance(build_network("unet", 2), UNet)
-    assert isinstance(build_network("fcn8s_squeezenet1_1", 1), FCN8s)
-    assert isinstance(build_network("unet_squeezenet1_1", 1), BackboneUNet)
+@pytest.mark.parametrize(
+    ("name", "kind"), [("unet", UNet), ("fcn8s_squeezenet1_1", FCN8s), ("unet_squeezenet1_1", BackboneUNet)]
+)
+def test_names(name, kind):
+    network = build_network(name, 2)
+    assert isinstance(network, kind)
+    size = network.size_divisor
+    assert network(torch.rand(1, 2, 2 * size, 2 * size)).shape == (1, 1, 2 * size, 2 * size)
 
 
 def test_a_module_is_copied():
     module = nn.Conv2d(1, 1, 3, padding=1)
     built = build_network(module, 1)
-    assert built is not module
     assert torch.equal(built.weight, module.weight)
+    built.weight.data.zero_()
+    assert module.weight.any()
 
 
 def test_a_function_is_told_the_number_of_channels():
@@ -26,12 +31,7 @@ def test_a_function_is_told_the_number_of_channels():
 @pytest.mark.parametrize(
     ("network", "weights", "error", "message"),
     [
-        (
-            "resnet",
-            None,
-            ValueError,
-            "network must be 'unet', or 'unet_' or 'fcn8s_' with a torchvision backbone, got 'resnet'",
-        ),
+        ("resnet", None, ValueError, "network must be 'unet', or 'unet_' or 'fcn8s_' with .*, got 'resnet'"),
         ("unetwork", None, ValueError, "network must be 'unet', or"),
         ("unet_", None, ValueError, "there is no backbone ''"),
         ("fcn8s_", None, ValueError, "there is no backbone ''"),

@@ -1,0 +1,161 @@
+"""Texts of parameters that several public classes and functions share, so that each is said once."""
+
+import re
+from textwrap import indent
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+
+_TEXTS = """\
+X : array of shape (n, H, W) or (n, H, W, channels), or sequence
+    Images, as in fit.
+
+X_to_fit => X : array of shape (n, H, W) or (n, H, W, channels), or sequence
+    Images of bool, uint8, uint16 or float. The images of a sequence may differ in size. Each is an array
+    (H, W[, channels]), a tensor ([channels, ]H, W), a PIL image, or the path of an image file. Files are read when they
+    are needed, and so are the images of a sequence that is neither a list nor a tuple, such as a dataset of torch.
+
+y_to_fit => y : array of shape (n, H, W), sequence, or None
+    Labels: arrays or tensors (H, W), PIL images, or paths of mask files. None if X is a dataset of pairs.
+
+sample_weight : array of shape (n,), optional
+    What each image counts.
+
+labels_given => ndarray of uint8 and shape (n, H, W), or list of ndarray of shape (H, W)
+    Labels, 0 or `pos_label`; a list for a list.
+
+raised_by_fit => ValueError, TypeError
+    If a parameter is out of its range, images and labels do not fit or are not finite, or the network does not give one
+    log-odds map; or `checkpoint` holds the states of another fit.
+FloatingPointError
+    If the network does not stay finite.
+
+validation_data : tuple (X, y), optional
+    Images and labels whose Jaccard index is recorded after each epoch.
+
+Z : array of float and shape (n, H, W, 1 + channels), or sequence of arrays (H, W, 1 + channels)
+    Log-odds in channel 0, and the image scaled to [0, 1] in the others, as `CNNSegmenter.transform` gives them.
+
+C : float, default=1.0
+    Weight of the slacks against the norm of w in the objective (8), between 1e-12 and 1e8. A large C fits the training
+    images more closely.
+
+pairwise : {"contrast", "smoothness"}, default="contrast"
+    What it costs to give two neighbours different labels. "smoothness" is one weight for all pairs. "contrast" is that
+    and a second weight, times a factor that falls where the image has an edge; the paper's (4).
+
+connectivity : int, or sequence of offsets, default=8
+    The neighbours of a pixel: 4 or 8, or the steps to them, such as ``((0, 1), (1, 0), (0, 4), (4, 0))``.
+
+sigma : float or "auto", default="auto"
+    How large a difference of two pixels counts as an edge of the image, in units of pixels scaled to [0, 1]. "auto"
+    takes the root mean square difference of neighbours in the training images.
+
+tol : float, default=1e-3
+    Learning of the field stops when the bounds of the objective are this close, relative to the objective.
+
+max_iter : int, default=100
+    Passes over the images at most in which the field is learned.
+
+n_jobs : int, optional
+    How many processes find minimum cuts side by side, as in joblib.
+
+pos_label : int, default=1
+    The label of foreground in y and in predictions; 255 for masks of 0 and 255.
+
+ignore_label : int, None or "auto", default="auto"
+    The label of unlabelled pixels, which do not count. "auto" is 255 where that is not `pos_label`.
+
+class_weight : dict, "balanced" or None, default=None
+    What a pixel counts by its true label, as {0: 1.0, 1: 5.0}. "balanced" lets both classes count alike.
+
+schedule : {"one_cycle", "linear", "cosine", "constant"}, default="linear"
+    How the learning rate goes: up and down again ("one_cycle"), from the start down to zero ("linear", "cosine"), or
+    not at all.
+
+validation_fraction : float or None, default=None
+    Share of the images that is held out for validation if fit is given no `validation_data`.
+
+checkpoint : str or path, optional
+    A folder for the state of training, kept at the end of every epoch. A fit that was killed goes on from there if it
+    is started again with the same data and parameters, and ends as if nothing had happened; on the CPU bit for bit,
+    with the same number of threads. It needs an int as `random_state`. States of other data or parameters are refused.
+
+random_state : int, RandomState or None, default=None
+    Of the network's first weights and the order of images.
+
+schedule_of_cnn => schedule : {"one_cycle", "linear", "cosine", "constant"}, default="one_cycle"
+    How the learning rate goes: up and down again, from the start down to zero, or not at all.
+
+fitted_coef => coef_ : ndarray of shape (n_weights,)
+    w: the weight of the unary term, of the smoothness term, and with ``pairwise="contrast"`` of the contrast term.
+
+n_iter_no_change : int, default=5
+    How many epochs without a rise end training, for `early_stopping`.
+
+callbacks : list of skorch callbacks or None, default=None
+    Called in training, after those of the estimator; see `skorch.callbacks`.
+
+measured_labels => y_true, y_pred : array of shape (n, H, W), or sequence
+    Labels, see `jaccard_indices`.
+
+measured_pos_label => pos_label : int, default=1
+    The label of foreground.
+
+measured_ignore_label => ignore_label : int, None or "auto", default="auto"
+    The label of unlabelled pixels in the truth, see `jaccard_indices`.
+
+figure : matplotlib Figure or SubFigure, optional
+    Where to draw; a new figure by default.
+
+X_shown => X : array of shape (n, H, W) or (n, H, W, channels), or list of arrays (H, W[, channels])
+    Images of bool, uint8, uint16 or float.
+
+y_shown => y : array of shape (n, H, W) or list of arrays (H, W)
+    The truth: 0, `pos_label`, or 255 for unlabelled pixels, which are shaded and not counted.
+
+backbone : str
+    One of `backbone_names`.
+
+n_channels => n_channels : int, default=3
+    Channels of the images. One channel is repeated three times; other numbers than 1 and 3 get a learned mixture.
+
+backbone_weights => weights : None, "imagenet" or path, default=None
+    Weights of the backbone: random, those for ImageNet (torchvision downloads them), or a file with its state dict.
+
+size_divisor : int
+    Heights and widths must be multiples of it; estimators pad the images so.
+"""
+
+
+def _read(texts: str) -> dict[str, str]:
+    """The texts by their names, which are those of the parameters where no other stands before an arrow."""
+    entries = re.split(r"\n\n(?=\w)", texts.strip())
+    named = (re.fullmatch(r"(?:(\w+) => )?((\w+).*)", entry, flags=re.DOTALL) for entry in entries)
+    return {match[1] or match[3]: match[2] for match in named if match}
+
+
+_PARAMETERS = _read(_TEXTS)
+
+
+def documented(described: _T) -> _T:
+    """Replace lines such as ``%(X)s`` in a docstring by the text of that name.
+
+    Parameters
+    ----------
+    described : class or function
+
+    Returns
+    -------
+    class or function
+        The same.
+    """
+    object_: Any = described
+    if object_.__doc__:  # none under python -OO
+        object_.__doc__ = re.sub(
+            r"^( *)%\((\w+)\)s$",
+            lambda found: indent(_PARAMETERS[found[2]], found[1]),
+            object_.__doc__,
+            flags=re.MULTILINE,
+        )
+    return described

@@ -1,0 +1,370 @@
+"""What the estimators share."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from numbers import Integral, Real
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from joblib import hash as hash_of
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
+from sklearn.base import BaseEstimator
+from sklearn.model_selection import train_test_split
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils._param_validation import Interval
+from sklearn.utils.validation import check_is_fitted
+from skorch.callbacks import Callback
+
+from skmmcrf._docs import documented
+from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, LabelledImagesLike, LabelsLike
+from skmmcrf._version import __version__
+from skmmcrf.estimators.files import are_floats, save
+from skmmcrf.field.energy import Field, least_labelings
+from skmmcrf.field.grid import Connectivity, Grid
+from skmmcrf.field.terms import build_terms, estimate_sigma
+from skmmcrf.images.checking import (
+    LabelledImages,
+    as_given,
+    check_images,
+    check_labelled_images,
+    check_sample_weight,
+    check_validation_data,
+)
+from skmmcrf.images.labels import LabelScheme
+from skmmcrf.learning import CuttingPlanes, Solution
+from skmmcrf.metrics import jaccard_of_annotations, mean_of_defined
+from skmmcrf.networks.running import Runner, resolve_device
+from skmmcrf.training.augmentation import Augmentation
+from skmmcrf.training.callbacks import KeepBest
+from skmmcrf.training.checkpoints import Checkpoints, KeepState, open_checkpoints
+from skmmcrf.training.data import training_set
+from skmmcrf.training.random_states import seeded
+
+# parameters that do not change what is learned, or do so by the network that training starts from
+_OF_NO_INFLUENCE = {
+    *("network", "weights", "cnn", "callbacks", "checkpoint", "device", "memory", "n_jobs", "verbose", "warm_start")
+}
+
+
+class BaseSegmenter(BaseEstimator):
+    """Base of estimators that give every pixel of an image a label.
+
+    `_fitted_attributes` names what is fitted and kept in files, each with scikit-learn's constraints on its value; see
+    `skmmcrf.estimators.files`.
+    """
+
+    _fitted_attributes: dict[str, Any] = {}
+
+    @property
+    def _settings(self) -> Any:
+        """The estimator whose parameters say how labels are read and the network is run."""
+        return self
+
+    @property
+    def classes_(self) -> NDArray[np.int_]:
+        """The labels, 0 and `pos_label`."""
+        check_is_fitted(self)
+        return np.array([0, self._settings.pos_label])
+
+    @documented
+    def score(self, X: ImagesLike, y: LabelsLike | None = None, sample_weight: ArrayLike | None = None) -> float:
+        """Give the mean Jaccard index of the predictions.
+
+        Parameters
+        ----------
+        %(X)s
+        %(y_to_fit)s
+        %(sample_weight)s
+
+        Returns
+        -------
+        float
+            Between 0 and 1. Unlabelled pixels do not count. Images whose truth and prediction are both empty are left
+            out; NaN if all are.
+        """
+        check_is_fitted(self)
+        data = check_labelled_images(X, y, scheme_of(self._settings), n_channels=self.n_channels_in_)
+        weights = check_sample_weight(sample_weight, len(data))
+        labelings = (np.asarray(labels) == self._settings.pos_label for labels in self.predict(X))
+        return mean_of_defined(jaccard_of_annotations(data.annotations, labelings), weights)
+
+    def _as_labels(self, labeling: BoolArray) -> NDArray[np.uint8]:
+        return labeling.astype(np.uint8) * np.uint8(self._settings.pos_label)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the fitted estimator to a file without pickle, which `skmmcrf.load` reads, on any machine.
+
+        The file is whole or not there: an older one of that name stays if something fails.
+
+        Parameters
+        ----------
+        path : str or path
+
+        Raises
+        ------
+        NotFittedError
+            If it is not fitted.
+        ValueError
+            If it could not be loaded again, because its parameters and fitted attributes don't belong together.
+        TypeError
+            If a fitted attribute is of a kind that no file can hold, or the estimator of another class than
+            DeepStructuredSegmenter, CNNSegmenter and MaxMarginCRF.
+
+        Warns
+        -----
+        UserWarning
+            If a parameter can't be kept, and so has its default after loading: `memory`, `checkpoint`, and objects such
+            as a RandomState, callbacks or transforms. A `network` that is a module or a function must be given to
+            `skmmcrf.load`.
+
+        Examples
+        --------
+        See `skmmcrf.load`.
+        """
+        save(self, path)
+
+    def _check_fitted(self) -> None:
+        """Raise a ValueError if fitted attributes, as a file said them, do not belong together."""
+        weights = getattr(self, "class_weight_", None)
+        if weights is not None and not (
+            are_floats(weights, (2,)) and (weights > 0).all() and np.isfinite(weights).all()
+        ):
+            raise ValueError("class_weight_ must be two positive numbers")
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        tags.target_tags.required = True
+        return tags
+
+
+class FieldSegmenter(BaseSegmenter):
+    """Base of segmenters with a field: its parameters, what is fitted of it, and its cuts."""
+
+    C: float
+    pairwise: str
+    connectivity: Connectivity
+    sigma: float | str
+    tol: float
+    max_iter: int
+    n_jobs: int | None
+
+    coef_: FloatArray
+    objective_: float | None
+    dual_gap_: float | None
+    slack_: FloatArray | None
+    sigma_: float | None
+    n_iter_: int | None
+
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        Grid.from_connectivity(self.connectivity)
+
+    def _check_fitted(self) -> None:
+        super()._check_fitted()
+        n_weights = self._n_weights()
+        w = self.coef_
+        if not (are_floats(w, (n_weights,)) and np.isfinite(w).all() and (w[1:] >= 0).all()):
+            raise ValueError(f"coef_ must be {n_weights} finite numbers, those of pairwise terms not negative")
+        of_field = (self.objective_, self.dual_gap_, self.slack_, self.n_iter_)
+        has_field = all(value is not None for value in of_field)
+        if not (has_field or all(value is None for value in of_field)):
+            raise ValueError("objective_, dual_gap_, slack_ and n_iter_ must all be None or none")
+        if has_field and not are_floats(self.slack_, (None,)):
+            raise ValueError("slack_ must be a vector of float")
+        if (self.sigma_ is not None) != (has_field and self.pairwise == "contrast"):
+            raise ValueError("sigma_ must be a number if there is a contrast term, and None else")
+
+    def _n_weights(self) -> int:
+        return 1 + len(build_terms(self.pairwise, sigma=1.0))
+
+    def _learner(self) -> CuttingPlanes:
+        return CuttingPlanes(self.C, self.tol, self.max_iter, self.n_jobs)
+
+    def _estimate_sigma(self, data: LabelledImages) -> float | None:
+        """The deviation of the contrast term; None if there is no such term."""
+        if self.pairwise != "contrast":
+            return None
+        if self.sigma != "auto":
+            return float(self.sigma)
+        weights = [annotation.weight for annotation in data.annotations]
+        return estimate_sigma(Grid.from_connectivity(self.connectivity), data.images, weights)
+
+    def _field(self, sigma: float | None) -> Field:
+        return Field(Grid.from_connectivity(self.connectivity), build_terms(self.pairwise, sigma))
+
+    def _take(self, solution: Solution, sigma: float | None) -> None:
+        self.coef_ = solution.w
+        self.objective_ = solution.value
+        self.dual_gap_ = solution.dual_gap
+        self.slack_ = solution.slack
+        self.n_iter_ = solution.n_iter
+        self.sigma_ = sigma
+
+    def _segment(self, results: Iterable[tuple[FloatArray, np.ndarray]]) -> Iterator[BoolArray]:
+        """Labelings of least energy of log-odds (H, W) and images (H, W, channels), one after the other."""
+        field = self._field(self.sigma_)
+        return least_labelings(self.coef_, (field.energy(l, image) for l, image in results), self.n_jobs)
+
+
+class NetworkSegmenter(BaseSegmenter):
+    """Base of segmenters that train a network."""
+
+    _parameter_constraints = {
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither"), None],
+        "early_stopping": ["boolean"],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "callbacks": [list, None],
+        "checkpoint": [None, str, PathLike],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def _check_fitted(self) -> None:
+        super()._check_fitted()
+        if not all(map(_is_epoch, self.history_)):
+            raise ValueError("history_ must be a list of dict, each with its stage and epoch")
+
+    @documented
+    def decision_function(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:
+        """Give the network's log-odds of foreground; a field, which `predict` uses too, has no part in them.
+
+        Parameters
+        ----------
+        %(X)s
+
+        Returns
+        -------
+        ndarray of float32 and shape (n, H, W), or list of ndarray of shape (H, W)
+        """
+        return as_given([log_odds for log_odds, _ in self._run_network(X)], X)
+
+    @documented
+    def predict_proba(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:
+        """Give the network's probabilities; a field, which `predict` uses too, has no part in them.
+
+        Parameters
+        ----------
+        %(X)s
+
+        Returns
+        -------
+        ndarray of float32 and shape (n, H, W, 2), or list of ndarray of shape (H, W, 2)
+            Of background and foreground.
+        """
+        return as_given([expit(np.stack([-l, l], axis=-1)) for l, _ in self._run_network(X)], X)
+
+    def _run_network(self, X: ImagesLike) -> Iterator[tuple[NDArray[np.float32], np.ndarray]]:
+        """Log-odds (H, W) and image (H, W, channels), one image after the other."""
+        check_is_fitted(self)
+        return self._runner().run(self.network_, check_images(X, n_channels=self.n_channels_in_))
+
+    def _runner(self) -> Runner:
+        cnn = self._settings
+        return Runner(cnn.batch_size, resolve_device(cnn.device), cnn.average_mirrored, cnn.network_scale)
+
+    def _check_data(
+        self,
+        settings: Any,
+        X: ImagesLike,
+        y: LabelsLike | None,
+        sample_weight: ArrayLike | None,
+        validation_data: LabelledImagesLike | None,
+    ) -> tuple[LabelledImages, LabelledImages | None]:
+        """What to train on, with its weights, and what to watch; labels are read by the settings of an estimator."""
+        scheme = scheme_of(settings)
+        data = check_labelled_images(X, y, scheme)
+        weights = check_sample_weight(sample_weight, len(data))
+        validation = check_validation_data(validation_data, scheme, data.n_channels)
+        data, validation = self.hold_out(data.weighted(weights), validation)
+        return data.with_class_weight(scheme.check_class_weight(settings.class_weight, data.annotations)), validation
+
+    def hold_out(
+        self, data: LabelledImages, validation: LabelledImages | None
+    ) -> tuple[LabelledImages, LabelledImages | None]:
+        """Hold out the validation images that `validation_fraction` asks for, if none are given.
+
+        Raises
+        ------
+        ValueError
+            If no image would be left, or `early_stopping` has nothing to watch.
+        """
+        if validation is None and self.validation_fraction is not None:
+            try:
+                kept, held_out = train_test_split(
+                    range(len(data)),
+                    test_size=self.validation_fraction,
+                    random_state=check_random_state(self.random_state),
+                )
+            except ValueError as error:
+                raise ValueError(f"validation_fraction leaves no image to train on: {error}") from error
+            return data.chosen(kept), data.chosen(held_out)
+        if validation is None and self.early_stopping:
+            raise ValueError("early_stopping needs validation images: give validation_data or validation_fraction")
+        return data, validation
+
+    def _open_checkpoints(
+        self,
+        start: Callable[[], dict[str, np.ndarray]],
+        data: LabelledImages,
+        validation: LabelledImages | None,
+        **parameters: Any,
+    ) -> AbstractContextManager[Checkpoints | None]:
+        """The folder of states, if one is wanted, of a fit that starts from the arrays that a function gives."""
+        if self.checkpoint is None:
+            return nullcontext()
+        if not isinstance(self.random_state, Integral):
+            raise ValueError(
+                f"checkpoint needs an int as random_state, got {self.random_state!r}: else a fit that is started again "
+                "is another one"
+            )
+        identity = {"skmmcrf": __version__, "network": hash_of(start()), **names_of_data(data)}
+        for name, value in (names_of_data(validation) if validation else {}).items():
+            identity[f"{name} of validation_data"] = value
+        for name, value in (self.get_params(deep=False) | parameters).items():
+            if name.rpartition("__")[2] not in _OF_NO_INFLUENCE:
+                identity[name] = _as_text(value)
+        return open_checkpoints(self.checkpoint, identity)
+
+    def _keep_best(self, at_start: float | None = None) -> list[tuple[str, Callback]]:
+        """The callback of early stopping."""
+        return [("keep_best", KeepBest(self.n_iter_no_change, at_start))] if self.early_stopping else []
+
+
+def scheme_of(settings: Any) -> LabelScheme:
+    """Give what the numbers of a mask mean by the parameters of an estimator."""
+    return LabelScheme(settings.pos_label, settings.ignore_label)
+
+
+def keep_state(checkpoints: Checkpoints | None, stage: str, **rest: Any) -> list[tuple[str, Callback]]:
+    """Give the callback that keeps the state of training, and something beside it."""
+    return [] if checkpoints is None else [("keep_state", KeepState(checkpoints, stage, rest))]
+
+
+def try_augmentation(data: LabelledImages, augmentation: str | Augmentation | None) -> None:
+    """Raise a ValueError before any work begins, if an augmentation does not give an image and a mask."""
+    with seeded(0):
+        training_set(data, augmentation)[0]
+
+
+def names_of_data(data: LabelledImages) -> dict[str, str]:
+    """Name images, labels and weights by their content."""
+    # one at a time, as they may be many
+    return {
+        "X": hash_of([hash_of(image) for image in data.images]),
+        "y": hash_of([hash_of(annotation.mask) for annotation in data.annotations]),
+        "sample_weight": hash_of([annotation.weight for annotation in data.annotations]),
+    }
+
+
+def _as_text(value: Any) -> str:
+    """A name of a parameter that is the same in every process."""
+    text = repr(value)
+    return getattr(value, "__qualname__", type(value).__qualname__) if " at 0x" in text else text
+
+
+def _is_epoch(row: Any) -> bool:
+    return isinstance(row, dict) and isinstance(row.get("stage"), str) and isinstance(row.get("epoch"), int)

@@ -1,0 +1,336 @@
+"""The network alone as an estimator: the pretraining of the deep structured model, and the paper's "CNN only"."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from numbers import Integral, Real
+from os import PathLike
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from sklearn.base import TransformerMixin
+from sklearn.utils import Tags
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+from skorch.callbacks import EpochTimer
+from torch import nn
+
+from skmmcrf._docs import documented
+from skmmcrf._typing import ImagesLike, LabelledImagesLike, LabelsLike, NetworkLike, RandomStateLike
+from skmmcrf.estimators.base import NetworkSegmenter, keep_state, try_augmentation
+from skmmcrf.estimators.files import FITTED_HISTORY, FITTED_LABELS, NETWORK
+from skmmcrf.field.terms import scale_image
+from skmmcrf.images.checking import LabelledImages, as_given
+from skmmcrf.images.labels import LABEL_CONSTRAINTS
+from skmmcrf.networks import build_network
+from skmmcrf.networks.any_size import check_scales
+from skmmcrf.networks.state import network_arrays
+from skmmcrf.training.augmentation import AUGMENTATIONS, Augmentation
+from skmmcrf.training.callbacks import SCHEDULES, JaccardOfNetwork, learning_rate_schedule
+from skmmcrf.training.checkpoints import Checkpoints
+from skmmcrf.training.data import ShuffledOrder, training_set
+from skmmcrf.training.interrupts import ending_fit
+from skmmcrf.training.net import SegmentationNet, history_rows, segmentation_net
+from skmmcrf.training.pixel_losses import PIXEL_LOSSES
+from skmmcrf.training.progress import epoch_progress
+from skmmcrf.training.random_states import seeded
+
+
+@documented
+class CNNSegmenter(TransformerMixin, NetworkSegmenter):
+    """Segmentation of images into background and foreground by a network alone.
+
+    Training minimises `loss` over the pixels, with AdamW. A pixel is foreground where its log-odds are positive.
+
+    Parameters
+    ----------
+    network : str, torch.nn.Module or callable, default="unet"
+        "unet", small and for training from scratch; ``"unet_"`` or ``"fcn8s_"`` with the name of a torchvision
+        backbone, as in "unet_resnet18" or "fcn8s_vgg16" (the paper's); a module, or a function of the number of
+        channels that gives one. Modules take images (n, channels, H, W) scaled to [0, 1] and give log-odds
+        (n, 1, H, W). If sizes must be multiples of some number, that is their attribute `size_divisor`.
+    weights : None, "imagenet" or path, default=None
+        Weights of a torchvision backbone: random, those for ImageNet (torchvision downloads them), or the file of a
+        state dict. Batch-norm statistics that were loaded are kept.
+    loss : {"log_likelihood", "dice", "log_likelihood+dice"}, default="log_likelihood"
+        What is minimised: the mean negative log-likelihood of the pixels, one minus the Dice index of each image, or
+        both added.
+    n_epochs : int, default=20
+        Passes over the images.
+    learning_rate : float, default=1e-3
+        The peak of the schedule.
+    %(schedule_of_cnn)s
+    batch_size : int, default=10
+        Images in a step.
+    augmentation : {"flip", "standard", "strong"}, callable or None, default=None
+        Random changes of the training images. "flip" mirrors them. "standard" also scales, shifts and turns them and
+        changes contrast and brightness. "strong" does so more (`skmmcrf.training.augmentation.build_augmentation`). Or
+        a transform of an image and its mask together, as those of torchvision.transforms.v2 are: it is given a
+        `tv_tensors.Image` (channels, H, W) and a `tv_tensors.Mask` (H, W) of 0, 1, and 255 where unlabelled.
+    average_mirrored : bool, default=False
+        Whether log-odds are the mean of those of the image and of its mirror image, except in the steps of training.
+        It takes twice the time. It fits images in which right and left may be exchanged.
+    network_scale : float or sequence of float, default=1.0
+        Factor by which images are resized for the network, whose log-odds are resized back. Below 1 the network is
+        faster and sees more around a pixel, above 1 it sees finer detail. Of several factors, log-odds are the mean of
+        those at each, except in the steps of training, which are at the first.
+    %(pos_label)s
+    %(ignore_label)s
+    %(class_weight)s
+    %(validation_fraction)s
+    early_stopping : bool, default=False
+        Whether training stops when the Jaccard index of the validation images rises no more, and the network of the
+        best epoch is kept.
+    %(n_iter_no_change)s
+    %(callbacks)s
+    %(checkpoint)s
+    device : str, default="auto"
+        "auto", "cpu", "cuda", ...; "auto" is a graphics processor if there is one.
+    %(random_state)s
+    verbose : int, default=0
+        1 prints a line after each epoch, 2 shows a progress bar within it too.
+
+    Attributes
+    ----------
+    network_ : torch.nn.Module
+        The trained network, on the CPU.
+    classes_ : ndarray
+        The labels, 0 and `pos_label`.
+    class_weight_ : ndarray of shape (2,)
+        The weight of a pixel of either.
+    n_channels_in_ : int
+        Channels of the images.
+    n_iter_ : int
+        Epochs trained.
+    history_ : list of dict
+        Of each epoch: stage "cnn", epoch, loss, jaccard (of the training images, while training), valid_jaccard if
+        there are validation images, seconds.
+
+    Examples
+    --------
+    >>> from skmmcrf import CNNSegmenter
+    >>> from skmmcrf.datasets import make_phantoms
+    >>> X, y = make_phantoms(4, shape=(32, 32), random_state=0)
+    >>> cnn = CNNSegmenter(n_epochs=2, random_state=0).fit(X, y)
+    >>> cnn.predict(X).shape, cnn.transform(X).shape
+    ((4, 32, 32), (4, 32, 32, 2))
+    """
+
+    _parameter_constraints = {
+        **NetworkSegmenter._parameter_constraints,
+        **LABEL_CONSTRAINTS,
+        "network": [str, nn.Module, callable],
+        "weights": [None, str, PathLike],
+        "loss": [StrOptions(set(PIXEL_LOSSES))],
+        "n_epochs": [Interval(Integral, 0, None, closed="left")],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "schedule": [StrOptions(set(SCHEDULES))],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "augmentation": AUGMENTATIONS,
+        "average_mirrored": ["boolean"],
+        "network_scale": [Interval(Real, 0, None, closed="neither"), list, tuple],
+        "device": [str, torch.device],
+    }
+    _fitted_attributes = {**FITTED_LABELS, **FITTED_HISTORY, "network_": NETWORK}
+
+    def __init__(
+        self,
+        network: NetworkLike = "unet",
+        *,
+        weights: str | PathLike[str] | None = None,
+        loss: Literal["log_likelihood", "dice", "log_likelihood+dice"] = "log_likelihood",
+        n_epochs: int = 20,
+        learning_rate: float = 1e-3,
+        schedule: Literal["one_cycle", "linear", "cosine", "constant"] = "one_cycle",
+        batch_size: int = 10,
+        augmentation: Literal["flip", "standard", "strong"] | Augmentation | None = None,
+        average_mirrored: bool = False,
+        network_scale: float | Sequence[float] = 1.0,
+        pos_label: int = 1,
+        ignore_label: int | Literal["auto"] | None = "auto",
+        class_weight: dict[int, float] | Literal["balanced"] | None = None,
+        validation_fraction: float | None = None,
+        early_stopping: bool = False,
+        n_iter_no_change: int = 5,
+        callbacks: list[Any] | None = None,
+        checkpoint: str | PathLike[str] | None = None,
+        device: str | torch.device = "auto",
+        random_state: RandomStateLike = None,
+        verbose: int = 0,
+    ) -> None:
+        self.network = network
+        self.weights = weights
+        self.loss = loss
+        self.n_epochs = n_epochs
+        self.learning_rate = learning_rate
+        self.schedule = schedule
+        self.batch_size = batch_size
+        self.augmentation = augmentation
+        self.average_mirrored = average_mirrored
+        self.network_scale = network_scale
+        self.pos_label = pos_label
+        self.ignore_label = ignore_label
+        self.class_weight = class_weight
+        self.validation_fraction = validation_fraction
+        self.early_stopping = early_stopping
+        self.n_iter_no_change = n_iter_no_change
+        self.callbacks = callbacks
+        self.checkpoint = checkpoint
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        check_scales(self.network_scale, "network_scale")
+
+    @property
+    def n_iter_(self) -> int:
+        """Epochs trained."""
+        check_is_fitted(self)
+        return len(self.history_)
+
+    @documented
+    def fit(
+        self,
+        X: ImagesLike,
+        y: LabelsLike | None = None,
+        *,
+        sample_weight: ArrayLike | None = None,
+        validation_data: LabelledImagesLike | None = None,
+    ) -> "CNNSegmenter":
+        """Train the network.
+
+        Parameters
+        ----------
+        %(X_to_fit)s
+        %(y_to_fit)s
+        %(sample_weight)s
+        %(validation_data)s
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        %(raised_by_fit)s
+
+        Warns
+        -----
+        UserWarning
+            If training was interrupted, by Ctrl-C. Then, as after an error in training, the estimator is left as it was
+            trained until then.
+        """
+        self._validate_params()
+        data, validation = self._check_data(self, X, y, sample_weight, validation_data)
+        try_augmentation(data, self.augmentation)
+        with ending_fit(), self.open_checkpoints(data, validation) as checkpoints:
+            self.learn(data, validation, checkpoints)
+        return self
+
+    def open_checkpoints(
+        self, data: LabelledImages, validation: LabelledImages | None
+    ) -> AbstractContextManager[Checkpoints | None]:
+        """Open the folder of states that `checkpoint` names, or None if there is none, for a fit on checked data."""
+        return self._open_checkpoints(lambda: self.first_weights(data.images[0]), data, validation)
+
+    def first_weights(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """Give the state dict of the network as it is before training, and what it looks like, as arrays."""
+        with seeded(self.random_state):
+            network = self.build(image)
+        return {"": np.array(str(network)), **network_arrays(network)}
+
+    def learn(
+        self, data: LabelledImages, validation: LabelledImages | None, checkpoints: Checkpoints | None = None
+    ) -> "CNNSegmenter":
+        """Train the network on checked data, with the weights of images and pixels."""
+        with seeded(self.random_state) as seed:
+            network = self.build(data.images[0])
+            net = segmentation_net(
+                SegmentationNet,
+                network,
+                PIXEL_LOSSES[self.loss](),
+                self._runner(),
+                ShuffledOrder(len(data), seed),
+                freeze_batch_norm=self.weights is not None,
+                optimizer=torch.optim.AdamW,
+                lr=self.learning_rate,
+                max_epochs=self.n_epochs,
+                batch_size=self.batch_size,
+                callbacks=self._callbacks(len(data), validation) + keep_state(checkpoints, "cnn"),
+            )
+            try:
+                if self.n_epochs:
+                    net.partial_fit(training_set(data, self.augmentation))
+            finally:
+                self.take(network, history_rows(net, stage="cnn"), data)
+        return self
+
+    def take(self, network: nn.Module, history: list[dict[str, Any]], data: LabelledImages) -> "CNNSegmenter":
+        """Become fitted by a network that was trained on some data."""
+        self.network_ = network.eval().cpu()
+        self.history_ = history
+        self.n_channels_in_ = data.n_channels
+        self.class_weight_ = np.array(data.annotations[0].class_weight)
+        return self
+
+    def build(self, image: np.ndarray) -> nn.Module:
+        """Make the network as it is before training, and try it on an image (H, W, channels).
+
+        Raises
+        ------
+        ValueError, TypeError
+            If there is no such network, or it can't take such images, or does not give one log-odds map.
+        """
+        network = build_network(self.network, image.shape[-1], self.weights)
+        try:
+            self._runner().log_odds(network, [image])
+        except RuntimeError as error:
+            raise ValueError(f"network: it can't take an image of shape {image.shape}: {error}") from error
+        if self.n_epochs and not any(parameter.requires_grad for parameter in network.parameters()):
+            raise ValueError("network: it has no parameters to train")
+        return network
+
+    def _callbacks(self, n_images: int, validation: LabelledImages | None) -> list[Any]:
+        n_steps = self.n_epochs * -(-n_images // self.batch_size)
+        schedule = learning_rate_schedule(self.schedule, self.learning_rate, n_steps)
+        callbacks: list[Any] = [("schedule", schedule)] if schedule else []
+        callbacks += [("jaccard", JaccardOfNetwork(validation)), ("seconds", EpochTimer())]
+        callbacks += epoch_progress("pretraining", self.verbose)
+        return callbacks + (self.callbacks or []) + self._keep_best()
+
+    @documented
+    def predict(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:
+        """Label the pixels.
+
+        Parameters
+        ----------
+        %(X)s
+
+        Returns
+        -------
+        %(labels_given)s
+        """
+        return as_given([self._as_labels(log_odds > 0) for log_odds, _ in self._run_network(X)], X)
+
+    @documented
+    def transform(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:
+        """Stack log-odds and images, as `MaxMarginCRF` takes them.
+
+        Parameters
+        ----------
+        %(X)s
+
+        Returns
+        -------
+        ndarray of float32 and shape (n, H, W, 1 + channels), or list of ndarray of shape (H, W, 1 + channels)
+            Log-odds in channel 0, the image scaled to [0, 1] in the others.
+        """
+        return as_given([np.dstack([l, scale_image(image)]) for l, image in self._run_network(X)], X)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags

@@ -1,0 +1,251 @@
+"""The conditional random field as an estimator on given log-odds."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.utils.validation import check_is_fitted
+
+from skmmcrf._docs import documented
+from skmmcrf._typing import FloatArray, ImagesLike, LabelsLike
+from skmmcrf.estimators.base import FieldSegmenter, scheme_of
+from skmmcrf.estimators.files import FITTED_FIELD, FITTED_LABELS
+from skmmcrf.field.energy import Field
+from skmmcrf.field.grid import Connectivity
+from skmmcrf.images.checking import LabelledImages, as_given, check_images, check_labelled_images, check_sample_weight
+from skmmcrf.images.labels import LABEL_CONSTRAINTS
+from skmmcrf.images.sequences import Mapped
+from skmmcrf.learning import CuttingPlanes, Example, Solution, solve_program
+from skmmcrf.training.interrupts import Interrupted, ending_fit
+from skmmcrf.training.loss import FIELD_CONSTRAINTS, warn_unless_converged
+from skmmcrf.training.progress import pass_progress
+
+
+@documented
+class MaxMarginCRF(FieldSegmenter):
+    """Conditional random field on the pixel grid, learned on given log-odds, predicting by minimum cuts.
+
+    The energy (2) of a labeling adds up what each pixel's label costs by its log-odds, and what it costs to give two
+    neighbours different labels. Its weights w minimise the max-margin objective (8), by Algorithm 1. `predict` gives
+    the labeling of least energy (5), which a minimum cut finds exactly. After `CNNSegmenter` in a pipeline this is the
+    paper's piecewise training.
+
+    Parameters
+    ----------
+    %(C)s
+    %(pairwise)s
+    %(connectivity)s
+    %(sigma)s
+    %(tol)s
+    %(max_iter)s
+    %(pos_label)s
+    %(ignore_label)s
+    %(class_weight)s
+    %(n_jobs)s
+    warm_start : bool, default=False
+        Whether fit starts from the weights of the last fit.
+    verbose : int, default=0
+        1 prints a line after each pass.
+
+    Attributes
+    ----------
+    %(fitted_coef)s
+    objective_ : float
+        gamma, the value of (8).
+    dual_gap_ : float
+        How far `objective_` may lie above the minimum; infinite if learning was interrupted.
+    slack_ : ndarray of shape (n_images,)
+        xi, by how many pixels the best labeling of each training image misses its margin.
+    sigma_ : float
+        None without the contrast term.
+    classes_ : ndarray
+        The labels, 0 and `pos_label`.
+    class_weight_ : ndarray of shape (2,)
+        The weight of a pixel of either.
+    n_channels_in_ : int
+        Channels of Z.
+    n_iter_ : int
+        Passes over the images.
+
+    References
+    ----------
+    M. Larsson, J. Alvén, F. Kahl, "End-to-End Max-Margin Learning of Deep Structured Models for Semantic Segmentation".
+    M. Szummer, P. Kohli, D. Hoiem, "Learning CRFs using Graph Cuts", ECCV 2008.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skmmcrf import MaxMarginCRF
+    >>> rng = np.random.default_rng(0)
+    >>> y = np.zeros((3, 20, 20), dtype=int)
+    >>> y[:, 5:15, 5:15] = 1
+    >>> log_odds = 2.0 * y - 1 + rng.normal(size=y.shape)
+    >>> image = y + 0.1 * rng.normal(size=y.shape)
+    >>> Z = np.stack([log_odds, image], axis=-1)
+    >>> bool(MaxMarginCRF().fit(Z, y).score(Z, y) > 0.99)
+    True
+    """
+
+    _parameter_constraints = {
+        **FIELD_CONSTRAINTS,
+        **LABEL_CONSTRAINTS,
+        "warm_start": ["boolean"],
+        "verbose": ["verbose"],
+    }
+    _fitted_attributes = {**FITTED_LABELS, **FITTED_FIELD}
+
+    def __init__(
+        self,
+        C: float = 1.0,
+        *,
+        pairwise: Literal["contrast", "smoothness"] = "contrast",
+        connectivity: Connectivity = 8,
+        sigma: float | Literal["auto"] = "auto",
+        tol: float = 1e-3,
+        max_iter: int = 100,
+        pos_label: int = 1,
+        ignore_label: int | Literal["auto"] | None = "auto",
+        class_weight: dict[int, float] | Literal["balanced"] | None = None,
+        n_jobs: int | None = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+    ) -> None:
+        self.C = C
+        self.pairwise = pairwise
+        self.connectivity = connectivity
+        self.sigma = sigma
+        self.tol = tol
+        self.max_iter = max_iter
+        self.pos_label = pos_label
+        self.ignore_label = ignore_label
+        self.class_weight = class_weight
+        self.n_jobs = n_jobs
+        self.warm_start = warm_start
+        self.verbose = verbose
+
+    @documented
+    def fit(self, Z: ImagesLike, y: LabelsLike, *, sample_weight: ArrayLike | None = None) -> "MaxMarginCRF":
+        """Learn the weights.
+
+        Parameters
+        ----------
+        %(Z)s
+        y : array of shape (n, H, W) or list of arrays (H, W)
+            Labels.
+        %(sample_weight)s
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of its range, or Z and y do not fit or are not finite.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If `tol` is not reached within `max_iter` passes.
+        UserWarning
+            If learning was interrupted, by Ctrl-C. Then the weights are those for the labelings found until then.
+        """
+        self._validate_params()
+        scheme = scheme_of(self)
+        stacked = check_labelled_images(Z, y, scheme, names=("Z", "y"))
+        _check_stacked(stacked.images)
+        stacked = stacked.weighted(check_sample_weight(sample_weight, len(stacked)))
+        stacked = stacked.with_class_weight(scheme.check_class_weight(self.class_weight, stacked.annotations))
+        data = LabelledImages(_parts(stacked, _image_of), stacked.annotations)
+        sigma = self._estimate_sigma(data)
+        field = self._field(sigma)
+        start = self._first_weights(field)
+        energies = field.energies(_parts(stacked, _log_odds_of), data.images)
+        with ending_fit():
+            examples = list(map(Example, energies, data.annotations))
+            solution, interrupted = learn_field(examples, self._learner(), start, self.verbose)
+            self._take(solution, sigma)
+            self.class_weight_ = np.array(data.annotations[0].class_weight)
+            self.n_channels_in_ = stacked.n_channels
+            if interrupted:
+                raise Interrupted
+        return self
+
+    def _first_weights(self, field: Field) -> FloatArray | None:
+        if not (self.warm_start and hasattr(self, "coef_")):
+            return None
+        if len(self.coef_) != field.n_weights:
+            raise ValueError(f"pairwise: warm_start goes on with {len(self.coef_)} weights, not {field.n_weights}")
+        return self.coef_
+
+    @documented
+    def predict(self, Z: ImagesLike) -> np.ndarray | list[np.ndarray]:
+        """Give the labelings of least energy.
+
+        Parameters
+        ----------
+        %(Z)s
+
+        Returns
+        -------
+        %(labels_given)s
+        """
+        check_is_fitted(self)
+        stacked = check_images(Z, n_channels=self.n_channels_in_, name="Z")
+        _check_stacked(stacked)
+        labelings = self._segment((_log_odds_of(z), _image_of(z)) for z in stacked)
+        return as_given([self._as_labels(labels) for labels in labelings], Z)
+
+
+def learn_field(
+    examples: Sequence[Example], learner: CuttingPlanes, w: FloatArray | None, verbose: int
+) -> tuple[Solution, bool]:
+    """Learn the weights of a field, and tell whether that was interrupted.
+
+    Returns
+    -------
+    solution : Solution
+        After an interrupt the optimum over what is stored, whose gap is not known.
+    interrupted : bool
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If that comes before each image has a labeling.
+
+    Warns
+    -----
+    ConvergenceWarning
+    """
+    try:
+        solution = learner.learn(examples, w, pass_progress(verbose))
+    except KeyboardInterrupt:
+        if not all(map(len, examples)):
+            raise
+        return replace(solve_program(examples, learner.C), dual_gap=np.inf), True
+    warn_unless_converged(solution, learner)
+    return solution, False
+
+
+def _check_stacked(stacked: Sequence[np.ndarray]) -> None:
+    for z in stacked:
+        if z.shape[-1] < 2 or z.dtype.kind != "f":
+            raise ValueError(
+                "Z must be of float and hold log-odds in channel 0 and the image in the channels after it, got "
+                f"{z.shape[-1]} channels of {z.dtype}"
+            )
+
+
+def _parts(stacked: LabelledImages, part_of: Callable[[np.ndarray], np.ndarray]) -> Sequence[np.ndarray]:
+    """The log-odds or the images of what is stacked, in memory or read when they are needed, as that is."""
+    return Mapped(part_of, stacked.images) if stacked.is_lazy else [part_of(z) for z in stacked.images]
+
+
+def _log_odds_of(z: np.ndarray) -> np.ndarray:
+    return z[..., 0]
+
+
+def _image_of(z: np.ndarray) -> np.ndarray:
+    return z[..., 1:]

@@ -1,0 +1,68 @@
+"""Pretraining once: networks that joblib's memory keeps for further fits."""
+
+from contextlib import nullcontext
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from joblib import Memory
+from joblib import hash as hash_of
+
+from skmmcrf._version import __version__
+from skmmcrf.estimators.base import names_of_data
+from skmmcrf.estimators.cnn import CNNSegmenter
+from skmmcrf.images.checking import LabelledImages
+from skmmcrf.networks.any_size import check_scales
+from skmmcrf.training.checkpoints import Checkpoints
+
+# parameters of the network that do not change what is learned, or do so by its first weights
+_OF_NO_INFLUENCE = ("network", "weights", "callbacks", "checkpoint", "verbose")
+
+
+def fit_once(
+    cnn: CNNSegmenter,
+    memory: Memory,
+    data: LabelledImages,
+    validation: LabelledImages | None,
+    checkpoints: Checkpoints | None,
+) -> None:
+    """Fit a network to checked data, or give it what was fitted before, from the memory."""
+    location = getattr(memory, "location", memory)
+    if location is None:
+        _fit("", cnn, data, validation, checkpoints)
+        return
+    key = _name_of(cnn, data, validation)
+    fit = memory.cache(_fit, ignore=["cnn", "data", "validation", "checkpoints"])
+    lock: Any = nullcontext()
+    if isinstance(location, (str, PathLike)):
+        # candidates of a search that run side by side wait for one of them
+        Path(location).mkdir(parents=True, exist_ok=True)
+        lock = FileLock(Path(location) / f"skmmcrf-{key}.lock")
+    with lock:
+        cnn.__dict__.update(fit(key, cnn, data, validation, checkpoints))
+
+
+def _fit(
+    key: str,
+    cnn: CNNSegmenter,
+    data: LabelledImages,
+    validation: LabelledImages | None,
+    checkpoints: Checkpoints | None,
+) -> dict[str, Any]:
+    """What the memory keeps, under its key."""
+    with nullcontext(checkpoints) if checkpoints else cnn.open_checkpoints(data, validation) as kept:
+        cnn.learn(data, validation, kept)
+    return {name: getattr(cnn, name) for name in CNNSegmenter._fitted_attributes}
+
+
+def _name_of(cnn: CNNSegmenter, data: LabelledImages, validation: LabelledImages | None) -> str:
+    """A name of all that decides what is learned."""
+    parameters = cnn.get_params(deep=False)
+    for name in _OF_NO_INFLUENCE:
+        del parameters[name]
+    if validation is None:  # the steps of training are with neither mirror images nor further scales
+        del parameters["average_mirrored"]
+        parameters["network_scale"] = check_scales(parameters["network_scale"], "network_scale")[0]
+    images = [names_of_data(part) for part in (data, validation) if part is not None]
+    return hash_of([__version__, parameters, cnn.first_weights(data.images[0]), images])

@@ -1,0 +1,570 @@
+"""The estimator that users meet: a network and a conditional random field, trained in three ways."""
+
+import copy
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from numbers import Integral, Real
+from os import PathLike
+from typing import Any, Literal
+
+import numpy as np
+from joblib import Memory
+from numpy.typing import ArrayLike, NDArray
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted, check_memory
+from skorch.callbacks import EpochTimer
+from torch import nn
+
+from skmmcrf._docs import documented
+from skmmcrf._typing import (
+    BoolArray,
+    FloatArray,
+    ImagesLike,
+    LabelledImagesLike,
+    LabelsLike,
+    NetworkLike,
+    RandomStateLike,
+)
+from skmmcrf.estimators.base import FieldSegmenter, NetworkSegmenter, keep_state, try_augmentation
+from skmmcrf.estimators.cnn import CNNSegmenter
+from skmmcrf.estimators.crf import learn_field
+from skmmcrf.estimators.files import ESTIMATOR, FITTED_FIELD, FITTED_HISTORY, are_floats
+from skmmcrf.estimators.memory import fit_once
+from skmmcrf.field.energy import Energy, least_labelings
+from skmmcrf.field.grid import Connectivity
+from skmmcrf.images.checking import LabelledImages, as_given
+from skmmcrf.learning import Example, Solution
+from skmmcrf.metrics import jaccard_of_annotations, mean_of_defined
+from skmmcrf.networks.state import network_arrays
+from skmmcrf.training.augmentation import AUGMENTATIONS, Augmentation
+from skmmcrf.training.callbacks import SCHEDULES
+from skmmcrf.training.checkpoints import Checkpoints
+from skmmcrf.training.interrupts import Interrupted, ending_fit
+from skmmcrf.training.joint import N_WATCHED, HeldWeights, JaccardOfField, WeightsOfBatches, joint_net, reprice
+from skmmcrf.training.loss import FIELD_CONSTRAINTS, MaxMarginLoss
+from skmmcrf.training.net import history_rows
+from skmmcrf.training.progress import epoch_progress
+from skmmcrf.training.random_states import seeded
+
+# the ways of training jointly
+_ALGORITHMS: dict[str, Any] = {"joint": HeldWeights, "joint_by_batch": WeightsOfBatches}
+# joint training learns weights to this many times tol, since the network changes before they are used again
+_LOOSER = 10
+
+
+@documented
+class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
+    """Segmentation of images into background and foreground by a network and a conditional random field.
+
+    A network (`cnn`) gives every pixel's log-odds of foreground. A conditional random field on the pixel grid smooths
+    them along the edges of the image. A minimum cut finds the best labeling exactly. `training` says how much of that
+    is learned, and how.
+
+    Parameters
+    ----------
+    cnn : CNNSegmenter, or str, torch.nn.Module or callable, default="unet"
+        The network, and all that concerns it, the reading of labels, and its own training ("pretraining"). Anything
+        else than a `CNNSegmenter` is what its parameter `network` takes, such as "unet" or "unet_resnet18". Setting
+        ``cnn__learning_rate`` and the like, as searches do, makes it a `CNNSegmenter`. Its `random_state` and `verbose`
+        are those of this estimator, unless they are set. A fitted one inside `sklearn.frozen.FrozenEstimator` is taken
+        as it is, and not trained again before the field.
+    training : {"cnn", "piecewise", "joint", "joint_by_batch"}, default="joint"
+        "cnn" trains the network alone. "piecewise" then learns the weights of the field on the finished network, by
+        the max-margin objective (8). "joint" then trains network and field together on (8). These are the three rows of
+        the paper's tables. "joint_by_batch" is joint training by the paper's Algorithm 2, which learns weights of the
+        field for each batch, where "joint" holds them for an epoch; it needs images as they are.
+    %(C)s
+    %(pairwise)s
+    %(connectivity)s
+    %(sigma)s
+    n_epochs : int, default=10
+        Passes over the images in joint training.
+    learning_rate : float, default=1e-4
+        Of Adam in joint training, at the peak of its schedule.
+    %(schedule)s
+    batch_size : int, default=10
+        Images in a step of joint training.
+    augmentation : "same", {"flip", "standard", "strong"}, callable or None, default="same"
+        Random changes of the images in joint training: those of `cnn`, or others, which are said as there.
+    %(tol)s
+    %(max_iter)s
+    %(validation_fraction)s
+    early_stopping : bool, default=False
+        Whether joint training stops when the Jaccard index of the validation images rises no more, and the network of
+        the best epoch is kept. Pretraining does so if `cnn` says it.
+    %(n_iter_no_change)s
+    callbacks : list of skorch callbacks or None, default=None
+        Called in joint training, after those of the estimator; see `skorch.callbacks`.
+    %(checkpoint)s
+    memory : str or joblib.Memory, optional
+        Where pretrained networks are kept, so that a search over `training`, `C` or `learning_rate` pretrains once a
+        fold. It needs an int as `random_state` to find them again. They are known by the images and labels, the
+        parameters of `cnn`, and the network's first weights. The folder holds pickles, so it must be one that nobody
+        else writes to. `callbacks` of `cnn` are called in real training only.
+    %(n_jobs)s
+    warm_start : bool, default=False
+        Whether fit goes on from the last fit's network, weights of the field and state of Adam, instead of pretraining.
+        Further joint epochs are then added to those before.
+    %(random_state)s
+    verbose : int, default=0
+        1 prints lines of progress, 2 shows progress bars too.
+
+    Attributes
+    ----------
+    cnn_ : CNNSegmenter
+        The fitted network with its parameters; after joint training with the network that this left.
+    network_ : torch.nn.Module
+        The trained network, on the CPU.
+    %(fitted_coef)s
+        1 and zeros for "cnn".
+    objective_ : float
+        gamma, the value of (8) for the network and all training images. None for "cnn"; NaN if joint training was
+        interrupted.
+    dual_gap_ : float
+        How far `objective_` may lie above the minimum over w. None for "cnn"; infinite if training was interrupted.
+    slack_ : ndarray of shape (n_images,)
+        xi, by how many pixels the best labeling of each training image misses its margin. None for "cnn".
+    sigma_ : float
+        None for "cnn", and without the contrast term.
+    n_iter_ : int
+        Passes of Algorithm 1 for the final weights. None for "cnn".
+    classes_ : ndarray
+        The labels, 0 and `pos_label` of `cnn`.
+    n_channels_in_ : int
+        Channels of the images.
+    optimizer_state_ : dict or None
+        Adam's moments by the number of the parameter, for a further fit; None unless `warm_start`.
+    history_ : list of dict
+        Of each epoch: stage ("cnn" or "joint"), epoch, loss (a batch's mean), jaccard, valid_jaccard if there are
+        validation images, and seconds. Joint epochs have gamma too, the objective after the epoch, and begin at epoch
+        0, the piecewise model. Their jaccard is that of the first ten training images.
+
+    References
+    ----------
+    M. Larsson, J. Alvén, F. Kahl, "End-to-End Max-Margin Learning of Deep Structured Models for Semantic Segmentation".
+
+    Examples
+    --------
+    >>> from skmmcrf import CNNSegmenter, DeepStructuredSegmenter
+    >>> from skmmcrf.datasets import make_phantoms
+    >>> X, y = make_phantoms(4, shape=(32, 32), random_state=0)
+    >>> model = DeepStructuredSegmenter(CNNSegmenter(n_epochs=2), n_epochs=1, random_state=0).fit(X, y)
+    >>> model.predict(X).shape, model.coef_.shape
+    ((4, 32, 32), (3,))
+    """
+
+    cnn_: CNNSegmenter
+    history_: list[dict[str, Any]]
+    optimizer_state_: dict[str, dict[str, np.ndarray]] | None
+
+    _parameter_constraints = {
+        **NetworkSegmenter._parameter_constraints,
+        **FIELD_CONSTRAINTS,
+        "cnn": [CNNSegmenter, FrozenEstimator, str, nn.Module, callable],
+        "training": [StrOptions({"cnn", "piecewise", *_ALGORITHMS})],
+        "n_epochs": [Interval(Integral, 0, None, closed="left")],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "schedule": [StrOptions(set(SCHEDULES))],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "augmentation": [StrOptions({"same"}), *AUGMENTATIONS],
+        "memory": [None, str, HasMethods(["cache"])],
+        "warm_start": ["boolean"],
+    }
+    _fitted_attributes = {**FITTED_HISTORY, **FITTED_FIELD, "cnn_": ESTIMATOR, "optimizer_state_": [dict, None]}
+
+    def __init__(
+        self,
+        cnn: "CNNSegmenter | FrozenEstimator | NetworkLike" = "unet",
+        *,
+        training: Literal["cnn", "piecewise", "joint", "joint_by_batch"] = "joint",
+        C: float = 1.0,
+        pairwise: Literal["contrast", "smoothness"] = "contrast",
+        connectivity: Connectivity = 8,
+        sigma: float | Literal["auto"] = "auto",
+        n_epochs: int = 10,
+        learning_rate: float = 1e-4,
+        schedule: Literal["one_cycle", "linear", "cosine", "constant"] = "linear",
+        batch_size: int = 10,
+        augmentation: Literal["same", "flip", "standard", "strong"] | Augmentation | None = "same",
+        tol: float = 1e-3,
+        max_iter: int = 100,
+        validation_fraction: float | None = None,
+        early_stopping: bool = False,
+        n_iter_no_change: int = 5,
+        callbacks: list[Any] | None = None,
+        checkpoint: str | PathLike[str] | None = None,
+        memory: str | Memory | None = None,
+        n_jobs: int | None = None,
+        warm_start: bool = False,
+        random_state: RandomStateLike = None,
+        verbose: int = 0,
+    ) -> None:
+        self.cnn = cnn
+        self.training = training
+        self.C = C
+        self.pairwise = pairwise
+        self.connectivity = connectivity
+        self.sigma = sigma
+        self.n_epochs = n_epochs
+        self.learning_rate = learning_rate
+        self.schedule = schedule
+        self.batch_size = batch_size
+        self.augmentation = augmentation
+        self.tol = tol
+        self.max_iter = max_iter
+        self.validation_fraction = validation_fraction
+        self.early_stopping = early_stopping
+        self.n_iter_no_change = n_iter_no_change
+        self.callbacks = callbacks
+        self.checkpoint = checkpoint
+        self.memory = memory
+        self.n_jobs = n_jobs
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def set_params(self, **params: Any) -> "DeepStructuredSegmenter":
+        """Set parameters; one of `cnn`, such as ``cnn__n_epochs``, makes `cnn` a `CNNSegmenter` where it is none.
+
+        Parameters
+        ----------
+        **params : dict
+            Parameters by their name.
+
+        Returns
+        -------
+        self
+        """
+        cnn = params.get("cnn", self.cnn)
+        if any(name.startswith("cnn__") for name in params) and not isinstance(cnn, (CNNSegmenter, FrozenEstimator)):
+            params["cnn"] = CNNSegmenter(cnn)
+        return super().set_params(**params)
+
+    @property
+    def _settings(self) -> CNNSegmenter:
+        return self.cnn_ if hasattr(self, "cnn_") else self._cnn()
+
+    @property
+    def network_(self) -> nn.Module:
+        """The trained network, on the CPU."""
+        check_is_fitted(self)
+        return self.cnn_.network_
+
+    @property
+    def n_channels_in_(self) -> int:
+        """Channels of the images."""
+        check_is_fitted(self)
+        return self.cnn_.n_channels_in_
+
+    @documented
+    def fit(
+        self,
+        X: ImagesLike,
+        y: LabelsLike | None = None,
+        *,
+        sample_weight: ArrayLike | None = None,
+        validation_data: LabelledImagesLike | None = None,
+    ) -> "DeepStructuredSegmenter":
+        """Train network and field.
+
+        Parameters
+        ----------
+        %(X_to_fit)s
+        %(y_to_fit)s
+        %(sample_weight)s
+        %(validation_data)s
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        %(raised_by_fit)s
+
+        Warns
+        -----
+        ConvergenceWarning
+            If Algorithm 1 does not reach `tol` within `max_iter` passes.
+        UserWarning
+            If training was interrupted, by Ctrl-C. Then, as after an error in training, the estimator is left as it was
+            trained until then: network and field, or the network alone if that was in pretraining.
+        """
+        self._validate_params()
+        cnn = self._cnn()
+        data, validation = self._check_data(cnn, X, y, sample_weight, validation_data)
+        warm = self._take_former(cnn, data)
+        if is_fitted(cnn) and not warm:
+            cnn.network_ = copy.deepcopy(cnn.network_)  # joint training must not change the one that was given
+        pretraining = (data, validation) if is_fitted(cnn) else cnn.hold_out(data, validation)
+        for augmentation in (cnn.augmentation, self._augmentation(cnn)):
+            try_augmentation(data, augmentation)
+        of_cnn = {f"cnn__{name}": value for name, value in cnn.get_params(deep=False).items()}
+        start = self._open_checkpoints(lambda: self._start(cnn, data, warm), data, validation, **of_cnn)
+        with ending_fit(), start as checkpoints:
+            self._pretrain(cnn, *pretraining, checkpoints)
+            if self.training == "cnn":
+                self._take_no_field()
+            else:
+                fit = _Fit(data, validation, checkpoints, self._augmentation(cnn))
+                self._learn_field(fit, self.coef_ if warm else None)
+        return self
+
+    def _cnn(self) -> CNNSegmenter:
+        """The network as an estimator of its own, to be fitted, or as it was fitted if it is frozen."""
+        if isinstance(self.cnn, FrozenEstimator):
+            return copy.copy(self.cnn.estimator)
+        # not cloned, as callbacks may hold what can't be copied, and the user looks at those that were given
+        given = self.cnn if isinstance(self.cnn, CNNSegmenter) else CNNSegmenter(self.cnn)
+        cnn = type(given)(**given.get_params(deep=False))
+        cnn.random_state = self.random_state if cnn.random_state is None else cnn.random_state
+        cnn.verbose = cnn.verbose or self.verbose
+        return cnn
+
+    def _check_fitted(self) -> None:
+        super()._check_fitted()
+        shapes = {str(n): tuple(parameter.shape) for n, parameter in enumerate(self.network_.parameters())}
+        for n, moments in (self.optimizer_state_ or {}).items():
+            if n not in shapes or not _are_moments(moments, shapes[n]):
+                raise ValueError(
+                    f"optimizer_state_: what it has of {n!r} does not belong to a parameter of the network"
+                )
+
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        if isinstance(self.cnn, FrozenEstimator):
+            if not isinstance(self.cnn.estimator, CNNSegmenter):
+                raise TypeError(
+                    f"cnn must be a CNNSegmenter, FrozenEstimator holds a {type(self.cnn.estimator).__name__}"
+                )
+            check_is_fitted(self.cnn.estimator)
+        cnn = self._cnn()
+        cnn._validate_params()
+        if self.checkpoint is not None and cnn.checkpoint is not None:
+            raise ValueError("checkpoint keeps the state of pretraining too: leave that of cnn at None")
+        if self.training == "joint_by_batch" and self._augmentation(cnn) is not None:
+            raise ValueError('training="joint_by_batch" needs images as they are: give augmentation=None')
+
+    def _augmentation(self, cnn: CNNSegmenter) -> str | Augmentation | None:
+        """How images are changed in joint training."""
+        is_same = isinstance(self.augmentation, str) and self.augmentation == "same"
+        return cnn.augmentation if is_same else self.augmentation
+
+    def _take_former(self, cnn: CNNSegmenter, data: LabelledImages) -> bool:
+        """Give a warm start the network of the last fit, and tell whether this is one."""
+        warm = self.warm_start and hasattr(self, "cnn_")
+        if warm:
+            cnn.take(self.cnn_.network_, self.cnn_.history_, data)
+            if len(self.coef_) != self._n_weights():
+                raise ValueError(f"pairwise: warm_start goes on with {len(self.coef_)} weights")
+        trained = self.cnn_ if warm else cnn
+        if is_fitted(trained) and trained.n_channels_in_ != data.n_channels:
+            raise ValueError(
+                f"X has {data.n_channels} channels, but the network was trained on {trained.n_channels_in_}"
+            )
+        return warm
+
+    def _start(self, cnn: CNNSegmenter, data: LabelledImages, warm: bool) -> dict[str, np.ndarray]:
+        """What a fit begins with, as arrays."""
+        if not is_fitted(cnn):
+            return cnn.first_weights(data.images[0])
+        weights = network_arrays(cnn.network_)
+        if not warm:
+            return weights
+        moments = {
+            f"{n}.{name}": array
+            for n, of_one in (self.optimizer_state_ or {}).items()
+            for name, array in of_one.items()
+        }
+        return {"coef": self.coef_, **moments, **weights}
+
+    def _pretrain(
+        self,
+        cnn: CNNSegmenter,
+        data: LabelledImages,
+        validation: LabelledImages | None,
+        checkpoints: Checkpoints | None,
+    ) -> None:
+        """Train the network, unless it was trained before, or gets its weights from the state of joint training."""
+        if is_fitted(cnn):
+            warm = hasattr(self, "cnn_") and self.cnn_.network_ is cnn.network_
+            self.cnn_ = cnn
+            if not warm:
+                self.history_, self.optimizer_state_ = list(cnn.history_), None
+                self._take_no_field()
+            return
+        try:
+            if checkpoints and checkpoints.state_of("joint"):
+                cnn.take(cnn.build(data.images[0]), [], data)
+            else:
+                fit_once(cnn, check_memory(self.memory), data, validation, checkpoints)
+        finally:
+            if is_fitted(cnn):
+                self.cnn_, self.history_, self.optimizer_state_ = cnn, list(cnn.history_), None
+                self._take_no_field()
+
+    def _take_no_field(self) -> None:
+        self.coef_ = np.eye(1, self._n_weights())[0]
+        self.objective_ = self.dual_gap_ = self.slack_ = self.sigma_ = self.n_iter_ = None
+
+    def _learn_field(self, fit: "_Fit", w: FloatArray | None) -> None:
+        """Learn the weights on the network as it is, and for joint training go on with both."""
+        found = fit.checkpoints.state_of("joint") if fit.checkpoints else None
+        sigma = found["sigma"] if found else self._estimate_sigma(fit.data)
+        try:
+            energies = self._field(sigma).energies(self._log_odds(fit), fit.data.images)
+            examples = list(map(Example, energies, fit.data.annotations))
+            at_start: float | None = None
+            if found:
+                self.history_, self.sigma_ = found["history"], sigma
+                self.cnn_.history_ = [row for row in self.history_ if row["stage"] == "cnn"]
+            else:
+                at_start = self._learn_piecewise(fit, examples, sigma, w)
+            if self.training in _ALGORITHMS and self.n_epochs:
+                self._train_jointly(fit, examples, sigma, at_start)
+                reprice(examples, self._log_odds(fit))
+                self._learn_weights(examples, sigma, self.coef_)
+        except KeyboardInterrupt:
+            raise Interrupted from None
+
+    def _log_odds(self, fit: "_Fit") -> Sequence[NDArray[np.float32]]:
+        return self._runner().log_odds(self.network_, fit.data.images)
+
+    def _learn_weights(self, examples: list[Example], sigma: float | None, w: FloatArray | None) -> None:
+        solution, interrupted = learn_field(examples, self._learner(), w, self.verbose)
+        self._take(solution, sigma)
+        if interrupted:
+            raise Interrupted
+
+    def _learn_piecewise(
+        self, fit: "_Fit", examples: list[Example], sigma: float | None, w: FloatArray | None
+    ) -> float | None:
+        """Learn the weights alone; give the Jaccard index of the validation images with which joint training begins."""
+        began = time.perf_counter()
+        self._learn_weights(examples, sigma, w)
+        if self.training not in _ALGORITHMS:
+            return None
+        row: dict[str, Any] = {"stage": "joint", "epoch": 0, "gamma": self.objective_}
+        watched = least_labelings(self.coef_, (e.energy for e in examples[:N_WATCHED]), self.n_jobs)
+        row["jaccard"] = _mean_jaccard(fit.data, watched)
+        if fit.validation is not None:
+            results = self._runner().run(self.network_, fit.validation.images)
+            row["valid_jaccard"] = _mean_jaccard(fit.validation, self._segment(results))
+        row["seconds"] = time.perf_counter() - began
+        if not any(row["stage"] == "joint" for row in self.history_):  # a warm start goes on counting
+            self.history_ = [*self.history_, row]
+        return row.get("valid_jaccard")
+
+    def _train_jointly(
+        self, fit: "_Fit", examples: list[Example], sigma: float | None, valid_jaccard: float | None
+    ) -> None:
+        loss = MaxMarginLoss()
+        loss.field, loss.coef_ = self._field(sigma), self.coef_
+        loss.learner = replace(self._learner(), tol=_LOOSER * self.tol)
+        algorithm = _ALGORITHMS[self.training](fit.data.images, examples)
+        before = self.history_
+        last = max(row["epoch"] for row in before if row["stage"] == "joint")
+        with seeded(self.random_state) as seed:
+            net = joint_net(
+                self.network_,
+                algorithm,
+                loss,
+                self._runner(),
+                learning_rate=self.learning_rate,
+                schedule=self.schedule,
+                seed=seed,
+                callbacks=[("jaccard", JaccardOfField(fit.data, fit.validation)), ("seconds", EpochTimer())]
+                + epoch_progress("joint training", self.verbose)
+                + (self.callbacks or [])
+                + self._keep_best(valid_jaccard)
+                + keep_state(fit.checkpoints, "joint", history=before, sigma=sigma),
+                optimizer_state=self.optimizer_state_,
+                max_epochs=self.n_epochs,
+                batch_size=self.batch_size,
+            )
+            try:
+                net.partial_fit(algorithm.training_set(fit.data, fit.augmentation))
+            finally:
+                self.network_.eval().cpu()
+                rows = history_rows(net, stage="joint")
+                self.history_ = before + [row | {"epoch": row["epoch"] + last} for row in rows]
+                moments = net.optimizer_.state_dict()["state"]
+                self.optimizer_state_ = _as_arrays(moments) if self.warm_start else None
+                # the objective that these weights reach is not known
+                slack = np.full(len(examples), np.nan)
+                self._take(Solution(loss.coef_, slack, [], np.nan, dual_gap=np.inf), sigma)
+
+    @documented
+    def predict(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:
+        """Label the pixels: by the least energy, or for "cnn" by the sign of the log-odds.
+
+        Parameters
+        ----------
+        %(X)s
+
+        Returns
+        -------
+        %(labels_given)s
+        """
+        results = self._run_network(X)
+        labelings = (l > 0 for l, _ in results) if self.objective_ is None else self._segment(results)
+        return as_given([self._as_labels(labeling) for labeling in labelings], X)
+
+    def energy(self, image: np.ndarray) -> Energy:
+        """Give the learned energy of an image, whose labeling of least energy `predict` gives.
+
+        Parameters
+        ----------
+        image : ndarray of shape (H, W) or (H, W, channels)
+            As in fit.
+
+        Returns
+        -------
+        skmmcrf.field.Energy
+            For the weights `coef_`.
+
+        Raises
+        ------
+        ValueError
+            If there is no field, as ``training="cnn"`` learns none.
+        """
+        check_is_fitted(self)
+        if self.objective_ is None:
+            raise ValueError('there is no field: training is "cnn", the network alone')
+        ((log_odds, pixels),) = self._run_network([image])
+        return self._field(self.sigma_).energy(log_odds, pixels)
+
+
+@dataclass
+class _Fit:
+    """What a field is learned on: checked images, where the state of training is kept, and how images are changed."""
+
+    data: LabelledImages
+    validation: LabelledImages | None
+    checkpoints: Checkpoints | None
+    augmentation: str | Augmentation | None
+
+
+def is_fitted(cnn: CNNSegmenter) -> bool:
+    """Tell whether there is a trained network."""
+    return hasattr(cnn, "network_")
+
+
+def _mean_jaccard(data: LabelledImages, labelings: Iterable[BoolArray]) -> float:
+    return mean_of_defined(jaccard_of_annotations(data.annotations, labelings))
+
+
+def _are_moments(moments: Any, shape: tuple[int, ...]) -> bool:
+    """Whether these are what Adam remembers of a parameter."""
+    shapes = {"step": (), "exp_avg": shape, "exp_avg_sq": shape}
+    if not isinstance(moments, dict) or moments.keys() != shapes.keys():
+        return False
+    return all(are_floats(moments[name], shapes[name]) for name in shapes) and bool(moments["step"] >= 0)
+
+
+def _as_arrays(state: dict[Any, Any]) -> dict[str, dict[str, np.ndarray]]:
+    return {
+        str(n): {name: tensor.numpy(force=True) for name, tensor in moments.items()} for n, moments in state.items()
+    }

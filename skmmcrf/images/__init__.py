@@ -1,0 +1,1 @@
+"""What users give: arrays, files and datasets, checked and read."""

@@ -1,0 +1,137 @@
+"""Reading labels: which number of a mask means foreground, background, or that a pixel is unlabelled."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from skmmcrf.field.labels import UNLABELLED, Annotation, balanced_class_weight
+from skmmcrf.images.entries import as_array, read_named
+
+#: What the parameters that say how labels are read and weighed may be.
+LABEL_CONSTRAINTS = {
+    "pos_label": [Interval(Integral, 1, 255, closed="both")],
+    "ignore_label": [Integral, StrOptions({"auto"}), None],
+    "class_weight": [dict, StrOptions({"balanced"}), None],
+}
+
+# beyond it the lighter class would be lost in rounding
+_CLASS_WEIGHT_BOUNDS = (1e-4, 1e4)
+
+
+@dataclass(frozen=True)
+class LabelScheme:
+    """What the numbers of a mask mean.
+
+    Parameters
+    ----------
+    pos_label : int, default=1
+        Foreground; True always is. Background is 0.
+    ignore_label : int, None or "auto", default="auto"
+        Unlabelled pixels; "auto" is 255, or none where that is foreground.
+
+    Raises
+    ------
+    ValueError
+        If one number would mean two things.
+
+    Examples
+    --------
+    >>> LabelScheme().unlabelled, LabelScheme(pos_label=255).unlabelled
+    (255, None)
+    >>> LabelScheme().read([[0, 1, 255]], "y").mask
+    array([[  0,   1, 255]], dtype=uint8)
+    """
+
+    pos_label: int = 1
+    ignore_label: int | str | None = "auto"
+
+    def __post_init__(self) -> None:
+        if self.ignore_label in (0, self.pos_label):
+            raise ValueError(
+                f"ignore_label must be neither 0, the background, nor pos_label={self.pos_label}, got "
+                f"{self.ignore_label}"
+            )
+
+    @property
+    def unlabelled(self) -> int | None:
+        """The label of unlabelled pixels, or None if there is none."""
+        if self.ignore_label == "auto":
+            return None if self.pos_label == UNLABELLED else UNLABELLED
+        return self.ignore_label  # type: ignore[return-value]  # no other string is left
+
+    def read(self, labels: Any, name: str) -> Annotation:
+        """Read the labels of one image: an array or tensor (H, W), a PIL image or the path of a mask file.
+
+        Raises
+        ------
+        ValueError
+            If they can't be read, or another label is found. It begins with the name.
+        """
+        if isinstance(labels, (str, PathLike)):
+            labels = read_named(labels, name, palette=True)
+        elif isinstance(labels, torch.Tensor):
+            labels = labels[0] if labels.ndim == 3 and len(labels) == 1 else labels
+        labels = as_array(labels, name)
+        if labels.ndim != 2 or 0 in labels.shape:
+            raise ValueError(f"{name} must be of shape (H, W), none of them 0, got {labels.shape}")
+        if labels.dtype.kind == "b":
+            return Annotation(labels)
+        if labels.dtype.kind not in "uif":
+            raise ValueError(f"{name} must hold the labels 0 and {self.pos_label}, got dtype {labels.dtype}")
+        truth = labels == self.pos_label
+        labelled = np.ones(labels.shape, dtype=bool) if self.unlabelled is None else labels != self.unlabelled
+        other = labelled & ~truth & (labels != 0)
+        if other.any():
+            more = "" if self.unlabelled is None else f" and {self.unlabelled}"
+            allowed = f"0{',' if more else ' and'} {self.pos_label}{more}"
+            found = np.unique(labels[other])[:5].tolist()
+            raise ValueError(f"{name} must hold the labels {allowed} only, found {found}")
+        return Annotation(truth, labelled)
+
+    def check_foreground_is_meant(self, annotations: Sequence[Annotation], name: str) -> None:
+        """Refuse labels without any foreground but with 255, unless that is said to mean unlabelled."""
+        complete = all(annotation.is_fully_labelled for annotation in annotations)
+        if self.ignore_label == "auto" and not complete and not any(a.truth.any() for a in annotations):
+            raise ValueError(
+                f"{name} holds no {self.pos_label}, but 255, which is taken for unlabelled: if it is the foreground, "
+                "give pos_label=255; if it is unlabelled, ignore_label=255"
+            )
+
+    def check_class_weight(
+        self, class_weight: dict[int, float] | str | None, annotations: Sequence[Annotation]
+    ) -> tuple[float, float]:
+        """Give the weights of a pixel of the background and of the foreground.
+
+        Parameters
+        ----------
+        class_weight : dict, "balanced" or None
+            Weights by label, 1.0 where it has none. Or such that both classes count alike, as far as weights between
+            1e-4 and 1e4 reach.
+        annotations : sequence of Annotation
+
+        Raises
+        ------
+        ValueError
+            If a label is neither 0 nor `pos_label`, or a weight is not between 1e-4 and 1e4.
+
+        Examples
+        --------
+        >>> LabelScheme().check_class_weight({1: 5.0}, [])
+        (1.0, 5.0)
+        """
+        low, high = _CLASS_WEIGHT_BOUNDS
+        if isinstance(class_weight, str):
+            return balanced_class_weight(annotations, _CLASS_WEIGHT_BOUNDS)
+        weights: dict[int, Any] = {0: 1.0, self.pos_label: 1.0} | (class_weight or {})
+        for label, weight in weights.items():
+            if label not in (0, self.pos_label):
+                raise ValueError(f"class_weight must be of the labels 0 and {self.pos_label}, got one of {label!r}")
+            if not (isinstance(weight, Real) and low <= float(weight) <= high):
+                raise ValueError(f"class_weight must be between {low:g} and {high:g}, got {weight!r} for {label}")
+        return float(weights[0]), float(weights[self.pos_label])

@@ -1,0 +1,98 @@
+"""Running a network over images, on the processor or another device."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.utils.data import DataLoader
+
+from skmmcrf.images.sequences import ArraysOnDisk, Mapped
+from skmmcrf.images.tensors import ImageDataset, as_lists, scaled
+from skmmcrf.networks.any_size import AnySize
+
+
+@dataclass(frozen=True)
+class Runner:
+    """How a fitted network is run.
+
+    Parameters
+    ----------
+    batch_size : int
+        Images that go through the network together.
+    device : str
+        See `resolve_device`.
+    average_mirrored : bool, default=False
+    scale : float or sequence of float, default=1.0
+        See `skmmcrf.networks.AnySize`.
+
+    Examples
+    --------
+    >>> from skmmcrf.networks import UNet
+    >>> runner = Runner(batch_size=2, device="cpu")
+    >>> [log_odds.shape for log_odds, _ in runner.run(UNet(1), [np.zeros((8, 9, 1), np.uint8)])]
+    [(8, 9)]
+    """
+
+    batch_size: int
+    device: str
+    average_mirrored: bool = False
+    scale: float | Sequence[float] = 1.0
+
+    def run(self, network: nn.Module, images: Sequence[np.ndarray]) -> Iterator[tuple[NDArray[np.float32], np.ndarray]]:
+        """Run a network over images (H, W, channels), a batch at a time.
+
+        Yields
+        ------
+        log_odds : ndarray of float32 and shape (H, W)
+        image : ndarray of shape (H, W, channels)
+            Its pixels; floats as float32.
+
+        Raises
+        ------
+        ValueError
+            If the log-odds of an image are not finite.
+        """
+        module = AnySize(network, average_mirrored=self.average_mirrored, scale=self.scale).to(self.device).eval()
+        # a generator, else the global one would be drawn from
+        loader = DataLoader(
+            ImageDataset(images), batch_size=self.batch_size, collate_fn=as_lists, generator=torch.Generator()
+        )
+        for n_batch, (batch, _) in enumerate(loader):
+            # within the loop, because the next batch may be asked for from another thread
+            with torch.inference_mode():
+                outputs = module([scaled(image.to(self.device)) for image in batch])
+                log_odds = [l.cpu().float().numpy() for l in outputs]
+            for n, l in enumerate(log_odds, n_batch * self.batch_size):
+                if not np.isfinite(l).all():
+                    raise ValueError(f"network: its log-odds of the image of number {n} are not finite")
+            yield from zip(log_odds, (image.permute(1, 2, 0).numpy() for image in batch))
+
+    def log_odds(self, network: nn.Module, images: Sequence[np.ndarray]) -> Sequence[NDArray[np.float32]]:
+        """Run a network over images, and keep the log-odds where these are: in memory, or on disk if they are lazy."""
+        kept: Any = ArraysOnDisk(np.float32) if isinstance(images, Mapped) else []
+        for log_odds, _ in self.run(network, images):
+            kept.append(log_odds)
+        return kept
+
+
+def resolve_device(device: str | torch.device) -> str:
+    """Give the name of a device that torch has; "auto" is the best one.
+
+    Raises
+    ------
+    ValueError
+        If torch has no such device.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device).cpu()  # "meta" holds no numbers to give back
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:  # each kind of device has its own
+        raise ValueError(f"device: {device!r} is not available: {error}") from error
+    return str(device)

@@ -1,0 +1,68 @@
+"""The weights of networks as plain arrays, by which they are kept without pickle."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from skmmcrf.networks import build_network
+
+
+def network_arrays(network: nn.Module) -> dict[str, np.ndarray]:
+    """Give the state dict of a network as arrays, which share the memory of a network on the CPU.
+
+    Raises
+    ------
+    TypeError
+        If something in the state dict is no tensor, or of a dtype that numpy does not have.
+    """
+    state = network.state_dict()
+    for key, value in state.items():
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"network_: {key!r} in its state dict must be a tensor, not a {type(value).__name__}")
+    return {key: value.numpy(force=True) for key, value in state.items()}
+
+
+def empty_network(name: str, n_channels: int) -> nn.Module:
+    """Build a network by its name for `load_arrays`, without the memory for weights, whatever the name says."""
+    with torch.device("meta"):
+        return build_network(name, n_channels)
+
+
+def load_arrays(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> nn.Module:
+    """Give a network its whole state dict, in place, from arrays that are copied; and give it, in evaluation mode.
+
+    Raises
+    ------
+    ValueError
+        If the arrays are not its state dict in names, shapes and dtypes.
+
+    Examples
+    --------
+    >>> from skmmcrf.networks import UNet
+    >>> load_arrays(empty_network("unet", 3), network_arrays(UNet(3))).size_divisor
+    8
+    """
+    wanted = _layout(network)
+    given = {key: f"{array.dtype.name} {array.shape}" for key, array in arrays.items()}
+    for key in sorted(wanted.keys() | given.keys()):
+        if wanted.get(key) != given.get(key):
+            raise ValueError(
+                f"network: the weights are not those of this network: its {key!r} is {wanted.get(key, 'missing')}, "
+                f"that of the weights is {given.get(key, 'missing')}"
+            )
+    # unlike from_numpy, tensor aligns the memory as torch does and takes arrays that can't be written
+    tensors = {key: torch.tensor(array) for key, array in arrays.items()}
+    network.load_state_dict(tensors, assign=any(parameter.is_meta for parameter in network.parameters()))
+    return network.eval()
+
+
+def _layout(network: nn.Module) -> dict[str, str]:
+    """Dtype and shape of what the state dict holds, in numpy's words."""
+    return {
+        key: f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+        if isinstance(value, torch.Tensor)
+        else type(value).__name__
+        for key, value in network.state_dict().items()
+    }

@@ -1,0 +1,1 @@
+"""Training in torch: losses, the loop, augmentation, callbacks, and states that outlast a process."""

@@ -1,0 +1,114 @@
+"""What goes along with training, as callbacks of skorch: schedules, measures, and the best epoch."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from skorch import NeuralNet
+from skorch.callbacks import Callback, EarlyStopping, LRScheduler
+
+from skmmcrf.images.checking import LabelledImages
+from skmmcrf.metrics import jaccard_of_annotations, mean_of_defined
+
+#: Schedules of the learning rate, see `learning_rate_schedule`.
+SCHEDULES = ("one_cycle", "linear", "cosine", "constant")
+
+
+def learning_rate_schedule(name: str, learning_rate: float, n_steps: int) -> "Schedule | None":
+    """Make the callback that changes the learning rate after every step; None for "constant".
+
+    "one_cycle" rises to the learning rate and falls to nearly nothing (Smith, Topin 2018). "linear" and "cosine" fall
+    from it to zero.
+
+    Examples
+    --------
+    >>> learning_rate_schedule("cosine", 1e-3, 100).kwargs
+    {'T_max': 100}
+    """
+    schedules = torch.optim.lr_scheduler
+    if name == "constant":
+        return None
+    if name == "one_cycle":
+        return Schedule(schedules.OneCycleLR, max_lr=learning_rate, total_steps=n_steps + 1, step_every="batch")
+    if name == "cosine":
+        return Schedule(schedules.CosineAnnealingLR, T_max=n_steps, step_every="batch")
+    return Schedule(schedules.LinearLR, start_factor=1.0, end_factor=0.0, total_iters=n_steps, step_every="batch")
+
+
+class Schedule(LRScheduler):
+    """A schedule of the learning rate that can be kept and restored."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give where it is."""
+        state = self.lr_scheduler_.state_dict()
+        # torch 2.3 has functions in it, which the schedule has anyway
+        return {"scheduler": {k: v for k, v in state.items() if not callable(v)}, "batch": self.batch_idx_}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go there."""
+        self.lr_scheduler_.load_state_dict(state["scheduler"])
+        self.batch_idx_ = state["batch"]
+
+
+class JaccardOfNetwork(Callback):
+    """Record the network's mean Jaccard index on the training images, while training, and on the validation images.
+
+    Parameters
+    ----------
+    validation : LabelledImages, optional
+    """
+
+    def __init__(self, validation: LabelledImages | None) -> None:
+        self.validation = validation
+        self.indices_: list[float] = []
+
+    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Begin anew."""
+        self.indices_ = []
+
+    def on_batch_end(self, net: NeuralNet, batch: Any = None, y_pred: Any = None, **kwargs: Any) -> None:
+        """Measure what the batch's log-odds say."""
+        # as numbers: small arrays that stay, between large ones that go, would keep the memory of these in use
+        self.indices_ += jaccard_of_annotations(batch[1], [(l > 0).cpu().numpy() for l in y_pred]).tolist()
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Record the indices."""
+        net.history.record("jaccard", mean_of_defined(np.array(self.indices_)))
+        if self.validation is not None:
+            results = net.runner.run(net.module.network, self.validation.images)
+            indices = jaccard_of_annotations(self.validation.annotations, (l > 0 for l, _ in results))
+            net.history.record("valid_jaccard", mean_of_defined(indices))
+
+
+class KeepBest(EarlyStopping):
+    """Keep the network of the epoch with the best validation Jaccard index; stop when it rises no more.
+
+    Parameters
+    ----------
+    patience : int
+        Epochs without a rise after which training stops.
+    at_start : float, optional
+        The index of the network as it is before training, if that may be kept too.
+    """
+
+    def __init__(self, patience: int, at_start: float | None = None) -> None:
+        super().__init__("valid_jaccard", patience=patience, threshold=0.0, lower_is_better=False, load_best=True)
+        self.at_start = at_start
+
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Begin at the network as it is."""
+        super().on_train_begin(net, **kwargs)
+        if self.at_start is not None:
+            self.dynamic_threshold_ = self.at_start
+            self.best_model_weights_ = {key: value.clone() for key, value in net.module_.state_dict().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give the best network, and where it was."""
+        names = ("best_model_weights_", "best_epoch_", "dynamic_threshold_", "misses_")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the best network, and where it was."""
+        weights = state["best_model_weights_"]
+        self.__dict__.update(state)
+        self.best_model_weights_ = weights and {name: torch.tensor(array) for name, array in weights.items()}

@@ -1,0 +1,216 @@
+"""States of training, kept in a folder, from which a fit that was killed goes on."""
+
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from skorch import NeuralNet
+from skorch.callbacks import Callback
+
+from skmmcrf.training.random_states import get_random_states, set_random_states
+from skmmcrf.training.state_files import read_file, write_file
+
+_KEPT = 2
+
+
+class Checkpoints:
+    """The last states of one fit, in files of a folder.
+
+    Parameters
+    ----------
+    folder : Path
+    identity : dict of str to str
+        What decides how the fit ends, by its name.
+
+    Attributes
+    ----------
+    state : dict or None
+        The newest state that can be read, as it was found. A damaged one is warned of, and the one before it taken.
+
+    Raises
+    ------
+    ValueError
+        If that is the state of another fit.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.identity = dict(identity)
+        self.state = self._read_newest()
+
+    def state_of(self, stage: str) -> dict[str, Any] | None:
+        """Give the state that was found, if it is one of a stage of training, "cnn" or "joint"."""
+        return self.state if self.state is not None and self.state["stage"] == stage else None
+
+    def write(self, state: dict[str, Any]) -> None:
+        """Keep a state, dict of what `write_file` takes, and of those before it only the last.
+
+        Raises
+        ------
+        OSError
+            If it can't be written, and there is none before it. If there is one, that is a RuntimeWarning.
+        TypeError
+            If a file can't hold something in it.
+        """
+        before = self._files()
+        number = 1 + int(before[-1].stem.removeprefix("state-")) if before else 1
+        try:
+            write_file(self.folder / f"state-{number:06d}.safetensors", "state", {"identity": self.identity, **state})
+        except OSError as error:
+            if not before:
+                raise
+            warnings.warn(
+                f"checkpoint: the state of training could not be kept: {error}; training goes on, and {before[-1]} "
+                "stays",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        for file in self._files()[:-_KEPT]:
+            file.unlink()
+
+    def _files(self) -> list[Path]:
+        """The states, the newest last."""
+        return sorted(self.folder.glob("state-*.safetensors"))
+
+    def _read_newest(self) -> dict[str, Any] | None:
+        for file in reversed(self._files()):
+            try:
+                state = read_file(file, "state")
+            except ValueError as error:
+                warnings.warn(
+                    f"checkpoint: {file} can't be read, so fit goes on from the state before it: {error}",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+                continue
+            self._check_identity(state.pop("identity"))
+            return state
+        return None
+
+    def _check_identity(self, found: Mapping[str, str]) -> None:
+        names = [name for name in sorted({**found, **self.identity}) if found.get(name) != self.identity.get(name)]
+        if names:
+            differences = ", ".join(_difference(name, found.get(name), self.identity.get(name)) for name in names)
+            raise ValueError(
+                f"checkpoint: {self.folder} holds the states of another fit, which differs in {differences}; give "
+                "another folder, or delete this one to begin anew"
+            )
+
+
+def _difference(name: str, there: str | None, here: str | None) -> str:
+    is_hash = re.fullmatch("[0-9a-f]{32}", there or here or "")
+    return name if is_hash else f"{name} ({there} there, {here} here)"
+
+
+@contextmanager
+def open_checkpoints(folder: str | PathLike[str], identity: Mapping[str, str]) -> Iterator[Checkpoints]:
+    """Open a folder of states, which is made if need be, for one fit at a time.
+
+    Raises
+    ------
+    OSError
+        If the folder can't be made or written to.
+    ValueError
+        If another fit uses it, or did so with other data or parameters.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> with TemporaryDirectory() as folder:
+    ...     with open_checkpoints(folder, {"C": "1.0"}) as checkpoints:
+    ...         checkpoints.write({"stage": "joint", "coef": np.ones(3)})
+    ...     with open_checkpoints(folder, {"C": "1.0"}) as checkpoints:
+    ...         checkpoints.state
+    {'stage': 'joint', 'coef': array([1., 1., 1.])}
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        # the system lets go of it when a process dies
+        with FileLock(folder / ".lock", timeout=0):
+            for unfinished in folder.glob(f".{32 * '?'}.tmp"):
+                unfinished.unlink()
+            yield Checkpoints(folder, identity)
+    except Timeout:
+        raise ValueError(f"checkpoint: another fit uses {folder}") from None
+
+
+class KeepState(Callback):
+    """Keep the state of a net at the end of every epoch, and begin at the state that was found.
+
+    Other callbacks whose state matters give it as `state_dict` and take it as `load_state_dict`, as modules of torch
+    do. This must be the last of them.
+
+    Parameters
+    ----------
+    checkpoints : Checkpoints
+    stage : str
+        Of training.
+    rest : dict
+        What to keep beside the net.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, stage: str, rest: dict[str, Any]) -> None:
+        self.checkpoints = checkpoints
+        self.stage = stage
+        self.rest = rest
+
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Restore the net, or learn at once whether its state can be kept."""
+        state = self.checkpoints.state_of(self.stage)
+        if state is None:
+            self._write(net)
+            return
+        found = state["net"]
+        net.module_.load_state_dict(_as_tensors(found["module"]))
+        net.criterion_.load_state_dict(_as_tensors(found["criterion"]))
+        moments = {int(n): _as_tensors(of_one) for n, of_one in found["optimizer"]["state"].items()}
+        net.optimizer_.load_state_dict({"param_groups": found["optimizer"]["param_groups"], "state": moments})
+        net.history[:] = found["history"]
+        for name, one in self._with_state(net).items():
+            one.load_state_dict(found["callbacks"][name])
+        set_random_states(found["random"])
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Keep the state."""
+        self._write(net)
+
+    def _write(self, net: NeuralNet) -> None:
+        state = {
+            "module": net.module_.state_dict(),
+            "criterion": net.criterion_.state_dict(),
+            "optimizer": net.optimizer_.state_dict(),
+            "callbacks": {name: one.state_dict() for name, one in self._with_state(net).items()},
+            "history": net.history.to_list(),
+            "random": get_random_states(),
+        }
+        self.checkpoints.write({"stage": self.stage, **self.rest, "net": _as_plain(state)})
+
+    def _with_state(self, net: NeuralNet) -> dict[str, Any]:
+        return {name: one for name, one in net.callbacks_ if hasattr(one, "state_dict")}
+
+
+def _as_plain(value: Any) -> Any:
+    """Turn tensors into arrays, and all kinds of dicts, sequences and numbers into those that files hold."""
+    if isinstance(value, torch.Tensor):
+        return value.numpy(force=True)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {str(key): _as_plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_plain(entry) for entry in value]
+    return value
+
+
+def _as_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    # unlike from_numpy, tensor aligns the memory as torch does
+    return {name: torch.tensor(array) for name, array in arrays.items()}

@@ -1,0 +1,57 @@
+"""Interrupts, as those by Ctrl-C: what is trained until then is kept."""
+
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was interrupted, and the estimator is left with what is trained."""
+
+
+@contextmanager
+def ending_fit() -> Iterator[None]:
+    """Let fit end with a UserWarning where training was interrupted, as scikit-learn's estimators do."""
+    try:
+        yield
+    except Interrupted:
+        warnings.warn("fit was interrupted; the estimator is left as it was trained until then", stacklevel=4)
+
+
+@contextmanager
+def noting_interrupts() -> Iterator[list[int]]:
+    """Note interrupts, as those by Ctrl-C, which raise KeyboardInterrupt as ever.
+
+    skorch ends training without a word after this exception, and its callbacks raise it to stop early. Only the signal
+    tells both apart.
+
+    Yields
+    ------
+    list of int
+        The signals that came. None are noted in a thread, or where they are handled by nobody.
+
+    Examples
+    --------
+    >>> with noting_interrupts() as interrupts:
+    ...     n_squares = sum(n**2 for n in range(4))
+    >>> interrupts
+    []
+    """
+    interrupts: list[int] = []
+    handle = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handle):
+        yield interrupts
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        interrupts.append(number)
+        handle(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, handle)

@@ -1,0 +1,208 @@
+"""Joint training of network and conditional random field.
+
+Two algorithms share a net. `HeldWeights` is what estimators use: within an epoch the weights of the field are held, and
+they are learned anew after it. `WeightsOfBatches` is Algorithm 2 as the paper has it: they are learned in each batch.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from skorch import NeuralNet
+from skorch.callbacks import Callback
+from torch import nn
+
+from skmmcrf.field.energy import LARGEST_LOG_ODDS, least_labelings, sources
+from skmmcrf.field.labels import Annotation
+from skmmcrf.images.checking import LabelledImages
+from skmmcrf.images.tensors import ImageDataset
+from skmmcrf.learning import Example, solve_program
+from skmmcrf.metrics import jaccard_of_annotations, mean_of_defined
+from skmmcrf.networks.running import Runner
+from skmmcrf.training.augmentation import Augmentation
+from skmmcrf.training.callbacks import learning_rate_schedule
+from skmmcrf.training.data import ShuffledOrder, training_set
+from skmmcrf.training.loss import MaxMarginLoss
+from skmmcrf.training.net import SegmentationNet, segmentation_net
+
+#: How many of the training images the Jaccard index is measured of, which takes a cut and a run of the network each.
+N_WATCHED = 10
+# how many labelings of an image are kept from epoch to epoch
+_N_STORED = 20
+
+
+class JointNet(SegmentationNet):
+    """A skorch net with `MaxMarginLoss` as its criterion, trained by an algorithm."""
+
+    stage = "joint training"
+    largest_log_odds = LARGEST_LOG_ODDS
+    algorithm: "HeldWeights | WeightsOfBatches"
+
+    def get_loss(
+        self, y_pred: Sequence[torch.Tensor], y_true: Sequence[Any], X: Any = None, training: bool = False
+    ) -> torch.Tensor:
+        """Give gamma of the batch."""
+        images = [image.permute(1, 2, 0).cpu().numpy() for image in X]
+        return self.algorithm.gamma(self.criterion_, y_pred, y_true, images)
+
+
+class _Algorithm(Callback):
+    """What both algorithms share: the examples, of the training images as they are, whose stored labelings last."""
+
+    def __init__(self, images: Sequence[np.ndarray], examples: Sequence[Example]) -> None:
+        self.images = images
+        self.examples = examples
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give the stored labelings."""
+        return {"examples": [example.state_dict() for example in self.examples]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take them."""
+        for example, of_one in zip(self.examples, state["examples"]):
+            example.load_state_dict(of_one)
+
+
+class HeldWeights(_Algorithm):
+    """Within an epoch w is held, and each batch, whose images may be changed at random, takes one cut an image.
+
+    After it w is learned on all images as they are, by Algorithm 1, at the log-odds that the network gives them then.
+    Weights learned on changed images, whose outlines are ragged and whose borders are unknown, would be those of
+    another field.
+    """
+
+    def training_set(self, data: LabelledImages, augmentation: str | Augmentation | None) -> ImageDataset:
+        """Make the dataset that the net is trained on."""
+        return training_set(data, augmentation)
+
+    def gamma(
+        self,
+        loss: MaxMarginLoss,
+        log_odds: Sequence[torch.Tensor],
+        annotations: Sequence[Annotation],
+        images: Sequence[np.ndarray],
+    ) -> torch.Tensor:
+        """Give the objective of a batch at the weights."""
+        return loss.at_weights(log_odds, annotations, images)
+
+    def on_epoch_end(self, net: JointNet, **kwargs: Any) -> None:
+        """Learn the weights, and record gamma of all images."""
+        reprice(self.examples, net.runner.log_odds(net.module.network, self.images))
+        solution = net.criterion_.learn(self.examples)
+        for example in self.examples:
+            example.keep_most_violated(solution.w, _N_STORED)
+        net.history.record("gamma", solution.value)
+
+
+class WeightsOfBatches(_Algorithm):
+    """Algorithm 2 of the paper: each batch learns its own w, by Algorithm 1 on its images as they are.
+
+    After the epoch (8) is solved over the stored labelings of all images, at the log-odds that they had in their batch.
+    """
+
+    def training_set(self, data: LabelledImages, augmentation: str | Augmentation | None) -> ImageDataset:
+        """Make the dataset that the net is trained on."""
+        return ImageDataset(data.images, self.examples)
+
+    def gamma(
+        self,
+        loss: MaxMarginLoss,
+        log_odds: Sequence[torch.Tensor],
+        examples: Sequence[Example],
+        images: Sequence[np.ndarray],
+    ) -> torch.Tensor:
+        """Give the optimum of the batch."""
+        reprice(examples, [l.detach().cpu().numpy() for l in log_odds])
+        gamma = loss.of_examples(log_odds, examples)
+        for example in examples:
+            example.keep_most_violated(loss.coef_, _N_STORED)
+        return gamma
+
+    def on_epoch_end(self, net: JointNet, **kwargs: Any) -> None:
+        """Take the weights for all images, and record gamma."""
+        solution = solve_program(self.examples, net.criterion_.learner.C, net.criterion_.coef_)
+        net.criterion_.coef_ = solution.w
+        net.history.record("gamma", solution.value)
+
+
+class JaccardOfField(Callback):
+    """Record the mean Jaccard index under the weights, of the first training images and of the validation images."""
+
+    def __init__(self, data: LabelledImages, validation: LabelledImages | None) -> None:
+        watched = data.chosen(range(min(len(data), N_WATCHED)))
+        self.measured = {"jaccard": watched} | ({} if validation is None else {"valid_jaccard": validation})
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Record the indices."""
+        loss = net.criterion_
+        for name, data in self.measured.items():
+            results = net.runner.run(net.module.network, data.images)
+            energies = (loss.field.energy(log_odds, image) for log_odds, image in results)
+            labelings = least_labelings(loss.coef_, energies, loss.learner.n_jobs)
+            net.history.record(name, mean_of_defined(jaccard_of_annotations(data.annotations, labelings)))
+
+
+def reprice(examples: Sequence[Example], log_odds: Sequence[np.ndarray]) -> None:
+    """Give examples changed log-odds, a list or another sequence of arrays of float and shape (H, W)."""
+    for example, values in zip(examples, sources(log_odds), strict=True):
+        example.reprice(example.energy.with_log_odds(values))
+
+
+def joint_net(
+    network: nn.Module,
+    algorithm: HeldWeights | WeightsOfBatches,
+    loss: MaxMarginLoss,
+    runner: Runner,
+    *,
+    learning_rate: float,
+    schedule: str,
+    seed: int,
+    callbacks: Sequence[Any],
+    optimizer_state: dict[str, Any] | None = None,
+    **parameters: Any,
+) -> JointNet:
+    """Make a net that trains a network in place on the max-margin objective, in batches, by Adam.
+
+    Batch-norm statistics are kept. Its history has gamma, that of (8) after the epoch.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    algorithm : HeldWeights or WeightsOfBatches
+        Its `training_set` is what the net is to be fitted to.
+    loss : MaxMarginLoss
+        Its `coef_` is where the first batch starts.
+    runner : Runner
+        How the fitted network will be run.
+    learning_rate, schedule : float, str
+        See `skmmcrf.training.callbacks.learning_rate_schedule`.
+    seed : int
+        Of the order of images.
+    callbacks : sequence of tuple (name, skorch callback)
+    optimizer_state : dict, optional
+        Adam's moments to go on with, as arrays.
+    **parameters
+        `max_epochs` and `batch_size` of skorch's NeuralNet.
+    """
+    n_images = len(algorithm.images)
+    n_steps = parameters["max_epochs"] * -(-n_images // parameters["batch_size"])
+    steps = learning_rate_schedule(schedule, learning_rate, n_steps)
+    net = segmentation_net(
+        JointNet,
+        network,
+        loss,
+        runner,
+        ShuffledOrder(n_images, seed),
+        freeze_batch_norm=True,
+        optimizer=torch.optim.Adam,
+        lr=learning_rate,
+        callbacks=([("schedule", steps)] if steps else []) + [("algorithm", algorithm), *callbacks],
+        **parameters,
+    )
+    net.algorithm = algorithm
+    if optimizer_state is not None:
+        groups = net.optimizer_.state_dict()["param_groups"]
+        moments = {int(n): {k: torch.tensor(a) for k, a in of_one.items()} for n, of_one in optimizer_state.items()}
+        net.optimizer_.load_state_dict({"state": moments, "param_groups": groups})
+    return net

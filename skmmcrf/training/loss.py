@@ -1,0 +1,277 @@
+"""The max-margin objective as a loss for anyone's training loop in torch."""
+
+import warnings
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
+from torch import nn
+
+from skmmcrf._docs import documented
+from skmmcrf._typing import FloatArray, TensorsLike
+from skmmcrf.field.energy import Field, least_labelings
+from skmmcrf.field.grid import Connectivity, Grid
+from skmmcrf.field.labels import Annotation
+from skmmcrf.field.terms import PAIRWISE, build_terms
+from skmmcrf.images.checking import check_images, check_labelled_images
+from skmmcrf.images.entries import as_sequence
+from skmmcrf.images.labels import LabelScheme
+from skmmcrf.learning import CuttingPlanes, DegenerateProgramError, Example, LinearSystem, Solution, solve_program
+from skmmcrf.learning.program import LARGEST_C, LEAST_C
+
+#: What the parameters of a field and of its learner may be, wherever they appear.
+FIELD_CONSTRAINTS = {
+    "C": [Interval(Real, LEAST_C, LARGEST_C, closed="both")],
+    "pairwise": [StrOptions(set(PAIRWISE))],
+    "connectivity": [Integral, list, tuple, np.ndarray],
+    "sigma": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+    "tol": [Interval(Real, 0, None, closed="left")],
+    "max_iter": [Interval(Integral, 1, None, closed="left")],
+    "n_jobs": [None, Interval(Integral, None, -1, closed="right"), Interval(Integral, 1, None, closed="left")],
+}
+
+
+@documented
+class MaxMarginLoss(nn.Module):
+    """The max-margin objective of a batch, gamma, as a function of the network's log-odds.
+
+    Each call learns the weights of the field for the batch, by Algorithm 1. gamma is the value of the objective (8)
+    there, and backward gives its exact gradient, see `skmmcrf.learning.Example.gradient`.
+
+    Parameters
+    ----------
+    %(C)s
+    %(pairwise)s
+    %(connectivity)s
+    sigma : float, default=0.1
+        How large a difference of two pixels counts as an edge of the image, in units of the pixels.
+    %(tol)s
+    %(max_iter)s
+    %(n_jobs)s
+    class_weight : dict, optional
+        What a wrong pixel counts by its true label, 0 or 1.
+    ignore_label : int or None, default=255
+        The label of unlabelled pixels, which do not count and take the label of least energy.
+    gradient : {"envelope", "kkt"}, default="envelope"
+        How backward gets the gradient: by the envelope theorem, or by the paper's linear system
+        (`skmmcrf.learning.LinearSystem`), which is slower and gives the same. Where that system is degenerate, a
+        warning says so and the envelope theorem is used.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (n_weights,)
+        w of the last batch, where the next one starts: the weight of the unary term, and one for each pairwise term.
+
+    Examples
+    --------
+    >>> import torch
+    >>> log_odds = torch.tensor([[[2.0, -1.0]]], requires_grad=True)
+    >>> images = torch.zeros(1, 1, 2)
+    >>> max_margin = MaxMarginLoss()
+    >>> loss = max_margin(log_odds, torch.tensor([[[1, 0]]]), images)
+    >>> loss.backward()
+    >>> loss, log_odds.grad
+    (tensor(0.5000, grad_fn=<AddBackward0>), tensor([[[0., 1.]]]))
+    >>> max_margin.predict(log_odds, images)
+    tensor([[[1, 0]]], dtype=torch.uint8)
+    """
+
+    def __init__(
+        self,
+        C: float = 1.0,
+        *,
+        pairwise: Literal["contrast", "smoothness"] = "contrast",
+        connectivity: Connectivity = 8,
+        sigma: float = 0.1,
+        tol: float = 1e-3,
+        max_iter: int = 100,
+        n_jobs: int | None = None,
+        class_weight: dict[int, float] | None = None,
+        ignore_label: int | None = 255,
+        gradient: Literal["envelope", "kkt"] = "envelope",
+    ) -> None:
+        super().__init__()
+        # a sigma of each batch's own would change the problem from batch to batch
+        constraints = {
+            **FIELD_CONSTRAINTS,
+            "sigma": [Interval(Real, 0, None, closed="neither")],
+            "gradient": [StrOptions({"envelope", "kkt"})],
+            "class_weight": [dict, None],
+            "ignore_label": [Integral, None],
+        }
+        given = {name: value for name, value in locals().items() if name in constraints}
+        validate_parameter_constraints(constraints, given, caller_name="MaxMarginLoss")
+        self.field = Field(Grid.from_connectivity(connectivity), build_terms(pairwise, sigma))
+        self.learner = CuttingPlanes(C, tol, max_iter, n_jobs)
+        self.gradient = gradient
+        self.scheme = LabelScheme(1, ignore_label)
+        self.class_weight = self.scheme.check_class_weight(class_weight, [])
+        self.coef_: FloatArray = np.ones(self.field.n_weights)
+
+    def get_extra_state(self) -> torch.Tensor:
+        """Give what a state dict holds: `coef_`."""
+        return torch.tensor(self.coef_)
+
+    def set_extra_state(self, state: torch.Tensor) -> None:
+        """Take `coef_` from a state dict."""
+        self.coef_ = state.numpy().copy()
+
+    def forward(self, log_odds: TensorsLike, labels: TensorsLike, images: TensorsLike) -> torch.Tensor:
+        """Compute gamma of a batch.
+
+        Parameters
+        ----------
+        log_odds : Tensor of float and shape (n, H, W) or (n, 1, H, W), or list of n Tensors without n
+            float16 and bfloat16 are computed in float32.
+        labels : Tensor of shape (n, H, W) or (n, 1, H, W), or list of n Tensors without n
+            Labels 0, 1 and `ignore_label`, bool, integer or float.
+        images : Tensor of shape (n, H, W) or (n, channels, H, W), or list of n Tensors without n
+            Scaled to [0, 1].
+
+        Returns
+        -------
+        Tensor of float and shape ()
+
+        Raises
+        ------
+        ValueError, TypeError
+            If shapes do not fit, there are other labels, anything is not finite, or log-odds are no tensors of float.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If `tol` is not reached within `max_iter` passes.
+        """
+        X, y = _as_list(images, "images"), _as_list(labels, "labels")
+        data = check_labelled_images(X, y, self.scheme, names=("images", "labels"))
+        log_odds = _as_log_odds(log_odds)
+        _check_shapes(log_odds, [annotation.shape for annotation in data.annotations], "labels")
+        energies = map(self.field.energy, _values(log_odds), data.images)
+        annotations = [annotation.weighted(1.0, self.class_weight) for annotation in data.annotations]
+        return self.of_examples(log_odds, list(map(Example, energies, annotations)))
+
+    @torch.no_grad()
+    def predict(self, log_odds: TensorsLike, images: TensorsLike) -> Any:
+        """Label images by the least energy at the weights of the last batch.
+
+        Parameters
+        ----------
+        log_odds : Tensor of float and shape (n, H, W) or (n, 1, H, W), or list of n Tensors without n
+        images : Tensor of shape (n, H, W) or (n, channels, H, W), or list of n Tensors without n
+            Scaled to [0, 1].
+
+        Returns
+        -------
+        Tensor of uint8 and shape (n, H, W), or list of n Tensors of shape (H, W)
+            Labels 0 and 1; a list for a list.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As in `forward`.
+        """
+        arrays = check_images(_as_list(images, "images"), name="images")
+        values = _as_log_odds(log_odds)
+        _check_shapes(values, [image.shape[:-1] for image in arrays], "images")
+        energies = map(self.field.energy, _values(values), arrays)
+        labelings = least_labelings(self.coef_, energies, self.learner.n_jobs)
+        labels = [torch.from_numpy(labeling).to(l.device, torch.uint8) for labeling, l in zip(labelings, values)]
+        return torch.stack(labels) if isinstance(log_odds, torch.Tensor) else labels
+
+    def of_examples(self, log_odds: Sequence[torch.Tensor], examples: Sequence[Example]) -> torch.Tensor:
+        """Compute gamma of a batch from the log-odds of its examples; their stored labelings are kept and added to."""
+        solution = self.learn(examples)
+        # gamma by value, its gradient by that of (8) over the stored labelings, which is as near as its lower bound
+        gradients = self._gradients(solve_program(examples, self.learner.C, solution.w), examples)
+        return _as_tensor(solution.value, gradients, log_odds)
+
+    def learn(self, examples: Sequence[Example]) -> Solution:
+        """Solve (8) over examples, beginning at `coef_`, and take its weights."""
+        solution = self.learner.learn(examples, self.coef_)
+        warn_unless_converged(solution, self.learner)
+        self.coef_ = solution.w
+        return solution
+
+    def at_weights(
+        self, log_odds: Sequence[torch.Tensor], annotations: Sequence[Annotation], images: Sequence[np.ndarray]
+    ) -> torch.Tensor:
+        """Compute the objective of (8) for a batch at `coef_`, which stay as they are.
+
+        It takes one cut an image, and backward gives its gradient for w as they are held; `gradient` has no influence.
+        """
+        energies = map(self.field.energy, _values(log_odds), images)
+        examples = list(map(Example, energies, annotations))
+        solution = self.learner.evaluate(examples, self.coef_)
+        return _as_tensor(solution.value, _envelope_gradients(solution, examples), log_odds)
+
+    def _gradients(self, solution: Solution, examples: Sequence[Example]) -> list[FloatArray]:
+        if self.gradient == "kkt":
+            try:
+                system = LinearSystem(solution, examples, self.learner.C)
+                return [system.gradient(n) for n in range(len(examples))]
+            except DegenerateProgramError as error:
+                warnings.warn(f"the envelope theorem gave the gradient: {error}", RuntimeWarning, stacklevel=2)
+        return _envelope_gradients(solution, examples)
+
+
+def warn_unless_converged(solution: Solution, learner: CuttingPlanes) -> None:
+    """Warn, by a ConvergenceWarning, if Algorithm 1 ended before its gap was closed."""
+    if solution.converged:
+        return
+    gap = "unlabelled pixels could still take better labels"
+    if solution.dual_gap > learner.tol * solution.value:
+        lower, share = solution.value - solution.dual_gap, solution.dual_gap / solution.value
+        gap = f"gamma is between {lower:.6g} and {solution.value:.6g}, a relative gap of {share:.2g}"
+    warnings.warn(
+        f"Algorithm 1 did not converge in max_iter={learner.max_iter} passes: {gap}. Increase max_iter or tol.",
+        ConvergenceWarning,
+        stacklevel=3,
+    )
+
+
+def _envelope_gradients(solution: Solution, examples: Sequence[Example]) -> list[FloatArray]:
+    """The gradient of each image."""
+    return [example.gradient(solution.w, m) for example, m in zip(examples, solution.multipliers)]
+
+
+def _as_list(values: TensorsLike, name: str) -> list[Any]:
+    """The entries of a batch of labels or images; a channel of labels is dropped where they are read."""
+    return list(as_sequence(values, name, dimensions=(3, 4))[0])
+
+
+def _as_log_odds(log_odds: TensorsLike) -> list[torch.Tensor]:
+    """The log-odds of each image as tensors (H, W) of float32 or float64."""
+    checked = []
+    for n, l in enumerate(as_sequence(log_odds, "log_odds", dimensions=(3, 4))[0]):
+        if not isinstance(l, torch.Tensor) or not l.is_floating_point():
+            kind = l.dtype if isinstance(l, torch.Tensor) else type(l).__name__
+            raise TypeError(f"log_odds[{n}] must be a tensor of float, got {kind}")
+        l = l if l.dtype == torch.float64 else l.float()
+        checked.append(l[0] if l.ndim == 3 and len(l) == 1 else l)
+    return checked
+
+
+def _check_shapes(log_odds: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]], of: str) -> None:
+    if len(log_odds) != len(shapes):
+        raise ValueError(f"there are {len(log_odds)} log-odds, but {len(shapes)} {of}")
+    for n, (l, shape) in enumerate(zip(log_odds, shapes)):
+        if l.shape != shape:
+            raise ValueError(f"log_odds[{n}] has shape {tuple(l.shape)}, but its {of} have {shape}")
+        if not bool(torch.isfinite(l).all()):
+            raise ValueError(f"log_odds[{n}] contains NaN or infinite values")
+
+
+def _values(log_odds: Sequence[torch.Tensor]) -> list[FloatArray]:
+    return [l.detach().cpu().numpy() for l in log_odds]
+
+
+def _as_tensor(value: float, gradients: Sequence[FloatArray], log_odds: Sequence[torch.Tensor]) -> torch.Tensor:
+    """A tensor of a value, with its gradients in log-odds."""
+    result = log_odds[0].new_tensor(value)
+    for l, gradient in zip(log_odds, gradients):
+        result = result + (torch.from_numpy(gradient).to(l) * (l - l.detach())).sum()
+    return result

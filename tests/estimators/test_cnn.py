@@ -1,0 +1,147 @@
+import numpy as np
+import pytest
+import torch
+import torchvision
+from skorch.callbacks import Freezer, Unfreezer
+from torch import nn
+from torchvision.transforms import v2
+
+from skmmcrf import CNNSegmenter
+from skmmcrf.datasets import make_phantoms
+from skmmcrf.field.terms import scale_image
+from skmmcrf.networks import AnySize, UNet
+
+
+def small_unet(n_channels):
+    return UNet(n_channels, width=8, depth=2)
+
+
+def quick(**parameters):
+    defaults = {"n_epochs": 12, "learning_rate": 1e-2, "batch_size": 3, "random_state": 0}
+    return CNNSegmenter(small_unet, **(defaults | parameters))
+
+
+@pytest.fixture(scope="module")
+def fitted(phantoms):
+    return quick().fit(*phantoms, validation_data=phantoms)
+
+
+def first_weights(cnn):
+    return next(cnn.network_.parameters())
+
+
+def test_training_learns(fitted, phantoms):
+    assert fitted.score(*phantoms) > 0.6
+    losses = [epoch["loss"] for epoch in fitted.history_]
+    assert losses[-1] < 0.7 * losses[0]
+    assert fitted.n_iter_ == len(losses) == 12
+    assert fitted.history_[-1]["valid_jaccard"] == pytest.approx(fitted.score(*phantoms), abs=1e-3)
+
+
+@pytest.mark.parametrize("n_epochs", [0, 1])
+def test_the_module_given_is_not_changed(phantoms, n_epochs):
+    module = nn.Conv2d(1, 1, 3, padding=1)
+    before = module.weight.clone()
+    cnn = CNNSegmenter(module, n_epochs=n_epochs).fit(phantoms[0][:1], phantoms[1][:1])
+    assert cnn.network is module
+    assert torch.equal(module.weight, before)
+    assert torch.equal(cnn.network_.weight, before) == (n_epochs == 0)
+    assert cnn.n_iter_ == n_epochs
+
+
+def test_transform_stacks_log_odds_and_scaled_images(fitted, phantoms):
+    X, _ = phantoms
+    Z = fitted.transform(X)
+    np.testing.assert_array_equal(Z[..., 0], fitted.decision_function(X))
+    np.testing.assert_array_equal(Z[..., 1], scale_image(X))
+
+
+def test_pretrained_batch_norm_keeps_its_statistics(tmp_path, phantoms):
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "resnet18.pth")
+    moved = {}
+    for weights in (None, tmp_path / "resnet18.pth"):
+        cnn = CNNSegmenter("fcn8s_resnet18", weights=weights, n_epochs=1).fit(phantoms[0][:2], phantoms[1][:2])
+        norms = [m for m in cnn.network_.modules() if isinstance(m, nn.BatchNorm2d)]
+        moved[weights is None] = any(m.running_mean.any() for m in norms)
+    assert moved == {True: True, False: False}
+
+
+def test_losses_teach_different_networks(fitted, phantoms):
+    networks = [first_weights(fitted)]
+    for loss in ("dice", "log_likelihood+dice"):
+        cnn = quick(loss=loss).fit(*phantoms)
+        assert cnn.score(*phantoms) > 0.6
+        networks.append(first_weights(cnn))
+    assert not any(torch.equal(a, b) for a, b in zip(networks, networks[1:]))
+
+
+def test_skorch_holds_a_backbone_for_some_epochs(phantoms):
+    def backbone(n_epochs):
+        callbacks = [Freezer("network.backbone.*"), Unfreezer("network.backbone.*", at=2)]
+        cnn = CNNSegmenter("fcn8s_squeezenet1_1", n_epochs=n_epochs, callbacks=callbacks, random_state=0)
+        return torch.cat([p.flatten() for p in cnn.fit(*phantoms).network_.backbone.parameters()])
+
+    start, frozen, thawed = map(backbone, (0, 1, 2))
+    assert torch.equal(start, frozen)
+    assert not torch.equal(start, thawed)
+
+
+@pytest.mark.parametrize("augmentation", ["flip", "standard", "strong", v2.RandomCrop((16, 20)), v2.RandomRotation(90)])
+def test_augmentation_changes_what_is_learned(phantoms, augmentation):
+    one, other, without = (quick(n_epochs=1, augmentation=a).fit(*phantoms) for a in (augmentation, augmentation, None))
+    assert torch.equal(first_weights(one), first_weights(other))
+    assert not torch.equal(first_weights(one), first_weights(without))
+
+
+@pytest.mark.slow
+def test_augmentation_makes_more_of_few_images():
+    X, y = make_phantoms(34, shape=(32, 32), random_state=0)
+    without, scores = (
+        CNNSegmenter(n_epochs=100, learning_rate=3e-3, batch_size=4, augmentation=augmentation, random_state=0)
+        .fit(X[:4], y[:4])
+        .score(X[4:], y[4:])
+        for augmentation in (None, "standard")
+    )
+    assert scores > without + 0.04
+
+
+def test_early_stopping_keeps_the_best_epoch(phantoms):
+    X, y = phantoms
+    # a rate under which nothing lasts
+    cnn = quick(learning_rate=0.3, schedule="constant", early_stopping=True, n_iter_no_change=2)
+    cnn.fit(X[:4], y[:4], validation_data=(X[4:], y[4:]))
+    rows = [row["valid_jaccard"] for row in cnn.history_]
+    assert cnn.score(X[4:], y[4:]) == pytest.approx(max(rows))
+    assert len(rows) == min(int(np.nanargmax(rows)) + 1 + 2, 12)
+
+
+def test_held_out_images_are_not_trained_on(phantoms):
+    X, y = phantoms
+    cnn = quick(validation_fraction=0.3).fit(X, y)
+    scores = [cnn.history_[-1]["valid_jaccard"], cnn.score(X, y)]
+    assert scores[0] != pytest.approx(scores[1])
+    others = X.copy()
+    order = np.random.RandomState(0).permutation(6)  # as train_test_split draws
+    others[order[:2]] = 0
+    assert torch.equal(first_weights(cnn), first_weights(quick(validation_fraction=0.3).fit(others, y)))
+
+
+@pytest.mark.parametrize("scale", [0.5, (1.0, 0.5)])
+def test_the_network_is_run_at_other_scales(phantoms, scale):
+    X, y = phantoms
+    cnn = quick(n_epochs=3, network_scale=scale).fit(X, y, validation_data=(X, y))
+    by_hand = AnySize(cnn.network_, scale=scale).eval()
+    with torch.inference_mode():
+        (log_odds,) = by_hand([torch.from_numpy(X[0])[None] / 255])
+    np.testing.assert_allclose(cnn.decision_function(X[:1])[0], log_odds, rtol=1e-4, atol=1e-5)
+    assert cnn.score(X, y) == pytest.approx(cnn.history_[-1]["valid_jaccard"])
+    whole = quick(n_epochs=3).fit(X, y)
+    assert not np.allclose(cnn.decision_function(X), whole.decision_function(X))
+
+
+def test_with_the_mean_of_mirrored_images_left_and_right_are_alike(phantoms):
+    X, y = phantoms
+    cnn = quick(n_epochs=3, average_mirrored=True).fit(X, y, validation_data=(X, y))
+    mirrored = cnn.decision_function(X[:, :, ::-1])[:, :, ::-1]
+    np.testing.assert_allclose(cnn.decision_function(X), mirrored, rtol=1e-4, atol=1e-5)
+    assert cnn.history_[-1]["valid_jaccard"] == pytest.approx(cnn.score(X, y))

@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from skmmcrf.field import Annotation
+from skmmcrf.images.labels import LabelScheme
+
+FEW = Annotation(np.array([[True, False, False, False]]))
+NONE = Annotation(np.zeros((1, 4), bool))
+
+
+@pytest.mark.parametrize(("pos_label", "ignore_label"), [(1, 0), (1, 1), (255, 255)])
+def test_a_label_means_one_thing(pos_label, ignore_label):
+    with pytest.raises(ValueError, match=f"ignore_label must be neither 0, .* pos_label={pos_label}, got"):
+        LabelScheme(pos_label, ignore_label)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, int, float, ">i2"])
+@pytest.mark.parametrize(("pos_label", "ignore_label", "number"), [(1, "auto", 255), (255, 7, 7)])
+def test_numbers_are_read_by_their_meaning(dtype, pos_label, ignore_label, number):
+    annotation = LabelScheme(pos_label, ignore_label).read(np.array([[0, pos_label, number]], dtype), "y")
+    np.testing.assert_array_equal(annotation.truth, [[False, True, False]])
+    np.testing.assert_array_equal(annotation.labelled, [[True, True, False]])
+
+
+@pytest.mark.parametrize("give", [lambda y: y, lambda y: y.tolist(), torch.from_numpy, lambda y: torch.tensor(y)[None]])
+def test_true_is_foreground_whatever_its_label(give):
+    truth = np.array([[True, False]])
+    annotation = LabelScheme(7).read(give(truth), "y")
+    np.testing.assert_array_equal(annotation.truth, truth)
+    assert annotation.is_fully_labelled
+
+
+def test_masks_in_files_keep_the_numbers_of_their_palette(tmp_path):
+    palette = Image.fromarray(np.array([[0, 1]], np.uint8), mode="P")
+    palette.putpalette([9, 9, 9, 255, 10, 20])
+    palette.save(tmp_path / "a.png")
+    np.testing.assert_array_equal(LabelScheme().read(str(tmp_path / "a.png"), "y").mask, [[0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("scheme", "message"),
+    [
+        (LabelScheme(), r"y\[3\] must hold the labels 0, 1 and 255 only, found \[2, 3, 4, 5, 6\]"),
+        (LabelScheme(9, None), r"labels 0 and 9 only, found \[1, 2, 3, 4, 5\]"),
+        (LabelScheme(2, 3), r"labels 0, 2 and 3 only, found \[1, 4, 5, 6, 7\]"),
+    ],
+)
+def test_other_numbers_are_told(scheme, message):
+    with pytest.raises(ValueError, match=message):
+        scheme.read(np.arange(8).reshape(2, 4), "y[3]")
+
+
+def test_masks_of_0_and_255_are_refused_unless_their_meaning_is_said():
+    masks = [[0, 255, 255, 255]]
+    unlabelled = LabelScheme().read(masks, "y")
+    with pytest.raises(ValueError, match="^y holds no 1, but 255, .* give pos_label=255; .* ignore_label=255"):
+        LabelScheme().check_foreground_is_meant([unlabelled, NONE], "y")
+    LabelScheme().check_foreground_is_meant([unlabelled, FEW], "y")
+    LabelScheme().check_foreground_is_meant([NONE], "y")
+    LabelScheme(1, 255).check_foreground_is_meant([unlabelled], "y")
+
+
+@pytest.mark.parametrize(
+    ("class_weight", "message"),
+    [
+        ({2: 1.0}, "of the labels 0 and 1, got one of 2"),
+        ({1: 0.0}, "between 0.0001 and 10000, got 0.0 for 1"),
+        ({1: 2e4}, "between 0.0001 and 10000, got 20000.0 for 1"),
+        ({0: np.nan}, "between .* got nan for 0"),
+        ({0: "a"}, "between .* got 'a'"),
+        ({1: 1j}, "between .* got 1j"),
+    ],
+)
+def test_bad_class_weights_are_told(class_weight, message):
+    with pytest.raises(ValueError, match=f"class_weight must be {message}"):
+        LabelScheme().check_class_weight(class_weight, [FEW])
+
+
+def test_class_weights_go_by_label():
+    assert LabelScheme(255).check_class_weight({255: 3}, []) == (1.0, 3.0)
+    assert LabelScheme().check_class_weight({0: 2.0}, []) == (2.0, 1.0)
+    assert LabelScheme().check_class_weight(None, [FEW]) == (1.0, 1.0)
+
+
+def test_balanced_weights_let_both_classes_count_alike_within_bounds():
+    background, foreground = LabelScheme().check_class_weight("balanced", [FEW])
+    assert foreground == pytest.approx(3 * background)
+    rare = np.zeros((300, 300), bool)
+    rare[0, 0] = True
+    weights = LabelScheme().check_class_weight("balanced", [Annotation(rare)])
+    assert max(weights) == 1e4

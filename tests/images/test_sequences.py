@@ -1,0 +1,42 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from skmmcrf.images.sequences import ArraysOnDisk, ImageList, Mapped
+
+
+def test_mapped_asks_each_time():
+    asked = []
+    mapped = Mapped(lambda value: asked.append(value) or -value, [1, 2, 3])
+    assert len(mapped) == 3
+    assert asked == []
+    assert mapped[1] == -2
+    assert list(mapped) == [-1, -2, -3]
+    assert asked == [2, 1, 2, 3]
+    with pytest.raises(IndexError):
+        mapped[3]
+
+
+def test_arrays_on_disk_come_back_and_go_with_their_owner():
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=shape).astype(np.float32) for shape in [(3, 4), (1, 1), (5, 2), (2, 0)]]
+    kept = ArraysOnDisk(np.float32)
+    for array in arrays:
+        kept.append(array.T.copy().T)  # in another order of memory
+    for array, read in zip(arrays, kept, strict=True):
+        np.testing.assert_array_equal(array, read)
+        assert read.dtype == np.float32
+    folder = Path(kept._folder)
+    assert folder.exists()
+    del kept
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("shapes", [[(2, 3), (4, 5)], [(2, 3), (2, 3)], [(2, 3)], []])
+def test_an_image_list_is_an_array_of_objects(shapes):
+    images = ImageList(np.zeros(shape) for shape in shapes)
+    assert isinstance(images, list)
+    array = np.asarray(images)
+    assert array.shape == (len(shapes),)
+    assert all(a is b for a, b in zip(array, images, strict=True))

@@ -1,0 +1,454 @@
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from small_images import Gamma, all_labelings, field_of, squares
+from strategies import problems
+
+from skmmcrf.field import Annotation, Energy, Grid, PairwiseFeatures, estimate_sigma
+from skmmcrf.learning import CuttingPlanes, Example, cutting_planes, solve_program
+from skmmcrf.learning.example import most_violated
+
+
+def many(seed, n_images=3, shape=(6, 7)):
+    return squares(seed, [shape] * n_images)
+
+
+def learn(examples, C=1.0, tol=1e-9, max_iter=100, n_jobs=None, **kwargs):
+    return CuttingPlanes(C, tol, max_iter, n_jobs).learn(examples, **kwargs)
+
+
+def forgotten(examples):
+    """The same examples without what is stored."""
+    return [Example(example.energy, example.annotation) for example in examples]
+
+
+def weighted(example, weight):
+    return Example(example.energy, example.annotation.weighted(weight, (1.0, 1.0)))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what is learned
+
+
+@pytest.mark.parametrize(
+    ("shape", "connectivity", "pairwise"),
+    [((3, 3), 8, "contrast"), ((2, 4), ((0, 1), (1, 0), (0, 2)), "smoothness"), ((2, 2, 2), 26, "contrast")],
+    ids=str,
+)
+@pytest.mark.parametrize("class_weight", [(1.0, 1.0), (0.5, 3.0)])
+def test_learning_equals_the_program_over_every_labeling(random_grid, shape, connectivity, pairwise, class_weight):
+    drawn = [random_grid(seed, shape, connectivity, pairwise, scale=1.0) for seed in range(3)]
+    examples = [Example(energy, Annotation(truth, class_weight=class_weight)) for energy, truth in drawn]
+    found = learn(examples, C=2.0)
+    assert found.value == pytest.approx(Gamma(examples, 2.0)(found.w), rel=1e-8)
+    for example in examples:
+        for labels in all_labelings(shape):
+            example.store(labels)
+    expected = solve_program(examples, 2.0)
+    assert found.value == pytest.approx(expected.value, rel=1e-8)
+    np.testing.assert_allclose(found.w, expected.w, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(found.slack, expected.slack, rtol=1e-6, atol=1e-9)
+    assert found.converged
+
+
+@pytest.mark.parametrize("C", [0.01, 1.0])
+def test_a_weight_of_two_is_the_image_twice_and_one_of_zero_asks_nothing(C):
+    a, b, c = many(5)
+    twice = learn([a, b, c, *forgotten([a])], C)
+    weights = np.array([2.0, 1.0, 1.0, 0.0])
+    other = learn([weighted(example, weight) for example, weight in zip([a, b, c, *many(6, 1)], weights)], C)
+    assert other.value == pytest.approx(twice.value, rel=1e-8)
+    np.testing.assert_allclose(other.w, twice.w, rtol=1e-6, atol=1e-9)
+    assert ([m.sum() for m in other.multipliers] <= C * weights / 4 * (1 + 1e-9)).all()
+
+
+def test_bounds_close_and_the_lower_one_rises():
+    bounds = []
+    solution = learn(many(0, n_images=5), report=lambda n, lower, upper, share: bounds.append((lower, upper)))
+    lower, upper = np.array(bounds).T
+    assert len(bounds) == solution.n_iter > 2
+    assert (np.diff(lower) >= -1e-12).all()
+    assert (lower <= upper * (1 + 1e-12)).all()
+    assert solution.dual_gap <= 1e-9 * solution.value
+    assert solution.value == upper[-1]
+
+
+@pytest.mark.parametrize("tol", [0.5, 1e-2, 1e-5])
+def test_learning_stops_at_the_relative_gap(tol):
+    exact, rough = (learn(many(1, n_images=5), tol=t) for t in (0.0, tol))
+    assert rough.dual_gap <= tol * rough.value
+    assert exact.value * (1 - 1e-9) <= rough.value <= exact.value / (1 - tol) * (1 + 1e-9)
+
+
+def test_learning_goes_on_from_stored_labelings_at_changed_log_odds():
+    examples = many(2)
+    w = learn(examples).w
+    for example in examples:
+        example.reprice(example.energy.with_log_odds(1.2 * example.energy.log_odds + 0.1))
+    anew = learn(forgotten(examples))
+    again = learn(examples, w=w)
+    assert again.value == pytest.approx(anew.value, rel=1e-8)
+    assert again.n_iter < anew.n_iter
+
+
+@pytest.mark.parametrize("n_images", [3, 30])
+def test_learning_is_the_same_in_processes_and_for_images_read_anew(n_images):
+    examples = many(3, n_images)
+    read_anew = [
+        Example(
+            Energy(partial(np.copy, e.energy.log_odds), PairwiseFeatures(field_of(), partial(np.copy, image))),
+            e.annotation,
+        )
+        for e, image in zip(examples, [e.energy.pairwise._image for e in examples])
+    ]
+    alone = learn(examples, tol=0.0)
+    for other in (learn(forgotten(examples), tol=0.0, n_jobs=2), learn(read_anew, tol=0.0)):
+        np.testing.assert_array_equal(other.w, alone.w)
+        assert other.value == alone.value
+
+
+@pytest.mark.parametrize("n_images", [3, 40])
+def test_too_few_passes_have_not_converged_and_their_bounds_are_true(n_images):
+    exact, solution = learn(many(0, n_images)), learn(many(0, n_images), max_iter=1)
+    assert (exact.converged, solution.converged, solution.n_iter) == (True, False, 1)
+    assert solution.dual_gap > 0
+    assert solution.value - solution.dual_gap <= exact.value * (1 + 1e-9)
+    assert exact.value <= solution.value * (1 + 1e-9)
+
+
+def plainly(examples, C, tol):
+    """Algorithm 1 as it is printed, every image cut in every pass: gamma and the number of cuts."""
+    w, lower = np.ones(3), -np.inf
+    for n_passes in range(1, 100):
+        found = [most_violated(w, example.energy, example.annotation) for example in examples]
+        slack = np.array([max(loss - difference @ w, 0) for _, difference, loss in found])
+        upper = 0.5 * w @ w + C * slack.mean()
+        if upper - lower <= tol * upper:
+            return upper, n_passes * len(found)
+        for example, constraint in zip(examples, found):
+            example.add(constraint)
+        solution = solve_program(examples, C)
+        w, lower = solution.w, solution.value
+    raise AssertionError("no optimum in 100 passes")
+
+
+@pytest.mark.parametrize(("seed", "C"), [(0, 0.1), (1, 1.0)])
+def test_many_images_take_fewer_cuts(seed, C, monkeypatch):
+    examples, cuts, bounds = many(seed, n_images=60, shape=(12, 12)), [], []
+    monkeypatch.setattr(cutting_planes, "most_violated", lambda *args: cuts.append(1) or most_violated(*args))
+    solution = learn(examples, C, tol=1e-3, report=lambda n, lower, upper, share: bounds.append((n, upper, share)))
+    expected, n_cuts = plainly(forgotten(examples), C, tol=1e-3)
+    assert len(cuts) < 0.85 * n_cuts
+    assert solution.value == pytest.approx(expected, rel=1e-3)
+    assert solution.dual_gap <= 1e-3 * solution.value
+    # the bound that ends it is proved, by cuts of all images
+    assert bounds[-1] == (solution.n_iter, pytest.approx(solution.value), 1.0)
+    assert {share for _, _, share in bounds} >= {1.0, 8 / 60}
+    # slacks and multipliers are in the order of the images
+    for n in (0, 17, 59):
+        _, difference, loss = most_violated(solution.w, examples[n].energy, examples[n].annotation)
+        assert solution.slack[n] == pytest.approx(max(loss - difference @ solution.w, 0), abs=1e-9)
+        assert len(solution.multipliers[n]) <= len(examples[n])
+
+
+def test_many_images_are_learned_exactly():
+    expected, _ = plainly(many(0, n_images=30), 1.0, tol=1e-12)
+    assert learn(many(0, n_images=30), tol=0.0).value == pytest.approx(expected, rel=1e-10)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# any problem
+
+
+@given(problems())
+def test_bounds_of_any_problem_close_or_it_has_not_converged(problem):
+    bounds = []
+    solution = problem.learn(1e-6, 30, report=lambda n, lower, upper, share: bounds.append((lower, upper)))
+    lower, upper = np.array(bounds).T
+    rounding = 1e-9 * upper.max()
+    assert (np.diff(lower) >= -rounding).all()
+    assert (lower <= np.minimum.accumulate(upper) + rounding).all()
+    assert solution.value == upper[-1]
+    assert solution.n_iter == len(bounds) <= 30
+    assert solution.dual_gap <= 1e-6 * solution.value + rounding or not solution.converged
+    assert all(np.isfinite(values).all() for values in (solution.w, solution.slack, *solution.multipliers))
+    assert (solution.w[1:] >= 0).all()
+
+
+def same_gamma(one, other, problem):
+    return one.value == pytest.approx(other.value, rel=1e-7, abs=problem.rounding_of_gamma)
+
+
+@given(problems())
+def test_gamma_stays_when_labels_are_exchanged_with_the_sign_of_the_log_odds(problem):
+    exchanged = problem.changed(
+        log_odds=[-l for l in problem.log_odds],
+        truths=[~truth for truth in problem.truths],
+        class_weight=problem.class_weight[::-1],
+    )
+    assert same_gamma(problem.learn(), exchanged.learn(), problem)
+
+
+@given(problems())
+def test_gamma_stays_when_images_are_mirrored_and_slacks_are_permuted_with_the_images(problem):
+    turned = problem.each_image_changed(lambda x: x[::-1, ::-1]).in_order(range(len(problem.images))[::-1])
+    one, other = problem.learn(), turned.learn()
+    assert same_gamma(one, other, problem)
+    counted = np.array(problem.weights) > 0  # the slack of others is not minimised
+    slacks = problem.C / len(counted) * np.array([one.slack, other.slack[::-1]])[:, counted]
+    np.testing.assert_allclose(*slacks, atol=1e-6 * max(one.value, 1e-9))
+
+
+@given(problems(max_images=2, max_pixels=9, partly_labelled=True), st.sampled_from([0.0, 1e-2, 0.3]))
+def test_gamma_of_partly_labelled_images_never_rises_with_max_iter_and_is_that_of_the_returned_weights(problem, tol):
+    values = []
+    for max_iter in range(1, 6):
+        examples = problem.examples()
+        solution = problem.learn(tol, max_iter, examples)
+        rounding = 1e-9 * solution.value + problem.rounding_of_gamma
+        assert solution.value == pytest.approx(Gamma(examples, problem.C)(solution.w), abs=rounding)
+        assert solution.n_iter <= max_iter
+        assert not values or solution.value <= values[-1] + rounding
+        values.append(solution.value)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# unlabelled pixels
+
+
+def half_labelled(seed, shape=(3, 3)):
+    rng = np.random.default_rng(seed)
+    truth = rng.uniform(size=shape) < 0.5
+    log_odds, image = 1.5 * truth - 0.75 + rng.normal(size=shape), rng.uniform(size=(*shape, 1))
+    return Example(field_of().energy(log_odds, image), Annotation(truth, rng.uniform(size=shape) < 0.6))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_unlabelled_pixels_are_free_in_the_truth_and_in_its_rivals(seed):
+    examples, C = [half_labelled(10 * seed + n) for n in range(3)], 0.5
+    found, gamma = learn(examples, C, tol=1e-10), Gamma(examples, C, completed_anew=True)
+    # gamma is that of the program in which the truths take their best labels
+    assert found.value == pytest.approx(gamma(found.w), rel=1e-7)
+    # and no step leads down from it
+    for direction in np.random.default_rng(seed).normal(size=(20, 3)):
+        w = found.w + 1e-3 * np.linalg.norm(found.w) * direction
+        w[1:] = np.maximum(w[1:], 0)
+        assert gamma(w) >= found.value * (1 - 1e-9)
+    for example in examples:
+        wrong = (example.unpack(range(len(example))) != example.annotation.truth) & example.annotation.labelled
+        assert example.losses == wrong.sum(axis=(1, 2)).tolist()
+
+
+def test_an_image_without_labels_asks_nothing():
+    examples = many(0)
+    unknown = Example(examples[0].energy, Annotation(examples[0].annotation.truth, np.zeros((6, 7), bool)))
+    assert learn([*examples, unknown]).slack[3] == pytest.approx(0, abs=1e-9)
+
+
+def a_row(log_odds, y, C, tol, max_iter):
+    """Learn from a constant image of one row."""
+    y, image = np.array([y]), np.zeros((1, len(y), 1))
+    example = Example(
+        field_of(sigma=1.0).energy(np.array([log_odds], dtype=float), image), Annotation(y == 1, y != 255)
+    )
+    return learn([example], C, tol, max_iter)
+
+
+@pytest.mark.parametrize(
+    ("log_odds", "y", "C", "tol", "first", "last", "n_passes"),
+    [
+        ([4, -2, -3, -3, 4], [255, 0, 1, 255, 255], 100.0, 1e-2, 316.68, 133.36, 7),
+        ([-1, 2, -1], [1, 255, 255], 10.0, 0.3, 10.0, 10.0, 2),
+    ],
+)
+def test_completing_truths_anew_never_loses_a_better_solution(log_odds, y, C, tol, first, last, n_passes):
+    solutions = [a_row(log_odds, y, C, tol, max_iter) for max_iter in range(1, 9)]
+    values = [solution.value for solution in solutions]
+    assert (np.diff(values) <= 0).all()
+    assert (values[0], values[-1]) == pytest.approx((first, last), abs=0.005)
+    assert [solution.n_iter for solution in solutions] == [min(n, n_passes) for n in range(1, 9)]
+
+
+def test_truths_that_could_be_completed_better_have_not_converged():
+    early, late = (a_row([2, -1, 1], [255, 1, 0], 1.0, 1e-3, max_iter) for max_iter in (2, 3))
+    assert not early.converged
+    assert late.converged
+    assert 0.499 < late.value < 0.501 < early.value
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the objective at given weights
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_objective_at_the_optimum_is_gamma_and_elsewhere_more(seed):
+    first, *others = many(seed)
+    examples, learner = [weighted(first, 2.0), *others], CuttingPlanes(tol=1e-9)
+    solution = learner.learn(examples)
+    at_optimum = learner.evaluate(forgotten(examples), solution.w)
+    assert at_optimum.value == pytest.approx(solution.value, rel=1e-8)
+    np.testing.assert_allclose(at_optimum.slack, solution.slack, rtol=1e-6, atol=1e-8)
+    for change in ([0.1, 0, 0], [-0.1, 0, 0], [0, 0.1, 0], [0, 0, 0.1]):
+        assert learner.evaluate(forgotten(examples), solution.w + change).value > at_optimum.value
+
+
+def test_the_objective_at_weights_stores_one_labeling_an_image_and_gives_it_the_multiplier():
+    first, second, third = many(0)
+    second.reprice(second.energy.with_log_odds(100 * (2.0 * second.annotation.truth - 1)))  # which nothing violates
+    examples, w = [weighted(first, 2.0), second, third], np.array([1.0, 0.5, 0.2])
+    solution = CuttingPlanes(C=3.0).evaluate(examples, w)
+    assert [len(example) for example in examples] == [1, 1, 1]
+    assert [m.tolist() for m in solution.multipliers] == [[2.0], [0.0], [1.0]]
+    assert solution.slack[1] == 0
+    assert solution.value == pytest.approx(w @ w / 2 + 2 * solution.slack[0] + solution.slack[2])
+    assert (solution.dual_gap, solution.n_iter) == (np.inf, 1)
+    for n in (0, 2):
+        labels, difference, loss = most_violated(w, examples[n].energy, examples[n].annotation)
+        np.testing.assert_array_equal(examples[n].unpack([0])[0], labels)
+        assert solution.slack[n] == pytest.approx(loss - difference @ w)
+
+
+def test_at_weights_unlabelled_pixels_take_the_labels_of_least_energy():
+    energy = field_of().energy(np.array([[5.0, -5.0, 5.0]]), np.zeros((1, 3, 1)))
+    annotation = Annotation(np.array([[True, False, False]]), np.array([[True, True, False]]))
+    example = Example(energy, annotation)
+    CuttingPlanes().evaluate([example], np.array([1.0, 0.0, 0.0]))
+    np.testing.assert_array_equal(example.annotation.truth, [[True, False, True]])
+    np.testing.assert_array_equal(annotation.truth, [[True, False, False]])
+
+
+@pytest.mark.parametrize("parameters", [{"tol": -1e-3}, {"tol": np.nan}, {"max_iter": 0}])
+def test_learners_that_never_end_are_refused(parameters):
+    with pytest.raises(ValueError, match="tol must not be negative and max_iter be at least 1"):
+        CuttingPlanes(**parameters)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what is legal and hard
+
+EXTREME_C = pytest.mark.parametrize("C", [1e-8, 1.0, 1e8])
+
+
+def noisy(truths, seed=0):
+    """Log-odds that are mostly right, and images with the edges of the truths."""
+    rng = np.random.default_rng(seed)
+    log_odds = [2.0 * truth - 1 + rng.normal(size=truth.shape) for truth in truths]
+    return log_odds, [truth + 0.1 * rng.normal(size=truth.shape) for truth in truths]
+
+
+def learned(log_odds, images, truths, C, labelled=None, connectivity=8, sigma=None, tol=1e-3):
+    """Learn from images of one channel; the solution is finite and within its bounds, its gap closed."""
+    images = [image[..., np.newaxis] for image in images]
+    grid = Grid.from_connectivity(connectivity)
+    sigma = estimate_sigma(grid, images, [1.0] * len(images)) if sigma is None else sigma
+    energies = map(field_of(connectivity, sigma=sigma).energy, log_odds, images)
+    annotations = [Annotation(truth == 1, labelled) for truth in truths]
+    solution = learn(list(map(Example, energies, annotations)), C, tol)
+    assert solution.converged
+    assert all(np.isfinite(values).all() for values in (solution.w, solution.slack, *solution.multipliers))
+    assert (solution.w[1:] >= 0).all()
+    assert (solution.slack >= 0).all()
+    # w = 0 is feasible, with all pixels wrong
+    most = C * np.mean([truth.size for truth in truths])
+    assert 0 <= solution.value - solution.dual_gap <= most * (1 + 1e-9)
+    assert 0 <= solution.dual_gap <= tol * solution.value
+    return solution
+
+
+def two_squares():
+    truths = np.zeros((2, 16, 20), dtype=bool)
+    truths[0, 3:9, 4:15] = truths[1, 8:14, 1:9] = True
+    return truths
+
+
+@EXTREME_C
+@pytest.mark.parametrize("connectivity", [4, 8])
+def test_truths_that_no_labeling_can_fit(C, connectivity):
+    # the same log-odds and image with opposite truths, and checkerboards that every pairwise weight speaks against
+    board = np.indices((9, 10)).sum(axis=0) % 2
+    log_odds, images = noisy([board])
+    solution = learned(2 * log_odds, 2 * images, [board, 1 - board], C, connectivity=connectivity)
+    # whatever is right for one is wrong for the other
+    assert solution.slack.sum() >= board.size * (1 - 1e-9)
+
+
+@EXTREME_C
+@pytest.mark.parametrize("value", [0.0, 1e-30, 1.0, 1e4, -1e6])
+def test_constant_log_odds(C, value):
+    truths = two_squares()
+    w = learned(np.full(truths.shape, value), noisy(truths)[1], truths, C).w
+    assert value or w[0] == 0
+
+
+@EXTREME_C
+@pytest.mark.parametrize(
+    "image_of",
+    [
+        lambda y: np.zeros(y.shape),
+        lambda y: np.ones(y.shape),
+        lambda y: 1e30 * np.random.default_rng(0).normal(size=y.shape),
+        lambda y: 3e38 * (y - 0.5),
+        lambda y: 1e-30 * y,
+    ],
+    ids=["all 0", "all 1", "noise of 1e30", "edges of 3e38", "edges of 1e-30"],
+)
+@pytest.mark.parametrize("sigma", [None, 1e-300, 1.0, 1e300])
+def test_contrast_terms_of_0_and_of_1(C, image_of, sigma):
+    truths = two_squares()
+    learned(noisy(truths)[0], image_of(truths), truths, C, sigma=sigma)
+
+
+@EXTREME_C
+def test_images_that_are_all_the_same_are_one(C):
+    truths = two_squares()[:1]
+    log_odds, images = noisy(truths)
+    alone = learned(log_odds, images, truths, C, tol=1e-9)
+    five = learned(5 * log_odds, 5 * images, truths[[0] * 5], C, tol=1e-9)
+    assert five.value == pytest.approx(alone.value)
+    np.testing.assert_allclose(five.w, alone.w, rtol=1e-4, atol=1e-4)
+
+
+@EXTREME_C
+@pytest.mark.parametrize(
+    "shapes", [[(1, 1)], [(2, 1)], [(1, 5000)], [(5000, 1)], [(1, 1), (1, 500), (20, 30), (700, 1)]], ids=str
+)
+@pytest.mark.parametrize("label", [0, 1, None])
+def test_images_of_extreme_shapes(C, shapes, label):
+    rng = np.random.default_rng(1)
+    truths = [rng.integers(0, 2, shape) if label is None else np.full(shape, label) for shape in shapes]
+    learned(*noisy(truths), truths, C)
+
+
+@EXTREME_C
+def test_one_labelled_pixel_an_image(C):
+    rng = np.random.default_rng(0)
+    truths, labelled = rng.uniform(size=(4, 18, 22)) < 0.4, np.zeros((18, 22), bool)
+    labelled[0, 0] = True
+    truths[:, 0, 0] = [1, 0, 0, 0]
+    learned(noisy(truths)[0], rng.uniform(size=truths.shape), truths, C, labelled)
+
+
+@EXTREME_C
+def test_the_field_sees_through_many_wrong_labels(C):
+    truths = two_squares()
+    wrong = np.random.default_rng(0).uniform(size=truths.shape) < 0.3
+    log_odds, images = noisy(truths)
+    w = learned(log_odds, images, truths ^ wrong, C, sigma=0.5).w
+    if C == 1:
+        found = [field_of(sigma=0.5).energy(l, x[..., np.newaxis]).least(w) for l, x in zip(log_odds, images)]
+        assert (found != truths).mean() < 0.3 * ((np.array(log_odds) > 0) != truths).mean()
+
+
+@pytest.mark.slow
+def test_a_large_image():
+    rows, columns = np.ogrid[:2000, :1500]
+    truth = np.hypot(rows - 1100, columns - 700) < 500
+    (log_odds,), images = noisy([truth])
+    log_odds += 4.0 * truth - 2
+    wrong = np.random.default_rng(1).uniform(size=truth.shape) < 0.05
+    w = learned([log_odds], images, [truth ^ wrong], 1.0, sigma=0.3).w
+    found = field_of(sigma=0.3).energy(log_odds, images[0][..., np.newaxis]).least(w)
+    assert (found & truth).sum() > 0.99 * (found | truth).sum()

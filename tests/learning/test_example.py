@@ -1,0 +1,170 @@
+from functools import partial
+
+import numpy as np
+import pytest
+from small_images import field_of, move_log_odds, partly_labelled, squares, weighted
+
+from skmmcrf.field import Annotation, Energy, PairwiseFeatures
+from skmmcrf.learning import CuttingPlanes, Example
+from skmmcrf.learning.example import Constraint
+
+
+def stored(example, n=4, seed=1):
+    """The example with some labelings, which it has not seen before."""
+    rng = np.random.default_rng(seed)
+    for _ in range(n):
+        assert example.store(rng.uniform(size=example.annotation.shape) < 0.5)
+    return example
+
+
+def differences(example, energy=None):
+    energy, truth = energy or example.energy, example.annotation.truth
+    return [energy.difference(labels, truth) for labels in example.unpack(range(len(example)))]
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (1, 1), (4, 8), (2, 2, 3)])
+def test_labelings_come_back_as_they_were_stored_each_once(random_grid, shape):
+    energy, truth = random_grid(0, shape, 8 if len(shape) == 2 else 6)
+    example = Example(energy, Annotation(truth, class_weight=(0.5, 3.0)))
+    labelings = np.unique(np.random.default_rng(0).uniform(size=(5, *shape)) < 0.5, axis=0)
+    for labels in labelings:
+        assert example.store(labels)
+        assert not example.store(labels.copy())
+        assert not example.add(Constraint(labels, np.zeros(3), 1.0))
+    assert len(example) == len(example.losses) == len(labelings)
+    np.testing.assert_array_equal(example.unpack(range(len(example))), labelings)
+    np.testing.assert_allclose(example.differences, differences(example))
+    assert example.losses == [np.where(truth, 3.0, 0.5)[y != truth].sum() for y in labelings]
+    assert example.unpack([]).shape == (0, *shape)
+
+
+def test_shapes_that_differ_are_refused(random_grid):
+    (energy, truth), (other, _) = random_grid(0), random_grid(0, (4, 3))
+    with pytest.raises(ValueError, match="log_odds must have the shape of the truth"):
+        Example(other, Annotation(truth))
+    example = Example(energy, Annotation(truth))
+    with pytest.raises(ValueError, match="log_odds must have the shape of the truth"):
+        example.reprice(other)
+    with pytest.raises(ValueError, match="labels must have the shape of the truth"):
+        example.add(Constraint(truth.T, np.zeros(3), 1.0))
+
+
+def test_repricing_by_log_odds_changes_the_unary_differences_and_computes_no_features(random_grid, monkeypatch):
+    energy, truth = random_grid(0)
+    example = stored(Example(energy, Annotation(truth)))
+    before = np.array(example.differences)
+    changed = energy.with_log_odds((energy.log_odds + np.random.default_rng(2).normal(size=truth.shape)).astype("f4"))
+    expected = differences(example, changed)
+    monkeypatch.setattr(PairwiseFeatures, "compute", None)
+    example.reprice(changed)
+    np.testing.assert_allclose(example.differences, expected)
+    np.testing.assert_array_equal(np.array(example.differences)[:, 1:], before[:, 1:])
+    assert (np.array(example.differences)[:, 0] != before[:, 0]).all()
+    assert example.energy is changed
+
+
+@pytest.mark.parametrize("read_anew", [False, True])
+def test_repricing_by_another_image_changes_every_difference(random_grid, read_anew):
+    energy, truth = random_grid(0)
+    example = stored(Example(energy, Annotation(truth)))
+    before, losses = np.array(example.differences), list(example.losses)
+    rng = np.random.default_rng(3)
+    field = field_of(4, sigma=0.7)
+    image, log_odds = rng.uniform(size=(*truth.shape, 1)), rng.normal(size=truth.shape)
+    changed = Energy(log_odds, PairwiseFeatures(field, partial(np.copy, image) if read_anew else image))
+    example.reprice(changed)
+    np.testing.assert_allclose(example.differences, differences(example, field.energy(log_odds, image)))
+    assert (np.array(example.differences) != before).all()
+    assert example.losses == losses
+    assert example.energy is changed
+
+
+def test_an_example_without_labelings_is_repriced_too(random_grid):
+    (energy, truth), (other, _) = random_grid(0), random_grid(1)
+    example = Example(energy, Annotation(truth))
+    example.reprice(other)
+    stored(example)
+    np.testing.assert_allclose(example.differences, differences(example, other))
+
+
+def test_completion_shifts_the_differences_and_leaves_the_losses(random_grid):
+    energy, truth = random_grid(0)
+    annotation = Annotation(truth, np.random.default_rng(0).uniform(size=truth.shape) < 0.5)
+    example = stored(Example(energy, annotation))
+    before, losses = annotation.truth, list(example.losses)
+    labels = ~before
+    completed = annotation.completed(labels).truth
+    example.complete(labels, energy.difference(before, completed))
+    np.testing.assert_array_equal(example.annotation.truth, completed)
+    np.testing.assert_allclose(example.differences, differences(example), atol=1e-12)
+    assert example.losses == losses
+    np.testing.assert_array_equal(annotation.truth, before)
+
+
+def test_labelings_that_ask_for_most_slack_are_kept_in_their_order(random_grid):
+    energy, truth = random_grid(0, (6, 7))
+    example, w = stored(Example(energy, Annotation(truth)), n=12), np.array([0.5, 0.1, 0.2])
+    labelings, losses, of_all = example.unpack(range(12)), np.array(example.losses), np.array(example.differences)
+    slacks = losses - of_all @ w
+    kept = np.flatnonzero(slacks >= np.sort(slacks)[-4])
+    for n in (4, 9):  # then there are no more than that
+        example.keep_most_violated(w, n)
+        np.testing.assert_array_equal(example.unpack(range(4)), labelings[kept])
+        np.testing.assert_array_equal(example.differences, of_all[kept])
+        np.testing.assert_array_equal(example.losses, losses[kept])
+    assert example.store(labelings[np.setdiff1d(range(12), kept)[0]])
+
+
+@pytest.mark.parametrize("n", [0, 4])
+def test_a_state_dict_restores_labelings_and_truth(random_grid, n):
+    energy, truth = random_grid(0)
+    annotation = Annotation(truth, np.random.default_rng(0).uniform(size=truth.shape) < 0.5)
+    example, other = stored(Example(energy, annotation), n), stored(Example(energy, annotation), 2, seed=5)
+    example.complete(~truth, np.ones(3))
+    state = example.state_dict()
+    assert all(isinstance(array, np.ndarray) and array.dtype != object for array in state.values())
+    other.load_state_dict(state)
+    assert len(other) == n
+    assert (other.differences, other.losses) == (example.differences, example.losses)
+    np.testing.assert_array_equal(other.unpack(range(n)), example.unpack(range(n)))
+    np.testing.assert_array_equal(other.annotation.truth, example.annotation.truth)
+    np.testing.assert_array_equal(other.annotation.mask, annotation.mask)
+    if n:
+        assert not other.store(example.unpack([0])[0])
+
+
+@pytest.mark.parametrize(
+    ("draw", "C"),
+    [
+        (partial(squares, field=field_of(4)), 0.3),
+        (squares, 0.01),
+        (partial(squares, field=field_of(((0, 1), (1, 0), (0, 3)), "smoothness")), 0.3),
+        (partial(squares, annotate=weighted), 0.05),
+        (partial(squares, annotate=partly_labelled), 0.05),
+    ],
+    ids=["4", "8", "long", "weighted", "partly labelled"],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_gradient_is_the_slope_of_gamma_and_at_most_w1_C_over_N(draw, C, seed):
+    learner, examples = CuttingPlanes(C, tol=0.0, max_iter=200), draw(seed)
+    solution = learner.learn(examples)
+    gradients = [e.gradient(solution.w, m) for e, m in zip(examples, solution.multipliers)]
+    bounds = [abs(solution.w[0]) * C / 2 * example.annotation.weight for example in examples]
+    assert all(0 < np.abs(g).max() <= bound * (1 + 1e-9) for g, bound in zip(gradients, bounds))
+
+    def gamma(n, pixel, step):
+        examples = draw(seed)
+        move_log_odds(examples[n], pixel, step)
+        return learner.learn(examples).value
+
+    for n, pixel in [(0, (1, 1)), (0, (3, 4)), (1, (0, 0)), (1, (2, 3)), (1, (2, 5))]:
+        slope = (gamma(n, pixel, 1e-5) - gamma(n, pixel, -1e-5)) / 2e-5
+        assert gradients[n][pixel] == pytest.approx(slope, rel=1e-5, abs=1e-5 * max(bounds))
+
+
+def test_no_labeling_gives_no_gradient_and_multipliers_are_one_a_labeling(random_grid):
+    energy, truth = random_grid(0)
+    example = Example(energy, Annotation(truth))
+    np.testing.assert_array_equal(example.gradient(np.ones(3), np.empty(0)), np.zeros(truth.shape))
+    with pytest.raises(ValueError, match="there are 2 multipliers, but 3 labelings"):
+        stored(example, 3).gradient(np.ones(3), np.ones(2))

@@ -1,0 +1,91 @@
+"""Small images to learn from, and references that try all their labelings."""
+
+import itertools
+
+import numpy as np
+
+from skmmcrf.field import Annotation, Field, Grid, build_terms
+from skmmcrf.learning import Example
+
+
+def field_of(connectivity=8, pairwise="contrast", sigma=0.3, ndim=2):
+    return Field(Grid.from_connectivity(connectivity, ndim), build_terms(pairwise, sigma))
+
+
+def squares(seed, sizes=((5, 6), (4, 7)), annotate=lambda n, truth: Annotation(truth), field=None):
+    """Examples of noisy squares."""
+    rng, field, examples = np.random.default_rng(seed), field or field_of(), []
+    for n, shape in enumerate(sizes):
+        truth = np.zeros(shape, dtype=bool)
+        truth[1:3, 1:4] = True
+        log_odds = 1.5 * truth - 0.7 + rng.normal(size=shape)
+        image = (truth + 0.3 * rng.normal(size=shape))[..., np.newaxis]
+        examples.append(Example(field.energy(log_odds, image), annotate(n, truth)))
+    return examples
+
+
+def weighted(n, truth):
+    return Annotation(truth, weight=1.5 - n, class_weight=(1.0, 3.0))
+
+
+def partly_labelled(n, truth):
+    return Annotation(truth, np.random.default_rng(n).uniform(size=truth.shape) < 0.7)
+
+
+def move_log_odds(example, pixel, step):
+    log_odds = example.energy.log_odds.copy()
+    log_odds[pixel] += step
+    example.reprice(example.energy.with_log_odds(log_odds))
+
+
+def all_labelings(shape):
+    """Every labeling, (2^n, *shape)."""
+    n_pixels = int(np.prod(shape))
+    labelings = np.array(list(itertools.product([False, True], repeat=n_pixels)), dtype=bool)
+    return labelings.reshape(-1, *shape)
+
+
+def all_differences(energy, truth):
+    """psi(y) - psi(y_n) of every labeling, (2^n, n_weights)."""
+    labelings = all_labelings(energy.shape).reshape(-1, truth.size)
+    _, (first, second), rows = energy.pairwise.compute()
+
+    def cuts(labels):
+        return (labels[:, first] != labels[:, second]).astype(int)
+
+    unary = (truth.ravel().astype(int) - labelings) @ energy.log_odds.ravel().astype(float)
+    cut = cuts(labelings) - cuts(truth.reshape(1, -1))
+    return np.column_stack([unary, *(cut @ row for row in rows)])
+
+
+def all_losses(annotation):
+    """Delta(y_n, y) of every labeling, (2^n,)."""
+    wrong = all_labelings(annotation.shape) != annotation.truth
+    return (wrong * annotation.pixel_weights).reshape(len(wrong), -1).sum(axis=1)
+
+
+def is_completion(annotation):
+    """Of every labeling, whether it has the true labels where these are known, (2^n,)."""
+    right = (all_labelings(annotation.shape) == annotation.truth) | ~annotation.labelled
+    return right.reshape(len(right), -1).all(axis=1)
+
+
+class Gamma:
+    """The objective of (8) over all labelings, as a function of w; truths may be completed anew for each w."""
+
+    def __init__(self, examples, C, *, completed_anew=False):
+        self.C = C
+        self.weights = np.array([example.annotation.weight for example in examples])
+        self.differences = [all_differences(e.energy, e.annotation.truth) for e in examples]
+        self.losses = [all_losses(example.annotation) for example in examples]
+        self.completions = [is_completion(example.annotation) for example in examples]
+        self.completed_anew = completed_anew
+
+    def slack(self, w):
+        slack = np.array([(loss - d @ w).max() for loss, d in zip(self.losses, self.differences)])
+        if self.completed_anew:
+            slack += [(d[fits] @ w).min() for d, fits in zip(self.differences, self.completions)]
+        return slack
+
+    def __call__(self, w):
+        return w @ w / 2 + self.C * (self.weights @ self.slack(w)) / len(self.weights)

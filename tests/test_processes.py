@@ -1,0 +1,72 @@
+"""Cuts in other processes: they change no result, and one that dies is told."""
+
+import numpy as np
+import psutil
+import pytest
+from joblib import Parallel, delayed
+from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+from small_images import field_of
+
+from skmmcrf.field import Annotation
+from skmmcrf.field.energy import least_labelings
+from skmmcrf.images.sequences import Mapped
+from skmmcrf.learning import CuttingPlanes, Example
+
+RNG = np.random.default_rng(0)
+TRUTHS = RNG.uniform(size=(20, 12, 14)) < 0.5
+LOG_ODDS = list(2.0 * TRUTHS - 1 + RNG.normal(size=TRUTHS.shape))
+IMAGES = list(RNG.uniform(size=(*TRUTHS.shape, 1)))
+# some are partly labelled, so that truths are completed too
+LABELLED = RNG.uniform(size=TRUTHS.shape) < 0.9
+LABELLED[5:] = True
+
+
+def energies(images=IMAGES):
+    return field_of().energies(LOG_ODDS, images)
+
+
+def examples(images=IMAGES):
+    return list(map(Example, energies(images), map(Annotation, TRUTHS, LABELLED)))
+
+
+@pytest.fixture
+def own_workers():
+    """A function that gives the processes that joblib started since the beginning of the test."""
+    get_reusable_executor().shutdown(wait=True, kill_workers=True)
+    return lambda: [p for p in psutil.Process().children() if "LokyProcess" in " ".join(p.cmdline())]
+
+
+@pytest.mark.parametrize("n_jobs", [None, 1])
+def test_one_job_starts_no_process(n_jobs, own_workers):
+    CuttingPlanes(n_jobs=n_jobs).learn(examples())
+    list(least_labelings(np.ones(3), energies(), n_jobs))
+    assert own_workers() == []
+
+
+def test_results_do_not_depend_on_how_many_processes_cut(own_workers):
+    solutions = [CuttingPlanes(n_jobs=n_jobs).learn(examples()) for n_jobs in (1, 2)]
+    assert own_workers()
+    for name in ("w", "slack", "value", "dual_gap", "n_iter"):
+        np.testing.assert_array_equal(*(getattr(solution, name) for solution in solutions))
+    w = solutions[0].w
+    values = [CuttingPlanes(n_jobs=n_jobs).evaluate(examples(), w).value for n_jobs in (1, 2)]
+    assert values[0] == values[1]
+    labelings = [list(least_labelings(w, energies(), n_jobs)) for n_jobs in (1, 2)]
+    np.testing.assert_array_equal(*labelings)
+
+
+def test_a_process_that_is_killed_is_told_and_the_next_cuts_work(own_workers):
+    Parallel(2)(delayed(abs)(n) for n in range(4))
+    left = [30]  # images are read once for each cut
+
+    def read(n):
+        left[0] -= 1
+        if left[0] == 0:
+            own_workers()[0].kill()
+        return IMAGES[n]
+
+    with pytest.raises(TerminatedWorkerError, match="unexpectedly terminated"):
+        CuttingPlanes(n_jobs=2).learn(examples(Mapped(read, range(20))))
+    expected = CuttingPlanes().learn(examples())
+    np.testing.assert_array_equal(CuttingPlanes(n_jobs=2).learn(examples()).w, expected.w)

@@ -1,0 +1,278 @@
+"""States of training in a folder: a fit that ends at any moment goes on as if nothing had happened."""
+
+import copy
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from comparing import everything
+from sklearn.frozen import FrozenEstimator
+from torch import nn
+from torchvision.transforms import v2
+
+from skmmcrf import CNNSegmenter, DeepStructuredSegmenter
+from skmmcrf.datasets import make_phantoms
+from skmmcrf.training import checkpoints
+from skmmcrf.training.checkpoints import open_checkpoints
+from skmmcrf.training.net import SegmentationNet
+from skmmcrf.training.state_files import write_file
+
+
+class Small(nn.Sequential):
+    """A network with all that has a state: batch-norm statistics, and dropout that draws from torch."""
+
+    def __init__(self, n_channels):
+        super().__init__(
+            nn.Conv2d(n_channels, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Dropout2d(0.2),
+            nn.Conv2d(4, 1, 3, padding=1),
+        )
+
+
+class NoisyFlip:
+    """An augmentation that draws from Python's generator, from numpy's and from torch's."""
+
+    def __call__(self, image, mask):
+        image = image + 0.01 * random.random() + 0.01 * np.random.uniform()  # noqa: NPY002
+        return v2.RandomHorizontalFlip()(image, mask)
+
+
+BEST_EPOCH = {"early_stopping": True, "n_iter_no_change": 1, "validation_fraction": 0.4}
+
+
+def cnn(**parameters):
+    return CNNSegmenter(**{"network": Small, "n_epochs": 3, "batch_size": 2, "random_state": 0} | parameters)
+
+
+def joint(of_cnn=None, **parameters):
+    defaults = {"n_epochs": 3, "batch_size": 2, "learning_rate": 1e-3, "random_state": 0}
+    return DeepStructuredSegmenter(of_cnn or cnn(n_epochs=2), **defaults | parameters)
+
+
+def frozen():
+    return FrozenEstimator(cnn(n_epochs=1).fit(*images_and_labels()))
+
+
+def images_and_labels():
+    X, y = make_phantoms(5, shape=(16, 20), random_state=0)
+    y[1, :4] = 255  # unlabelled
+    return X, y
+
+
+@pytest.fixture(scope="module")
+def data():
+    return images_and_labels()
+
+
+@pytest.fixture(scope="module")
+def whole(data):
+    """All that a fit learns that nothing interrupts."""
+    return everything(cnn().fit(*data))
+
+
+class Killed(BaseException):
+    """Ends training as nothing but a signal does that can't be caught: nobody expects it."""
+
+
+def write_until(n_writes, error):
+    """Make what stands in for `write_file`: some states are written, the next one meets an error."""
+    left = iter(range(n_writes))
+
+    def write(*args):
+        if next(left, None) is None:
+            raise error
+        write_file(*args)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: cnn(augmentation=NoisyFlip()),
+        lambda: cnn(schedule="cosine", **BEST_EPOCH),
+        lambda: joint(cnn(n_epochs=2, augmentation=NoisyFlip()), schedule="one_cycle"),
+        lambda: joint(training="joint_by_batch", schedule="constant"),
+        lambda: joint(**BEST_EPOCH),
+        lambda: joint(frozen()),
+    ],
+    ids=["CNN", "CNN, best epoch", "joint", "joint by batch", "joint, best epoch", "frozen CNN"],
+)
+def test_a_fit_that_was_killed_ends_as_one_that_was_not(make, data, tmp_path, monkeypatch):
+    expected = everything(make().fit(*data))
+    n_writes, was_killed = 1, True
+    while was_killed:
+        model = make().set_params(checkpoint=tmp_path / f"after {n_writes}")
+        monkeypatch.setattr(checkpoints, "write_file", write_until(n_writes, Killed()))
+        try:
+            model.fit(*data)
+            was_killed = False
+        except Killed:
+            monkeypatch.setattr(checkpoints, "write_file", write_file)
+            model.fit(*data)
+        assert everything(model) == expected
+        n_writes += 1
+    assert n_writes > 3  # else nothing was killed
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="fits are forks")
+def test_fits_survive_sigkill(tmp_path):
+    killing = Path(__file__).parents[1] / "killing.py"
+    subprocess.run([sys.executable, killing, "20", tmp_path], check=True)
+
+
+def test_a_warm_start_goes_on_from_its_states(data, tmp_path, monkeypatch):
+    begun = joint(warm_start=True).fit(*data)
+    expected = everything(copy.deepcopy(begun).fit(*data))
+    begun.set_params(checkpoint=tmp_path)
+    monkeypatch.setattr(checkpoints, "write_file", write_until(2, Killed()))
+    with pytest.raises(Killed):
+        copy.deepcopy(begun).fit(*data)
+    monkeypatch.setattr(checkpoints, "write_file", write_file)
+    assert everything(begun.fit(*data)) == expected
+
+
+def test_the_memory_of_pretraining_and_states_go_together(data, tmp_path):
+    expected = everything(joint().fit(*data))
+    for _ in range(2):
+        model = joint(memory=str(tmp_path / "memory"), checkpoint=tmp_path / "states").fit(*data)
+        assert everything(model) == expected
+
+
+@pytest.fixture
+def states(data, tmp_path):
+    """The folder of a fit that is done."""
+    cnn(checkpoint=tmp_path).fit(*data)
+    return tmp_path
+
+
+def names(folder):
+    return sorted(file.name for file in folder.iterdir() if file.name != ".lock")
+
+
+def test_the_last_two_states_are_kept(states):
+    assert names(states) == ["state-000003.safetensors", "state-000004.safetensors"]
+
+
+def test_a_fit_that_was_done_is_done_at_once(states, data, whole, monkeypatch):
+    monkeypatch.setattr(SegmentationNet, "run_single_epoch", lambda *_, **__: pytest.fail("it trains"))
+    assert everything(cnn(checkpoint=states).fit(*data)) == whole
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"learning_rate": 2e-3}, r"differs in learning_rate \(0.001 there, 0.002 here\);"),
+        ({"n_epochs": 4, "random_state": 1}, r"differs in n_epochs \(3 there, 4 here\), network, random_state"),
+        ({"augmentation": NoisyFlip()}, r"differs in augmentation \(None there, NoisyFlip here\)"),
+        ({"network": lambda n: nn.Conv2d(n, 1, 1)}, "differs in network;"),
+    ],
+)
+def test_states_of_other_parameters_are_refused(states, data, changed, message):
+    model = cnn(checkpoint=states).set_params(**changed)
+    with pytest.raises(ValueError, match=message):
+        model.fit(*data)
+    assert not hasattr(model, "network_")
+
+
+def test_states_of_other_data_are_refused(states, data):
+    X, y = data
+    for images, labels, fit_params, name in [
+        (X ^ 1, y, {}, "X"),
+        (X, np.minimum(y, 1), {}, "y"),
+        (X, y, {"sample_weight": [1, 1, 1, 1, 2]}, "sample_weight"),
+        (X, y, {"validation_data": (X, y)}, "X of validation_data"),
+    ]:
+        with pytest.raises(ValueError, match=rf"checkpoint: .* of another fit, which differs in {name}[;,]"):
+            cnn(checkpoint=states).fit(images, labels, **fit_params)
+
+
+def test_states_of_a_network_with_other_parameters_are_refused(data, tmp_path):
+    joint(n_epochs=0, checkpoint=tmp_path).fit(*data)
+    with pytest.raises(ValueError, match=r"differs in cnn__loss \('log_likelihood' there, 'dice' here\);"):
+        joint(cnn(n_epochs=2, loss="dice"), n_epochs=0, checkpoint=tmp_path).fit(*data)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-40], lambda data: data[:-9] + bytes([data[-9] ^ 4]) + data[-8:], lambda _: b""]
+)
+def test_a_damaged_state_gives_way_to_the_one_before(states, data, whole, damage):
+    file = states / names(states)[-1]
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.warns(RuntimeWarning, match=f"checkpoint: .*{file.name} can't be read, so fit goes on from the state"):
+        model = cnn(checkpoint=states).fit(*data)
+    assert everything(model) == whole
+
+
+def test_where_all_states_are_damaged_fit_begins_anew(states, data, whole):
+    for name in names(states):
+        (states / name).write_bytes(b"nonsense")
+    with pytest.warns(RuntimeWarning, match="can't be read"):
+        model = cnn(checkpoint=states).fit(*data)
+    assert everything(model) == whole
+
+
+def test_a_disk_that_becomes_full_does_not_end_training(data, whole, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "write_file", write_until(1, OSError(28, "No space left on device")))
+        with pytest.warns(RuntimeWarning, match="could not be kept: .*No space.*; training goes on, and .*1.* stays"):
+            model = cnn(checkpoint=tmp_path).fit(*data)
+    assert everything(model) == whole
+    assert names(tmp_path) == ["state-000001.safetensors"]
+    assert everything(cnn(checkpoint=tmp_path).fit(*data)) == whole
+
+
+def test_a_disk_that_is_full_before_training_is_told_at_once(data, tmp_path, monkeypatch):
+    def full(number):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    monkeypatch.setattr(SegmentationNet, "run_single_epoch", lambda *_, **__: pytest.fail("it trains"))
+    with pytest.raises(OSError, match="No space left"):
+        cnn(checkpoint=tmp_path).fit(*data)
+    assert names(tmp_path) == []
+
+
+def test_a_folder_that_cant_be_made_or_written_to_is_told_at_once(data, tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "folder"):
+        with pytest.raises(OSError, match="file"):
+            cnn(checkpoint=folder).fit(*data)
+    tmp_path.chmod(0o500)
+    if not os.access(tmp_path, os.W_OK):  # some users may write everywhere
+        with pytest.raises(PermissionError):
+            cnn(checkpoint=tmp_path).fit(*data)
+
+
+def test_a_folder_serves_one_fit_at_a_time_and_is_rid_of_what_was_not_finished(data, tmp_path):
+    unfinished = tmp_path / f".{32 * 'a'}.tmp"
+    unfinished.write_bytes(b"half")
+    with open_checkpoints(tmp_path, {}):
+        assert names(tmp_path) == []
+        with pytest.raises(ValueError, match="checkpoint: another fit uses"):
+            cnn(checkpoint=tmp_path).fit(*data)
+
+
+@pytest.mark.parametrize("random_state", [None, np.random.RandomState(0)])
+def test_a_checkpoint_needs_a_seed(data, tmp_path, random_state):
+    with pytest.raises(ValueError, match="checkpoint needs an int as random_state"):
+        cnn(checkpoint=tmp_path / "new", random_state=random_state).fit(*data)
+    assert not (tmp_path / "new").exists()
+
+
+def test_states_of_networks_that_no_file_can_hold_are_told_at_once(data, tmp_path):
+    class Half(Small):
+        def __init__(self, n_channels):
+            super().__init__(n_channels)
+            self.register_buffer("scale", torch.ones(1, dtype=torch.bfloat16))
+
+    with pytest.raises(TypeError, match="bfloat16|BFloat16"):
+        cnn(network=Half, checkpoint=tmp_path).fit(*data)

@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+import torch
+
+from skmmcrf.field import Annotation
+from skmmcrf.images.checking import LabelledImages
+from skmmcrf.training.augmentation import build_augmentation
+from skmmcrf.training.data import AugmentedDataset, ShuffledOrder, training_set
+
+
+def image():
+    return np.tile(np.linspace(0.1, 1, 12, dtype=np.float32), (10, 1))[..., np.newaxis]
+
+
+def one_image(**weights):
+    return LabelledImages([image()], [Annotation(image()[..., 0] < 0.5, **weights)])
+
+
+def test_weights_go_with_the_labels():
+    data = one_image(weight=3.0, class_weight=(1.0, 4.0))
+    _, changed = AugmentedDataset(data, build_augmentation("flip"))[0]
+    assert (changed.weight, changed.class_weight) == (3.0, (1.0, 4.0))
+
+
+def test_an_augmentation_gets_scaled_pixels_and_a_mask_and_says_what_is_unlabelled():
+    data = LabelledImages([np.full((2, 3, 1), 255, np.uint8)], [Annotation(np.eye(2, 3) > 0, np.eye(2, 3) < 1)])
+    seen = []
+
+    def forget_a_row(image, mask):
+        seen.append((image.max().item(), mask.clone().as_subclass(torch.Tensor).tolist()))
+        mask[0] = 255
+        return image, mask
+
+    changed, annotation = training_set(data, forget_a_row)[0]
+    assert seen == [(1.0, [[255, 0, 0], [0, 255, 0]])]
+    assert type(changed) is torch.Tensor
+    assert annotation.mask.tolist() == [[255, 255, 255], [0, 255, 0]]
+
+
+def test_without_augmentation_images_and_annotations_are_as_they_are():
+    data = one_image()
+    ((pixels, annotation),) = training_set(data, None)
+    np.testing.assert_array_equal(pixels.numpy(), data.images[0].transpose(2, 0, 1))
+    assert annotation is data.annotations[0]
+
+
+@pytest.mark.parametrize(
+    ("transform", "message"),
+    [
+        (lambda image, mask: image, "must give an image and a mask, not Image"),
+        (lambda image, mask: (image.numpy(), mask), "must give two tensors, not ndarray, Mask"),
+        (lambda image, mask: (image[:, 1:], mask), r"gave \(1, 9, 12\) of torch.float32 and \(10, 12\)"),
+        (lambda image, mask: ((255 * image).to(torch.uint8), mask), "of torch.uint8"),
+        (lambda image, mask: (image, mask * 2), "a mask must hold 0, 1 and 255 only, got"),
+        (lambda image, mask: (image.expand(3, -1, -1), mask), "do not fit"),
+        (lambda image, mask: (image[:, :0], mask[:0]), "do not fit"),
+    ],
+)
+def test_other_results_are_refused(transform, message):
+    with pytest.raises(ValueError, match=f"augmentation: .*{message}"):
+        AugmentedDataset(one_image(), transform)[0]
+
+
+def test_every_epoch_has_an_order_of_its_own_which_the_seed_decides():
+    orders = {}
+    for seed in (0, 0, 1):
+        order = ShuffledOrder(20, seed)
+        for epoch in (1, 2):
+            order.begin(epoch)
+            assert sorted(order) == list(range(20))
+            assert orders.setdefault((seed, epoch), list(order)) == list(order)
+    assert len(set(map(tuple, orders.values()))) == 4

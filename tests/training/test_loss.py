@@ -1,0 +1,255 @@
+import numpy as np
+import pytest
+import torch
+
+from skmmcrf import MaxMarginLoss
+from skmmcrf.field import Annotation, Field, Grid, build_terms
+from skmmcrf.learning import CuttingPlanes, Example
+
+FAR = ((0, 1), (1, 0), (0, 4), (4, 0))
+
+
+def batch(seed=0, n=2, shape=(5, 6), n_channels=None):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.zeros(n, *shape, dtype=torch.long)
+    labels[:, 1:3, 1:4] = 1
+    log_odds = 1.5 * labels - 0.7 + torch.randn(n, *shape, dtype=torch.float64, generator=generator)
+    image_shape = (n, *shape) if n_channels is None else (n, n_channels, *shape)
+    images = torch.rand(image_shape, dtype=torch.float64, generator=generator)
+    return log_odds.requires_grad_(), labels, images
+
+
+def unequal_batch():
+    parts = [batch(seed, 1, shape) for seed, shape in enumerate([(5, 6), (4, 7)])]
+    return ([part[k][0].detach() for part in parts] for k in range(3))
+
+
+def exact(**parameters):
+    return MaxMarginLoss(0.1, sigma=0.3, tol=0.0, **parameters)
+
+
+def energies(log_odds, images, connectivity=8, pairwise="contrast"):
+    """Of single-channel images, for the field of `exact`."""
+    field = Field(Grid.from_connectivity(connectivity), build_terms(pairwise, 0.3))
+    return [field.energy(l.numpy(), image.numpy()[..., np.newaxis]) for l, image in zip(log_odds.detach(), images)]
+
+
+def assert_gradients_are_central_differences(function, inputs):
+    assert torch.autograd.gradcheck(function, inputs, eps=1e-6, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{}, {"gradient": "kkt"}, {"pairwise": "smoothness"}, {"connectivity": FAR}, {"class_weight": {0: 0.5, 1: 2.0}}],
+)
+def test_backward_gives_central_differences(parameters):
+    log_odds, labels, images = batch(seed=3, n_channels=3)
+    loss = exact(**parameters)
+    assert_gradients_are_central_differences(lambda l: loss(l, labels, images), log_odds)
+
+
+def test_backward_gives_central_differences_for_lists_of_unequal_images():
+    log_odds, labels, images = unequal_batch()
+    loss = exact()
+    assert_gradients_are_central_differences(
+        lambda *l: loss(list(l), labels, images), tuple(l.requires_grad_() for l in log_odds)
+    )
+
+
+def test_the_gradient_of_the_linear_system_is_that_of_the_envelope_theorem():
+    gradients = []
+    for gradient in ("envelope", "kkt"):
+        log_odds, labels, images = batch(seed=3)
+        MaxMarginLoss(0.1, sigma=0.3, gradient=gradient)(log_odds, labels, images).backward()
+        gradients.append(log_odds.grad)
+    assert gradients[0].abs().max() > 0
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=0, atol=1e-8 * gradients[0].abs().max().item())
+
+
+def test_a_degenerate_system_warns_and_takes_the_envelope_theorem():
+    log_odds, labels, images = (torch.cat([part.detach(), part.detach()]) for part in batch(seed=3, n=1))
+    l, same = log_odds.clone().requires_grad_(), log_odds.clone().requires_grad_()
+    MaxMarginLoss(1.0, sigma=0.3)(l, labels, images).backward()
+    loss = MaxMarginLoss(1.0, sigma=0.3, gradient="kkt")
+    with pytest.warns(RuntimeWarning, match=r"the envelope theorem gave the gradient: .*active constraint"):
+        value = loss(same, labels, images)
+    value.backward()
+    assert torch.equal(l.grad, same.grad)
+
+
+@pytest.mark.parametrize("given", [lambda t: t[:, None], list, lambda t: list(t[:, None])])
+def test_a_channel_of_its_own_and_a_list_are_the_same_batch(given):
+    log_odds, labels, images = batch()
+    value = exact()(log_odds, labels, images)
+    value.backward()
+    same = log_odds.detach().clone().requires_grad_()
+    loss = exact()
+    other = loss(given(same), given(labels), given(images))
+    other.backward()
+    assert other.item() == value.item()
+    assert torch.equal(same.grad, log_odds.grad)
+    labels = loss.predict(given(same), given(images))
+    assert torch.equal(torch.stack(list(labels)), exact_prediction(loss, log_odds, images))
+    assert isinstance(labels, list) == isinstance(given(same), list)
+
+
+def exact_prediction(loss, log_odds, images):
+    return torch.stack([torch.from_numpy(e.least(loss.coef_)).to(torch.uint8) for e in energies(log_odds, images)])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(dtype):
+    log_odds, labels, images = batch()
+    half = log_odds.detach().to(dtype).requires_grad_()
+    single = half.detach().float().requires_grad_()
+    losses = exact(), exact()
+    values = [loss(l, labels, images) for loss, l in zip(losses, (half, single))]
+    for value in values:
+        value.backward()
+    assert values[0].dtype == torch.float32
+    assert values[0].item() == values[1].item()
+    assert half.grad.dtype == dtype
+    assert torch.equal(half.grad, single.grad.to(dtype))
+    assert torch.equal(losses[0].predict(half, images), losses[1].predict(single, images))
+
+
+@pytest.mark.parametrize(("connectivity", "pairwise"), [(8, "contrast"), (4, "smoothness"), (FAR, "contrast")])
+def test_gamma_is_that_of_the_learner_and_the_prediction_has_the_least_energy(connectivity, pairwise):
+    log_odds, labels, images = batch()
+    loss = exact(connectivity=connectivity, pairwise=pairwise)
+    value = loss(log_odds, labels, images)
+    of_images = energies(log_odds, images, connectivity, pairwise)
+    examples = [Example(e, Annotation(truth.numpy() == 1)) for e, truth in zip(of_images, labels)]
+    solution = CuttingPlanes(0.1, tol=0.0).learn(examples)
+    assert value.item() == pytest.approx(solution.value, rel=1e-9)
+    assert len(loss.coef_) == {"contrast": 3, "smoothness": 2}[pairwise]
+    np.testing.assert_allclose(loss.coef_, solution.w, rtol=1e-6, atol=1e-9)
+    predicted = loss.predict(log_odds, images)
+    assert predicted.dtype == torch.uint8
+    assert not predicted.requires_grad
+    np.testing.assert_array_equal(predicted.numpy(), [energy.least(loss.coef_) for energy in of_images])
+
+
+def test_images_of_unequal_sizes_are_predicted_as_a_list():
+    log_odds, labels, images = unequal_batch()
+    loss = exact()
+    loss(log_odds, labels, images)
+    predicted = loss.predict(log_odds, images)
+    assert [labels.shape for labels in predicted] == [(5, 6), (4, 7)]
+    with pytest.raises(ValueError, match="there are 1 log-odds, but 2 images"):
+        loss.predict(log_odds[:1], images)
+    with pytest.raises(ValueError, match=r"log_odds\[0\] has shape \(4, 7\), but its images have \(5, 6\)"):
+        loss.predict(log_odds[::-1], images)
+
+
+def test_a_training_loop_lowers_gamma_and_goes_on_from_its_weights():
+    noise, labels, _ = batch()
+    images = (labels + 0.5 * noise.detach()).float()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = torch.nn.Conv2d(1, 1, 3, padding=1)
+    loss = MaxMarginLoss(0.1, sigma=0.3)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    values = []
+    for _ in range(20):
+        optimizer.zero_grad()
+        value = loss(network(images[:, None]), labels[:, None], images)
+        value.backward()
+        optimizer.step()
+        values.append(value.item())
+    assert value.dtype == torch.float32
+    assert values[-1] < 0.9 * values[0]
+    other = MaxMarginLoss(0.1, sigma=0.3)
+    other.load_state_dict(loss.state_dict())
+    assert not np.array_equal(loss.coef_, [1, 1, 1])
+    np.testing.assert_array_equal(other.coef_, loss.coef_)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_saturated_float32_gives_finite_gamma_and_gradient(scale):
+    log_odds, labels, images = batch()
+    saturated = (scale * log_odds.detach()).float().requires_grad_()
+    value = exact()(saturated, labels, images)
+    value.backward()
+    assert torch.isfinite(value)
+    assert torch.isfinite(saturated.grad).all()
+
+
+def test_a_perfect_network_leaves_nothing_to_lower():
+    _, labels, images = batch()
+    log_odds = 1e4 * (2.0 * labels - 1)
+    assert MaxMarginLoss(sigma=0.3, tol=1e-9)(log_odds, labels, images).item() < 1e-6
+
+
+def test_unlabelled_pixels_and_class_weights_count_as_they_should():
+    log_odds, labels, images = batch()
+    labels[:, :, 4:] = 255
+    value = exact(class_weight={1: 2.0})(log_odds, labels, images)
+    examples = [
+        Example(e, Annotation(truth.numpy() == 1, truth.numpy() != 255, class_weight=(1.0, 2.0)))
+        for e, truth in zip(energies(log_odds, images), labels)
+    ]
+    assert value.item() == pytest.approx(CuttingPlanes(0.1, tol=0.0).learn(examples).value, rel=1e-9)
+    with pytest.raises(ValueError, match=r"labels 0 and 1 only, found \[255\]"):
+        MaxMarginLoss(ignore_label=None)(log_odds, labels, images)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda l, y, x: (l.expand(2, 2, 5, 6), y, x), ValueError, r"log_odds\[0\] has shape \(2, 5, 6\)"),
+        (lambda l, y, x: (l[0], y, x), ValueError, "log_odds must be of shape"),
+        (
+            lambda l, y, x: (l.detach().numpy(), y, x),
+            TypeError,
+            r"log_odds\[0\] must be a tensor of float, got ndarray",
+        ),
+        (lambda l, y, x: (y, y, x), TypeError, r"log_odds\[0\] must be a tensor of float, got torch.int64"),
+        (lambda l, y, x: (l, y[:1], x), ValueError, "same length"),
+        (lambda l, y, x: (l[:1], y, x), ValueError, "1 log-odds"),
+        (lambda l, y, x: (l, 2 * y, x), ValueError, "labels 0, 1 and 255 only"),
+        (lambda l, y, x: (l, y, x[..., 1:]), ValueError, "shape"),
+        (lambda l, y, x: (l, y, x * np.nan), ValueError, "NaN"),
+        (lambda l, y, x: (l * np.nan, y, x), ValueError, r"log_odds\[0\] contains NaN"),
+    ],
+)
+def test_batches_that_do_not_fit_are_refused(change, error, message):
+    with pytest.raises(error, match=message):
+        exact()(*change(*batch()))
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        *({"C": 0}, {"pairwise": "edges"}, {"connectivity": "8"}, {"sigma": "auto"}, {"sigma": 0.0}, {"tol": -1}),
+        *({"max_iter": 0}, {"n_jobs": 0}, {"gradient": "lu"}, {"class_weight": "balanced"}, {"ignore_label": "auto"}),
+    ],
+)
+def test_parameters_out_of_range_are_refused(parameters):
+    with pytest.raises(ValueError, match=f"'{next(iter(parameters))}' parameter of MaxMarginLoss must be"):
+        MaxMarginLoss(**parameters)
+
+
+def test_a_connectivity_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="connectivity"):
+        MaxMarginLoss(connectivity=6)
+
+
+def test_at_given_weights_these_are_held_and_backward_gives_central_differences():
+    log_odds, labels, images = batch(seed=1)
+    loss = exact()
+    w = loss.coef_ = np.array([0.8, 0.3, 0.4])
+    assert_gradients_are_central_differences(lambda l: at_weights(loss, l, labels, images), log_odds)
+    assert loss.coef_ is w
+
+
+def at_weights(loss, log_odds, labels, images):
+    arrays = [image.numpy()[..., np.newaxis] for image in images]
+    return loss.at_weights(log_odds, [Annotation(truth.numpy() == 1) for truth in labels], arrays)
+
+
+def test_at_the_weights_of_gamma_the_objective_is_gamma():
+    log_odds, labels, images = batch()
+    loss = exact()
+    value = loss(log_odds, labels, images)
+    assert at_weights(loss, log_odds, labels, images).item() == pytest.approx(value.item(), rel=1e-9)

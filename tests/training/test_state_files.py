@@ -1,0 +1,312 @@
+"""Files of plain values and arrays: what was written is read, anything else is refused, and nothing of it is run."""
+
+import json
+import os
+import pickle
+import struct
+import sys
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from damage import damaged
+from safetensors import safe_open
+from safetensors.numpy import save as serialize
+
+from skmmcrf.training import state_files
+from skmmcrf.training.state_files import FILE_FORMAT, read_file, write_file
+
+CONTENT = {
+    "numbers": [
+        0.1 + 0.2,
+        5e-324,
+        -0.0,
+        float("nan"),
+        float("inf"),
+        -float("inf"),
+        1e308,
+        2**70,
+        -3,
+        True,
+        False,
+        None,
+    ],
+    "text": ["ä\ud800\x00", "", "array"],
+    "": {"a.b": [], "inner": [{"array": [1], "x": {}}]},
+    "arrays": {
+        "empty": np.zeros((0, 3)),
+        "fortran": np.arange(6, dtype=np.uint16).reshape(2, 3).T,
+        "strided": np.arange(9.0)[::2],
+        "point": np.array(3, dtype=np.int8),
+        "nan": np.array([np.nan, -np.nan, -0.0]),
+        "half": np.array([1.5], np.float16),
+        "bits": [np.array([True, False])],
+    },
+}
+
+
+def bits(value):
+    """A value with its types and bits."""
+    if isinstance(value, dict):
+        return {key: bits(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [bits(entry) for entry in value]
+    if isinstance(value, np.ndarray):
+        return value.dtype, value.shape, value.tobytes()
+    return type(value), struct.pack("d", value) if isinstance(value, float) else value
+
+
+@pytest.fixture
+def path(tmp_path):
+    """That of a file that is there."""
+    write_file(tmp_path / "file", "state", CONTENT)
+    return tmp_path / "file"
+
+
+def parts(path):
+    """Metadata and arrays of a file."""
+    with safe_open(path, framework="np") as file:
+        names = file.keys()
+        return file.metadata(), {name: file.get_tensor(name) for name in names}
+
+
+def write_by_hand(path, text, arrays=None, **metadata):
+    """Write a file whose checksum is right, whatever else it says."""
+    metadata = {"skmmcrf_format": FILE_FORMAT, "skmmcrf_version": "1", "kind": "state", "content": text} | metadata
+    metadata["sha256"] = state_files._checksum(metadata, arrays or {})
+    path.write_bytes(serialize(arrays or {}, metadata))
+
+
+def test_what_was_written_is_read_bit_for_bit(path):
+    assert bits(read_file(str(path), "state")) == bits(CONTENT)
+
+
+def test_big_endian_arrays_are_read_as_the_same_numbers(path):
+    write_file(path, "state", {"a": np.arange(3, dtype=">i4")})
+    np.testing.assert_array_equal(read_file(path, "state")["a"], [0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (object(), "a.0 is a object, which a file can't hold"),
+        ((1,), "a.0 is a tuple"),
+        (np.float64(1), "a.0 is a float64"),
+        (torch.zeros(1), "a.0 is a Tensor"),
+        (np.array(["a"]), "a.0 is a ndarray of <U1"),
+        (np.array([None]), "a.0 is a ndarray of object"),
+        (np.zeros(1, np.complex64), "a.0 is a ndarray of complex64"),
+        (np.ma.masked_array([1]), "a.0 is a MaskedArray"),
+        ({1: 2}, "a.0 has the key 1, which"),
+        ({None: 2}, "a.0 has the key None"),
+        ({"array": 2}, "a.0 has the key 'array'"),
+    ],
+)
+def test_what_a_file_cant_hold_is_told_and_nothing_is_written(tmp_path, value, message):
+    with pytest.raises(TypeError, match=message):
+        write_file(tmp_path / "file", "state", {"a": [value]})
+    assert not [*tmp_path.iterdir()]
+
+
+def test_too_much_that_is_no_array_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(state_files, "_LONGEST_JSON", 100)
+    with pytest.raises(TypeError, match="what is no array takes 3.. characters, and a file can hold 100"):
+        write_file(tmp_path / "file", "state", {"a": 100 * [1]})
+    write_by_hand(tmp_path / "file", json.dumps({"a": 100 * [1]}))
+    with pytest.raises(ValueError, match="its JSON is longer than 100 characters"):
+        read_file(tmp_path / "file", "state")
+
+
+# written whole or not at all
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_write_that_fails_leaves_the_old_file(path, monkeypatch, step):
+    before = path.read_bytes()
+
+    def fail(*_):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(f"os.{step}", fail)
+    with pytest.raises(OSError, match="the disk is full"):
+        write_file(path, "state", {"a": 1})
+    assert path.read_bytes() == before
+    assert [*path.parent.iterdir()] == [path]
+
+
+def test_a_file_is_replaced_and_its_rights_are_the_usual_ones(path):
+    write_file(path, "state", {"a": 1})
+    assert read_file(path, "state") == {"a": 1}
+    (path.parent / "other").touch()
+    assert path.stat().st_mode == (path.parent / "other").stat().st_mode
+    assert {p.name for p in path.parent.iterdir()} == {"file", "other"}
+
+
+def test_missing_files_and_folders_are_told(path):
+    with pytest.raises(FileNotFoundError):
+        read_file(path.parent / "missing", "state")
+    with pytest.raises((IsADirectoryError, PermissionError)):  # the latter on Windows
+        read_file(path.parent, "state")
+    with pytest.raises(FileNotFoundError):
+        write_file(path.parent / "missing" / "file", "state", {})
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes in folders")
+def test_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="it is a pipe"):
+        read_file(tmp_path / "pipe", "state")
+
+
+# files of strangers
+
+
+def test_every_damage_is_noticed(path):
+    data = path.read_bytes()
+    write_file(path, "state", {"a": np.arange(50.0)})
+    other = path.read_bytes()
+    header = 8 + struct.unpack("<Q", data[:8])[0]
+    rng = np.random.default_rng(0)
+    for n in range(1000):
+        changed = damaged(data, rng, other, n_first=[8, 200, header][n % 3])
+        path.write_bytes(changed)
+        if changed not in (data, other):
+            with pytest.raises(ValueError, match="^(it |its |no skmmcrf)"):
+                read_file(path, "state")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "damaged, or of another kind"),
+        (pickle.dumps({}), "damaged, or of another kind"),
+        (struct.pack("<Q", 2**63) + b"{}", "damaged, or of another kind"),
+        (serialize({"a": np.zeros(3)}), "no skmmcrf wrote it"),
+        (serialize({"a": np.zeros(3)}, {"format": "pt"}), "no skmmcrf wrote it"),
+        (
+            serialize({"a": np.zeros(3)}, {"skmmcrf_format": "1", "skmmcrf_version": "9.9"}),
+            f"its format is '1', of skmmcrf 9.9; skmmcrf .* reads '{FILE_FORMAT}'",
+        ),
+        (serialize({"a": np.zeros(3)}, {"skmmcrf_format": FILE_FORMAT}), "it is a file of skmmcrf, but holds no state"),
+    ],
+)
+def test_foreign_files_are_told(path, data, message):
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=message):
+        read_file(path, "state")
+
+
+def test_a_file_of_another_kind_is_told(path):
+    with pytest.raises(ValueError, match="it is a file of skmmcrf, but holds no estimator"):
+        read_file(path, "estimator")
+
+
+@pytest.mark.parametrize(
+    "change", [{"kind": "estimator"}, {"skmmcrf_version": "0"}, {"content": '{"a": 1}'}, {"x": ""}]
+)
+def test_the_checksum_is_one_of_all_that_a_file_says(path, change):
+    metadata, arrays = parts(path)
+    path.write_bytes(serialize(arrays, metadata | change))
+    with pytest.raises(ValueError, match="its checksum is not that of its content"):
+        read_file(path, change.get("kind", "state"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda arrays: arrays | {"more": np.zeros(1)},
+        lambda arrays: {f"{name}.": array for name, array in arrays.items()},
+        lambda arrays: {name: array[::-1].copy() if array.ndim else array for name, array in arrays.items()},
+        lambda arrays: arrays | {"arrays.nan": arrays["arrays.nan"].view(np.int64)},
+        lambda arrays: arrays | {"arrays.strided": arrays["arrays.strided"][np.newaxis]},
+    ],
+)
+def test_the_checksum_is_one_of_the_arrays_too(path, change):
+    metadata, arrays = parts(path)
+    path.write_bytes(serialize(change(arrays), metadata))
+    with pytest.raises(ValueError, match="its checksum is not that of its content"):
+        read_file(path, "state")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": {"array": "missing"}}', "lacks the tensor 'missing', or uses it twice"),
+        ('{"a": {"array": "x"}, "b": {"array": "x"}}', "lacks the tensor 'x', or uses it twice"),
+        ('{"a": {"array": ["x"]}}', "lacks the tensor"),
+        ("{}", "does not refer to all of its tensors"),
+        ('{"array": "x"}', "its content is no dict"),
+        ('[{"array": "x"}]', "its content is no dict"),
+        ("null", "its content is no dict"),
+        *[(text, ".") for text in ("", "[", "9" * 10_000, '"')],
+    ],
+)
+def test_other_json_is_told(path, text, message):
+    write_by_hand(path, text, {"x": np.zeros(2)})
+    with pytest.raises(ValueError, match=message):
+        read_file(path, "state")
+
+
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
+def test_what_is_nested_deep_is_read_or_told(path, opening, closing):
+    outcomes = []
+    for depth in (1, 100, 600, 900, 2_000, 100_000):  # Python sets two limits, of the parser and its own
+        write_by_hand(path, f'{{"a": {depth * opening}1{depth * closing}}}')
+        try:
+            read_file(path, "state")
+            outcomes.append("read")
+        except ValueError as error:
+            outcomes.append(str(error))
+    assert outcomes[:2] == ["read", "read"]
+    assert outcomes[-1] == "it is nested too deep"
+    assert set(outcomes) == {"read", "it is nested too deep"}
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]},
+        {"dtype": "F32", "shape": [2**62, 2**62], "data_offsets": [0, 8]},
+        {"dtype": "F32", "shape": [0, 2**62], "data_offsets": [0, 8]},
+        {"dtype": "F64", "shape": [1] * 100, "data_offsets": [0, 8]},
+        {"dtype": "BF16", "shape": [4], "data_offsets": [0, 8]},
+        {"dtype": "F8_E4M3", "shape": [8], "data_offsets": [0, 8]},
+    ],
+)
+def test_headers_that_lie_take_no_memory(path, memory_growth, tensor):
+    header = json.dumps({"__metadata__": parts(path)[0], "arrays.nan": tensor}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
+
+    def refuse():
+        with pytest.raises(ValueError, match="damaged|a dtype that numpy lacks|maximum supported dimension"):
+            read_file(path, "state")
+
+    assert memory_growth(refuse) < 20_000_000
+
+
+@pytest.mark.parametrize(("entry", "n_bytes"), [("[]", 200), ("{}", 200), ("1e1", 80)])
+def test_json_takes_memory_for_its_entries_only_up_to_its_longest(path, memory_growth, entry, n_bytes):
+    def refuse():
+        with pytest.raises(ValueError, match="its content is no dict|its JSON is longer than"):
+            read_file(path, "state")
+
+    for n_entries in (300_000, 6_000_000):
+        write_by_hand(path, f"[{','.join([entry] * n_entries)}]")
+        assert memory_growth(refuse) < 10 * path.stat().st_size + n_bytes * min(n_entries, 300_000)
+
+
+def test_nothing_is_ever_unpickled(path, monkeypatch):
+    def fail(*args, **kwargs):
+        pytest.fail("something is unpickled")
+
+    for module in (pickle, sys.modules["_pickle"]):
+        for function in ("load", "loads", "Unpickler"):
+            monkeypatch.setattr(module, function, fail)
+    for module in (torch, torch.jit, joblib, np):
+        monkeypatch.setattr(module, "load", fail)
+    read_file(path, "state")
+    for data in (pickle.dumps(CONTENT), b"\x80\x04cos\nsystem\n(S'true'\ntR."):
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match="damaged, or of another kind"):
+            read_file(path, "state")
