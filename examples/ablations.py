@@ -16,30 +16,27 @@ import time
 
 import numpy as np
 from benchmark import parameters_of, parse, save_json
+from sklearn.frozen import FrozenEstimator
 from sklearn.utils import Bunch
 
 from skmmcrf import DeepStructuredSegmenter, MaxMarginCRF
 from skmmcrf.datasets import load_image_folder
-from skmmcrf.energy import scale_image
 from skmmcrf.metrics import jaccard_indices
-
-#: A deviation so large that the contrast term is the same for all edges, and adds nothing to the smoothness term.
-NO_CONTRAST = 1e3
 
 PIECEWISE = {
     "8 neighbours": {},
     "4 neighbours": {"connectivity": 4},
-    "8 neighbours, no contrast term": {"sigma": NO_CONTRAST},
-    "4 neighbours, no contrast term": {"connectivity": 4, "sigma": NO_CONTRAST},
+    "8 neighbours, no contrast term": {"pairwise": "smoothness"},
+    "4 neighbours, no contrast term": {"connectivity": 4, "pairwise": "smoothness"},
     **{f"C = {C:g}": {"C": C} for C in (0.01, 0.1, 1.0, 10.0, 100.0)},
 }
 JOINT = {
     **PIECEWISE,
     **{f"batches of {n}": {"batch_size": n} for n in (1, 5, 10, 50, 150)},
     **{f"{n} epochs": {"n_epochs": n} for n in (2, 5, 10, 20)},
-    "images as they are": {"joint_augmentation": None},
-    "images as they are, gradient by the linear system": {"joint_augmentation": None, "gradient": "kkt"},
-    "mirrored images": {"joint_augmentation": "flip"},
+    "mirrored images": {"augmentation": "flip"},
+    "images as they are": {"augmentation": None},
+    "images as they are, weights learned in each batch": {"augmentation": None, "training": "joint_by_batch"},
 }
 #: Weights that Algorithm 1 starts from, beside the (1, 1, 1) of the others.
 STARTS = [(1.0, 0.0, 0.0), (0.01, 0.01, 0.01), (1.0, 10.0, 10.0), (10.0, 100.0, 100.0)]
@@ -59,14 +56,6 @@ def measure(model, train, val):
     }
 
 
-def with_log_odds(cnn, data):
-    """Stack a network's log-odds and the images, as MaxMarginCRF takes them."""
-    log_odds = cnn.decision_function(data.images)
-    return Bunch(
-        images=[np.dstack([l, scale_image(image)]) for l, image in zip(log_odds, data.images)], masks=data.masks
-    )
-
-
 def learned_from(w, n_jobs):
     """The field alone, whose weights are learned from given first ones."""
     crf = MaxMarginCRF(warm_start=True, n_jobs=n_jobs)
@@ -77,18 +66,21 @@ def learned_from(w, n_jobs):
 def main():
     only = {"nargs": "+", "default": [""], "metavar": "ROWS", "help": "what the names of rows begin with"}
     arguments = parse(__doc__, **{"--only": only})
-    parameters = parameters_of(arguments) | {"random_state": arguments.seeds[0]}
+    parameters = parameters_of(arguments)
     train, val = (load_image_folder(arguments.data, split) for split in ("train", "val"))
     arguments.out.mkdir(parents=True, exist_ok=True)
-    cnn = DeepStructuredSegmenter(**parameters, training="cnn", memory=str(arguments.out / "memory"))
-    cnn.fit(train.images, train.masks)
-    pretrained = parameters | {"network": cnn.network_, "weights": None, "pretrain_epochs": 0}
+    whole = DeepStructuredSegmenter(
+        training="cnn", memory=str(arguments.out / "memory"), random_state=arguments.seeds[0]
+    ).set_params(**parameters)
+    cnn = whole.fit(train.images, train.masks).cnn_
+    pretrained = {name: value for name, value in parameters.items() if not name.startswith("cnn__")}
+    pretrained |= {"cnn": FrozenEstimator(cnn), "random_state": arguments.seeds[0]}
 
-    stacked = [with_log_odds(cnn, data) for data in (train, val)]
+    stacked = [Bunch(images=cnn.transform(data.images), masks=data.masks) for data in (train, val)]
     models = {f"piecewise: initial w = {w}": (learned_from(w, arguments.jobs), *stacked) for w in STARTS}
     for training, changes in {"piecewise": PIECEWISE, "joint": JOINT}.items():
         for name, changed in changes.items():
-            model = DeepStructuredSegmenter(**pretrained | changed, training=training)
+            model = DeepStructuredSegmenter(**pretrained | {"training": training} | changed)
             models[f"{training}: {name}"] = model, train, val
 
     file = arguments.out / "ablations.json"

@@ -1,4 +1,4 @@
-"""The three ways on real data, with seeds
+r"""The three ways on real data, with seeds
 =======================================
 
 Train the three ways on a folder of labelled images, with several seeds, and compare them on the validation images.
@@ -9,7 +9,8 @@ boundary F-measure and the share of wrong pixels, which is what the margin count
 seeds, and the differences of the ways with bootstrap intervals over the images; writes all of it as JSON, and pictures.
 What was done is kept in the output folder, so that the same command, started again, goes on where it was ended::
 
-    python examples/benchmark.py horses --weights squeezenet1_1.pth --seeds 0 1 2 --out results --set C=1.0 n_epochs=8
+    python examples/benchmark.py horses --weights squeezenet1_1.pth --seeds 0 1 2 --out results \
+        --set cnn__n_epochs=90 C=1.0 n_epochs=8
 """
 
 import argparse
@@ -29,12 +30,13 @@ from skmmcrf.display import SegmentationDisplay, TrainingCurveDisplay
 from skmmcrf.metrics import boundary_f_measures, jaccard_indices
 
 WAYS = {"cnn": "CNN", "piecewise": "piecewise", "joint": "joint"}
-#: What did well on photographs and ultrasound alike.
+#: What did well on photographs and ultrasound alike, for pretraining and for joint training.
 RECIPE = {
-    "pretrain_epochs": 60,
-    "pretrain_loss": "log_likelihood+dice",
-    "augmentation": "strong",
-    "average_mirrored": True,
+    "cnn__n_epochs": 60,
+    "cnn__loss": "log_likelihood+dice",
+    "cnn__augmentation": "strong",
+    "cnn__average_mirrored": True,
+    "cnn__batch_size": 5,
     "batch_size": 5,
 }
 #: Parameters that change nothing but the time and what is printed.
@@ -68,12 +70,11 @@ def run_seed(train, val, parameters, seed, out, *, watch=False):
     result = {"seed": seed, "parameters": parameters, "version": __version__, "ways": {}}
     for way in WAYS:
         model = DeepStructuredSegmenter(
-            **parameters,
             training=way,
             memory=str(out / "memory"),
             checkpoint=out / f"seed_{seed}_{way}",
             random_state=seed,
-        )
+        ).set_params(**parameters)
         start = time.perf_counter()
         model.fit(train.images, train.masks, validation_data=(val.images, val.masks) if watch else None)
         seconds = time.perf_counter() - start
@@ -171,7 +172,12 @@ def parse(description, **further):
     parser.add_argument("--out", type=Path, default=Path("results"))
     parser.add_argument("--jobs", type=int, default=-1, help="processes for the graph cuts (default: all cores)")
     parser.add_argument(
-        "--set", type=parameter, nargs="+", default=[], metavar="NAME=VALUE", help="of DeepStructuredSegmenter"
+        "--set",
+        type=parameter,
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of DeepStructuredSegmenter, or cnn__NAME=VALUE of its CNNSegmenter",
     )
     return parser.parse_args()
 
@@ -179,8 +185,8 @@ def parse(description, **further):
 def parameters_of(arguments):
     """Parameters of the estimator that the command line asks for."""
     return {
-        "network": arguments.network,
-        "weights": None if arguments.network == "unet" else arguments.weights,
+        "cnn__network": arguments.network,
+        "cnn__weights": None if arguments.network == "unet" else arguments.weights,
         "n_jobs": arguments.jobs,
         "verbose": 1,
         **RECIPE,

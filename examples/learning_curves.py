@@ -24,10 +24,10 @@ from skmmcrf.datasets import load_image_folder
 from skmmcrf.metrics import jaccard_indices
 
 MODELS = {
-    "log-likelihood": {"training": "cnn", "pretrain_loss": "log_likelihood"},
-    "Dice loss + piecewise": {"training": "piecewise", "pretrain_loss": "dice"},
-    "joint": {"training": "joint", "pretrain_loss": "log_likelihood"},
-    "Dice loss + joint": {"training": "joint", "pretrain_loss": "dice"},
+    "log-likelihood": {"training": "cnn", "cnn__loss": "log_likelihood"},
+    "Dice loss + piecewise": {"training": "piecewise", "cnn__loss": "dice"},
+    "joint": {"training": "joint", "cnn__loss": "log_likelihood"},
+    "Dice loss + joint": {"training": "joint", "cnn__loss": "dice"},
 }
 COMPARED = [
     ("joint", "log-likelihood"),
@@ -40,8 +40,8 @@ def fit(parameters, train, n_images, seed, out):
     """Train on some of the images, for as many steps as the parameters take on all."""
     chosen = np.random.default_rng(seed).permutation(len(train.images))[:n_images]
     times = len(train.images) / n_images
-    steps = {name: round(times * parameters[name]) for name in ("pretrain_epochs", "n_epochs")}
-    model = DeepStructuredSegmenter(**parameters | steps, memory=str(out / "memory"), random_state=seed)
+    steps = {name: round(times * parameters[name]) for name in ("cnn__n_epochs", "n_epochs")}
+    model = DeepStructuredSegmenter(memory=str(out / "memory"), random_state=seed).set_params(**parameters | steps)
     return model.fit([train.images[n] for n in chosen], [train.masks[n] for n in chosen])
 
 

@@ -14,17 +14,15 @@ its log-odds; here they are changed, to see what they are good for.
 import matplotlib.pyplot as plt
 import numpy as np
 
-from skmmcrf import DeepStructuredSegmenter
+from skmmcrf import CNNSegmenter, DeepStructuredSegmenter
 from skmmcrf.datasets import make_phantoms
 from skmmcrf.display import EnergyDisplay
-from skmmcrf.graph_cut import segment
 from skmmcrf.metrics import mean_jaccard
 
 X_train, y_train = make_phantoms(24, random_state=0)
 X_test, y_test = make_phantoms(20, random_state=1)
-model = DeepStructuredSegmenter(training="piecewise", pretrain_epochs=8, random_state=0).fit(X_train, y_train)
-log_odds = model.decision_function(X_test)
-print(f"network alone: mean Jaccard index {100 * mean_jaccard(y_test, log_odds > 0):.1f} %")
+model = DeepStructuredSegmenter(CNNSegmenter(n_epochs=8), training="piecewise", random_state=0).fit(X_train, y_train)
+print(f"network alone: mean Jaccard index {100 * mean_jaccard(y_test, model.decision_function(X_test) > 0):.1f} %")
 
 # %%
 # The field, learned on it
@@ -42,11 +40,8 @@ print("weights of the unary, the smoothness and the contrast term:", model.coef_
 # is smoothed away. What was learned is about the best.
 
 factors = [0, 0.1, 0.3, 1, 2, 3, 10]
-labelings = []
-for factor in factors:
-    w = model.coef_ * [1, factor, factor]
-    cuts = segment(w, zip(log_odds, X_test[..., None]), connectivity=model.connectivity, sigma=model.sigma_)
-    labelings.append(list(cuts))
+energies = [model.energy(image) for image in X_test]
+labelings = [[energy.least(model.coef_ * [1, factor, factor]) for energy in energies] for factor in factors]
 scores = [100 * mean_jaccard(y_test, labels) for labels in labelings]
 
 figure, axes = plt.subplots(2, 4, figsize=(10, 5.5), layout="constrained")

@@ -12,7 +12,7 @@ import time
 
 from sklearn.model_selection import GridSearchCV
 
-from skmmcrf import DeepStructuredSegmenter
+from skmmcrf import CNNSegmenter, DeepStructuredSegmenter
 from skmmcrf.datasets import make_phantoms
 from skmmcrf.metrics import make_segmentation_scorer
 
@@ -23,7 +23,7 @@ measures = {name: make_segmentation_scorer(name) for name in ("jaccard", "dice",
 seconds = {}
 with tempfile.TemporaryDirectory() as folder:
     for name, memory in {"without memory": None, "with memory": folder}.items():
-        model = DeepStructuredSegmenter(pretrain_epochs=20, n_epochs=2, memory=memory, random_state=0)
+        model = DeepStructuredSegmenter(CNNSegmenter(n_epochs=20), n_epochs=2, memory=memory, random_state=0)
         search = GridSearchCV(model, grid, cv=2, scoring=measures, refit="jaccard")
         start = time.perf_counter()
         search.fit(X, y)
