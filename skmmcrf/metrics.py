@@ -35,6 +35,106 @@ _CONSTRAINTS = {
 }
 
 
+def _measure_images(
+    measure: Callable[[BoolArray, BoolArray], float],
+    y_true: LabelsLike,
+    y_pred: LabelsLike,
+    pos_label: int,
+    ignore_label: _IgnoreLabel,
+) -> FloatArray:
+    """A measure of each image's true and predicted foreground; NaN where there is neither."""
+    pairs = _read_pairs(y_true, y_pred, pos_label, ignore_label)
+    values = [measure(truth, found) if truth.any() or found.any() else np.nan for truth, found in pairs]
+    return np.array(values, dtype=float)
+
+
+def _jaccard(truth: BoolArray, found: BoolArray) -> float:
+    return np.count_nonzero(truth & found) / np.count_nonzero(truth | found)
+
+
+def _boundary_f(truth: BoolArray, found: BoolArray, tolerance: float | None) -> float:
+    if not (truth.any() and found.any()):
+        return 0.0
+    if tolerance is None:
+        tolerance = max(1.0, 0.0075 * math.hypot(*truth.shape))
+    # recall and precision
+    return harmonic_mean([float(np.mean(apart <= tolerance)) for apart in _boundary_distances(truth, found)])
+
+
+def _hausdorff(truth: BoolArray, found: BoolArray, percentile: float) -> float:
+    if not (truth.any() and found.any()):
+        return math.hypot(*truth.shape)
+    return max(float(np.percentile(apart, percentile)) for apart in _boundary_distances(truth, found))
+
+
+def _boundary_distances(truth: BoolArray, found: BoolArray) -> tuple[FloatArray, FloatArray]:
+    """How far each pixel of the true boundary is from the predicted one, and each of the predicted from the true."""
+    true_boundary, found_boundary = (foreground & ~ndimage.binary_erosion(foreground) for foreground in (truth, found))
+    to_true, to_found = (ndimage.distance_transform_edt(~boundary) for boundary in (true_boundary, found_boundary))
+    return to_found[true_boundary], to_true[found_boundary]
+
+
+def _read_pairs(
+    y_true: LabelsLike, y_pred: LabelsLike, pos_label: int, ignore_label: _IgnoreLabel
+) -> Iterator[tuple[BoolArray, BoolArray]]:
+    """True and predicted foreground of each image, both without unlabelled pixels."""
+    _check_parameters(pos_label=pos_label, ignore_label=ignore_label)
+    scheme, fully_labelled = LabelScheme(pos_label, ignore_label), LabelScheme(pos_label, None)
+    labels, _ = as_sequence(y_true, "y_true", dimensions=(3,))
+    predictions, _ = as_sequence(y_pred, "y_pred", dimensions=(3,))
+    if len(labels) != len(predictions):
+        raise ValueError(f"y_true and y_pred must have the same length, got {len(labels)} and {len(predictions)}")
+    annotations = [scheme.read(labels[n], f"y_true[{n}]") for n in range(len(labels))]
+    scheme.check_foreground_is_meant(annotations, "y_true")
+    for n, annotation in enumerate(annotations):
+        found = as_array(predictions[n], f"y_pred[{n}]")
+        if found.shape != annotation.shape:
+            raise ValueError(f"y_pred[{n}] has shape {found.shape}, but y_true[{n}] has {annotation.shape}")
+        if not annotation.is_fully_labelled:
+            found = np.where(annotation.labelled, found, np.zeros_like(found))
+        yield annotation.truth, fully_labelled.read(found, f"y_pred[{n}]").truth
+
+
+def _check_parameters(**parameters: object) -> None:
+    checked = {name: value for name, value in parameters.items() if name in _CONSTRAINTS}
+    validate_parameter_constraints(_CONSTRAINTS, checked, caller_name="the measure")
+
+
+def mean_of_defined(values: FloatArray, weights: FloatArray | None = None) -> float:
+    """Mean of a measure over the images for which it is defined.
+
+    Parameters
+    ----------
+    values : ndarray of float and shape (n,)
+        NaN where it is not.
+    weights : ndarray of float and shape (n,), optional
+
+    Returns
+    -------
+    float
+        NaN if no image counts.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, or a weight is negative or NaN.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mean_of_defined(np.array([0.5, np.nan, 1.0]))
+    0.75
+    """
+    weights = np.ones(len(values)) if weights is None else weights
+    if np.ndim(values) != 1 or np.shape(weights) != np.shape(values) or not (weights >= 0).all():
+        raise ValueError(
+            f"values and weights must be of one shape (n,), and no weight negative, got {np.shape(values)} and "
+            f"{weights}"
+        )
+    counts = ~np.isnan(values) & (weights > 0)
+    return float(np.average(values[counts], weights=weights[counts])) if counts.any() else float("nan")
+
+
 @documented
 def jaccard_indices(
     y_true: LabelsLike, y_pred: LabelsLike, *, pos_label: int = 1, ignore_label: _IgnoreLabel = "auto"
@@ -196,114 +296,48 @@ def hausdorff_distances(
     return _measure_images(partial(_hausdorff, percentile=percentile), y_true, y_pred, pos_label, ignore_label)
 
 
-@documented
-def mean_jaccard(
-    y_true: LabelsLike, y_pred: LabelsLike, *, sample_weight: ArrayLike | None = None, **parameters: Any
-) -> float:
-    """Mean Jaccard index over the images that have foreground in truth or prediction, as the paper's tables give it.
+def _mean_of(measure: Callable[..., FloatArray], name: str, what: str) -> Callable[..., float]:
+    """Make the mean of a measure over images, as a function of this module."""
+
+    def mean(
+        y_true: LabelsLike, y_pred: LabelsLike, *, sample_weight: ArrayLike | None = None, **parameters: Any
+    ) -> float:
+        weights = check_sample_weight(sample_weight, len(as_sequence(y_true, "y_true", dimensions=(3,))[0]))
+        return mean_of_defined(measure(y_true, y_pred, **parameters), weights)
+
+    mean.__name__ = mean.__qualname__ = name
+    mean.__doc__ = f"""Mean {what} over the images that have foreground in truth or prediction.
 
     Parameters
     ----------
     %(measured_labels)s
-    %(sample_weight)s
+    sample_weight : array of shape (n,), optional
+        What each image counts; none of it negative.
     **parameters
-        `pos_label` and `ignore_label` of `jaccard_indices`.
+        Further parameters of `{measure.__name__}`.
 
     Returns
     -------
     float
-        Between 0 and 1; NaN if no image that has weight has any foreground.
+        NaN if no image that has weight has any foreground.
 
     Raises
     ------
     ValueError, TypeError
-        As `jaccard_indices`, or if `sample_weight` does not hold one weight an image, none of them negative.
+        As `{measure.__name__}`, or if `sample_weight` does not hold one weight an image.
 
     Examples
     --------
-    >>> mean_jaccard([[[0, 1, 1]], [[0, 0, 0]]], [[[0, 1, 0]], [[0, 0, 0]]])
-    0.5
+    >>> {name}([[[0, 1, 1]], [[0, 0, 0]]], [[[0, 1, 1]], [[0, 0, 0]]])
+    {measure([[[True]]], [[[True]]])[0]}
     """
-    return _mean(jaccard_indices, y_true, y_pred, sample_weight, parameters)
+    return documented(mean)
 
 
-@documented
-def mean_dice(
-    y_true: LabelsLike, y_pred: LabelsLike, *, sample_weight: ArrayLike | None = None, **parameters: Any
-) -> float:
-    """Mean Dice index over the images that have foreground in truth or prediction.
-
-    Parameters
-    ----------
-    %(measured_labels)s
-    %(sample_weight)s
-    **parameters
-        Those of `dice_indices`.
-
-    Returns
-    -------
-    float
-        Between 0 and 1; see `mean_jaccard`, as for errors.
-
-    Examples
-    --------
-    >>> mean_dice([[[0, 1, 1]], [[1, 1, 0]]], [[[1, 1, 0]], [[1, 1, 0]]], sample_weight=[1, 3])
-    0.875
-    """
-    return _mean(dice_indices, y_true, y_pred, sample_weight, parameters)
-
-
-@documented
-def mean_boundary_f(
-    y_true: LabelsLike, y_pred: LabelsLike, *, sample_weight: ArrayLike | None = None, **parameters: Any
-) -> float:
-    """Mean boundary F-measure over the images that have foreground in truth or prediction.
-
-    Parameters
-    ----------
-    %(measured_labels)s
-    %(sample_weight)s
-    **parameters
-        Those of `boundary_f_measures`.
-
-    Returns
-    -------
-    float
-        Between 0 and 1; see `mean_jaccard`, as for errors.
-
-    Examples
-    --------
-    >>> mean_boundary_f([[[0, 1, 0, 0]], [[0, 0, 0, 1]]], [[[0, 0, 1, 0]], [[1, 0, 0, 0]]])
-    0.5
-    """
-    return _mean(boundary_f_measures, y_true, y_pred, sample_weight, parameters)
-
-
-@documented
-def mean_hausdorff(
-    y_true: LabelsLike, y_pred: LabelsLike, *, sample_weight: ArrayLike | None = None, **parameters: Any
-) -> float:
-    """Mean Hausdorff distance over the images that have foreground in truth or prediction.
-
-    Parameters
-    ----------
-    %(measured_labels)s
-    %(sample_weight)s
-    **parameters
-        Those of `hausdorff_distances`.
-
-    Returns
-    -------
-    float
-        In pixels; see `mean_jaccard`, as for errors.
-
-    Examples
-    --------
-    >>> mean_hausdorff([[[0, 1, 0, 0]], [[0, 0, 0, 1]]], [[[0, 0, 1, 0]], [[1, 0, 0, 0]]])
-    2.0
-    """
-    return _mean(hausdorff_distances, y_true, y_pred, sample_weight, parameters)
-
+mean_jaccard = _mean_of(jaccard_indices, "mean_jaccard", "Jaccard index")
+mean_dice = _mean_of(dice_indices, "mean_dice", "Dice index")
+mean_boundary_f = _mean_of(boundary_f_measures, "mean_boundary_f", "boundary F-measure")
+mean_hausdorff = _mean_of(hausdorff_distances, "mean_hausdorff", "Hausdorff distance in pixels")
 
 # by the name that scorers know them by, measure and mean
 _MEANS: dict[str, tuple[Callable[..., FloatArray], Callable[..., float]]] = {
@@ -355,118 +389,7 @@ def make_segmentation_scorer(measure: str, **parameters: Any) -> Callable[..., f
     return make_scorer(mean, greater_is_better=measure != "hausdorff", **parameters)
 
 
-def mean_of_defined(values: FloatArray, weights: FloatArray | None = None) -> float:
-    """Mean of a measure over the images for which it is defined.
-
-    Parameters
-    ----------
-    values : ndarray of float and shape (n,)
-        NaN where it is not.
-    weights : ndarray of float and shape (n,), optional
-
-    Returns
-    -------
-    float
-        NaN if no image counts.
-
-    Raises
-    ------
-    ValueError
-        If shapes differ, or a weight is negative or NaN.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> mean_of_defined(np.array([0.5, np.nan, 1.0]))
-    0.75
-    """
-    weights = np.ones(len(values)) if weights is None else weights
-    if np.ndim(values) != 1 or np.shape(weights) != np.shape(values) or not (weights >= 0).all():
-        raise ValueError(
-            f"values and weights must be of one shape (n,), and no weight negative, got {np.shape(values)} and "
-            f"{weights}"
-        )
-    counts = ~np.isnan(values) & (weights > 0)
-    return float(np.average(values[counts], weights=weights[counts])) if counts.any() else float("nan")
-
-
 def jaccard_of_annotations(annotations: Iterable[Annotation], labelings: Iterable[BoolArray]) -> FloatArray:
     """Jaccard index of each labeling (H, W), over the labelled pixels; see `jaccard_indices`."""
     both = ((a.truth & a.labelled, labels & a.labelled) for a, labels in zip(annotations, labelings))
     return np.array([_jaccard(*pair) if np.any(pair) else np.nan for pair in both])
-
-
-def _mean(
-    measure: Callable[..., FloatArray],
-    y_true: LabelsLike,
-    y_pred: LabelsLike,
-    sample_weight: ArrayLike | None,
-    parameters: dict[str, Any],
-) -> float:
-    weights = check_sample_weight(sample_weight, len(as_sequence(y_true, "y_true", dimensions=(3,))[0]))
-    return mean_of_defined(measure(y_true, y_pred, **parameters), weights)
-
-
-def _measure_images(
-    measure: Callable[[BoolArray, BoolArray], float],
-    y_true: LabelsLike,
-    y_pred: LabelsLike,
-    pos_label: int,
-    ignore_label: _IgnoreLabel,
-) -> FloatArray:
-    """A measure of each image's true and predicted foreground; NaN where there is neither."""
-    pairs = _read_pairs(y_true, y_pred, pos_label, ignore_label)
-    values = [measure(truth, found) if truth.any() or found.any() else np.nan for truth, found in pairs]
-    return np.array(values, dtype=float)
-
-
-def _jaccard(truth: BoolArray, found: BoolArray) -> float:
-    return np.count_nonzero(truth & found) / np.count_nonzero(truth | found)
-
-
-def _boundary_f(truth: BoolArray, found: BoolArray, tolerance: float | None) -> float:
-    if not (truth.any() and found.any()):
-        return 0.0
-    if tolerance is None:
-        tolerance = max(1.0, 0.0075 * math.hypot(*truth.shape))
-    # recall and precision
-    return harmonic_mean([float(np.mean(apart <= tolerance)) for apart in _boundary_distances(truth, found)])
-
-
-def _hausdorff(truth: BoolArray, found: BoolArray, percentile: float) -> float:
-    if not (truth.any() and found.any()):
-        return math.hypot(*truth.shape)
-    return max(float(np.percentile(apart, percentile)) for apart in _boundary_distances(truth, found))
-
-
-def _boundary_distances(truth: BoolArray, found: BoolArray) -> tuple[FloatArray, FloatArray]:
-    """How far each pixel of the true boundary is from the predicted one, and each of the predicted from the true."""
-    true_boundary, found_boundary = (foreground & ~ndimage.binary_erosion(foreground) for foreground in (truth, found))
-    to_true, to_found = (ndimage.distance_transform_edt(~boundary) for boundary in (true_boundary, found_boundary))
-    return to_found[true_boundary], to_true[found_boundary]
-
-
-def _read_pairs(
-    y_true: LabelsLike, y_pred: LabelsLike, pos_label: int, ignore_label: _IgnoreLabel
-) -> Iterator[tuple[BoolArray, BoolArray]]:
-    """True and predicted foreground of each image, both without unlabelled pixels."""
-    _check_parameters(pos_label=pos_label, ignore_label=ignore_label)
-    scheme, fully_labelled = LabelScheme(pos_label, ignore_label), LabelScheme(pos_label, None)
-    labels, _ = as_sequence(y_true, "y_true", dimensions=(3,))
-    predictions, _ = as_sequence(y_pred, "y_pred", dimensions=(3,))
-    if len(labels) != len(predictions):
-        raise ValueError(f"y_true and y_pred must have the same length, got {len(labels)} and {len(predictions)}")
-    annotations = [scheme.read(labels[n], f"y_true[{n}]") for n in range(len(labels))]
-    scheme.check_foreground_is_meant(annotations, "y_true")
-    for n, annotation in enumerate(annotations):
-        found = as_array(predictions[n], f"y_pred[{n}]")
-        if found.shape != annotation.shape:
-            raise ValueError(f"y_pred[{n}] has shape {found.shape}, but y_true[{n}] has {annotation.shape}")
-        if not annotation.is_fully_labelled:
-            found = np.where(annotation.labelled, found, np.zeros_like(found))
-        yield annotation.truth, fully_labelled.read(found, f"y_pred[{n}]").truth
-
-
-def _check_parameters(**parameters: object) -> None:
-    checked = {name: value for name, value in parameters.items() if name in _CONSTRAINTS}
-    validate_parameter_constraints(_CONSTRAINTS, checked, caller_name="the measure")

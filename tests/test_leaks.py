@@ -58,9 +58,9 @@ def test_fits_leave_nothing_behind(data, tmp_path, n_jobs):
 @pytest.mark.slow
 def test_memory_does_not_grow_with_fits(data, tmp_path):
     resident = []
-    for n in range(200):
+    for n in range(80):
         fit(data, tmp_path / f"{n}").predict(data[0])
-        if n % 50 == 49:
+        if n % 20 == 19:
             resident.append(held() | {"memory": psutil.Process().memory_info().rss})
     first, *others = ({k: v for k, v in r.items() if k != "memory"} for r in resident)
     assert all(other == first for other in others)

@@ -185,8 +185,8 @@ def _from_plain(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     match value:
-        case {"items": list(items), **rest} if not rest and all(map(_is_item, items)):
-            return dict(items)
+        case {"items": list(items), **rest} if not rest and len(items) <= 2 and all(map(_is_item, items)):
+            return dict(items)  # weights of the two classes
     raise ValueError("a parameter in it is no dict as save writes it")
 
 

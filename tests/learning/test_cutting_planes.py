@@ -444,8 +444,8 @@ def test_the_field_sees_through_many_wrong_labels(C):
 
 @pytest.mark.slow
 def test_a_large_image():
-    rows, columns = np.ogrid[:2000, :1500]
-    truth = np.hypot(rows - 1100, columns - 700) < 500
+    rows, columns = np.ogrid[:1400, :1000]
+    truth = np.hypot(rows - 700, columns - 500) < 350
     (log_odds,), images = noisy([truth])
     log_odds += 4.0 * truth - 2
     wrong = np.random.default_rng(1).uniform(size=truth.shape) < 0.05
