@@ -196,7 +196,7 @@ class FieldSegmenter(BaseSegmenter):
     def _field(self, sigma: float | None) -> Field:
         return Field(Grid.from_connectivity(self.connectivity), build_terms(self.pairwise, sigma))
 
-    def _take(self, solution: Solution, sigma: float | None) -> None:
+    def _take_solution(self, solution: Solution, sigma: float | None) -> None:
         self.coef_ = solution.w
         self.objective_ = solution.value
         self.dual_gap_ = solution.dual_gap

@@ -227,7 +227,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         data, validation = self._check_data(self, X, y, sample_weight, validation_data)
         try_augmentation(data, self.augmentation)
         with ending_fit(), self.open_checkpoints(data, validation) as checkpoints:
-            self.learn(data, validation, checkpoints)
+            self.train(data, validation, checkpoints)
         return self
 
     def open_checkpoints(
@@ -242,7 +242,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
             network = self.build(image)
         return {"": np.array(str(network)), **network_arrays(network)}
 
-    def learn(
+    def train(
         self, data: LabelledImages, validation: LabelledImages | None, checkpoints: Checkpoints | None = None
     ) -> "CNNSegmenter":
         """Train the network on checked data, with the weights of images and pixels."""
@@ -265,10 +265,10 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
                 if self.n_epochs:
                     net.partial_fit(training_set(data, self.augmentation))
             finally:
-                self.take(network, history_rows(net, stage="cnn"), data)
+                self.adopt(network, history_rows(net, stage="cnn"), data)
         return self
 
-    def take(self, network: nn.Module, history: list[dict[str, Any]], data: LabelledImages) -> "CNNSegmenter":
+    def adopt(self, network: nn.Module, history: list[dict[str, Any]], data: LabelledImages) -> "CNNSegmenter":
         """Become fitted by a network that was trained on some data."""
         self.network_ = network.eval().cpu()
         self.history_ = history

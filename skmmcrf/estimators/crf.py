@@ -166,7 +166,7 @@ class MaxMarginCRF(FieldSegmenter):
         with ending_fit():
             examples = list(map(Example, energies, data.annotations))
             solution, interrupted = learn_field(examples, self._learner(), start, self.verbose)
-            self._take(solution, sigma)
+            self._take_solution(solution, sigma)
             self.class_weight_ = np.array(data.annotations[0].class_weight)
             self.n_channels_in_ = stacked.n_channels
             if interrupted:

@@ -52,7 +52,7 @@ def _fit(
 ) -> dict[str, Any]:
     """What the memory keeps, under its key."""
     with nullcontext(checkpoints) if checkpoints else cnn.open_checkpoints(data, validation) as kept:
-        cnn.learn(data, validation, kept)
+        cnn.train(data, validation, kept)
     return {name: getattr(cnn, name) for name in CNNSegmenter._fitted_attributes}
 
 

@@ -356,7 +356,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         """Give a warm start the network of the last fit, and tell whether this is one."""
         warm = self.warm_start and hasattr(self, "cnn_")
         if warm:
-            cnn.take(self.cnn_.network_, self.cnn_.history_, data)
+            cnn.adopt(self.cnn_.network_, self.cnn_.history_, data)
             if len(self.coef_) != self._n_weights():
                 raise ValueError(f"pairwise: warm_start goes on with {len(self.coef_)} weights")
         trained = self.cnn_ if warm else cnn
@@ -397,7 +397,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
             return
         try:
             if checkpoints and checkpoints.state_of("joint"):
-                cnn.take(cnn.build(data.images[0]), [], data)
+                cnn.adopt(cnn.build(data.images[0]), [], data)
             else:
                 fit_once(cnn, check_memory(self.memory), data, validation, checkpoints)
         finally:
@@ -434,7 +434,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
 
     def _learn_weights(self, examples: list[Example], sigma: float | None, w: FloatArray | None) -> None:
         solution, interrupted = learn_field(examples, self._learner(), w, self.verbose)
-        self._take(solution, sigma)
+        self._take_solution(solution, sigma)
         if interrupted:
             raise Interrupted
 
@@ -494,7 +494,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
                 self.optimizer_state_ = _as_arrays(moments) if self.warm_start else None
                 # the objective that these weights reach is not known
                 slack = np.full(len(examples), np.nan)
-                self._take(Solution(loss.coef_, slack, [], np.nan, dual_gap=np.inf), sigma)
+                self._take_solution(Solution(loss.coef_, slack, [], np.nan, dual_gap=np.inf), sigma)
 
     @documented
     def predict(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:

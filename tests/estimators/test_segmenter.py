@@ -63,8 +63,8 @@ def pretrained(phantoms):
 def trainings(monkeypatch):
     """The networks that were really pretrained."""
     trained = []
-    learn = CNNSegmenter.learn
-    monkeypatch.setattr(CNNSegmenter, "learn", lambda self, *args: trained.append(self) or learn(self, *args))
+    train = CNNSegmenter.train
+    monkeypatch.setattr(CNNSegmenter, "train", lambda self, *args: trained.append(self) or train(self, *args))
     return trained
 
 
