@@ -197,7 +197,7 @@ def test_energy_is_that_of_the_prediction(models, phantoms):
     log_odds = model.decision_function(image[np.newaxis])[0]
     energy = energy_of(image[..., np.newaxis], log_odds, sigma=model.sigma_)
     parts = model.coef_ * energy.psi(display.labels)
-    title = display.figure_.get_suptitle()
+    title = display.figure_._suptitle.get_text()
     assert f"energy {parts.sum():.6g} = unary {parts[0]:.6g} + pairwise {parts[1:].sum():.6g}" in title
     unary = display.axes_[1].images[0]
     np.testing.assert_allclose(unary.get_array(), model.coef_[0] * log_odds, rtol=1e-6)
@@ -227,7 +227,7 @@ def test_cut_edges_cost_the_pairwise_energy(pairwise, w):
 def test_energy_where_nothing_is_cut_or_varies(shape):
     image, labels = np.zeros((*shape, 3)), np.zeros(shape, dtype=bool)
     display = EnergyDisplay(image, labels, energy_of(image, np.zeros(shape)), np.array([1.0, 0.0, 0.0])).plot()
-    assert "pairwise 0" in display.figure_.get_suptitle()
+    assert "pairwise 0" in display.figure_._suptitle.get_text()
     assert not display.axes_[3].collections
 
 

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from numbers import Integral, Real
 from os import PathLike
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -301,7 +303,9 @@ class NetworkSegmenter(BaseSegmenter):
                 )
             except ValueError as error:
                 raise ValueError(f"validation_fraction leaves no image to train on: {error}") from error
-            return data.chosen(kept), data.chosen(held_out)
+            left = data.chosen(kept)
+            weights = check_sample_weight([annotation.weight for annotation in left.annotations], len(left))
+            return left.weighted(weights), data.chosen(held_out)
         if validation is None and self.early_stopping:
             raise ValueError("early_stopping needs validation images: give validation_data or validation_fraction")
         return data, validation
@@ -326,7 +330,7 @@ class NetworkSegmenter(BaseSegmenter):
             identity[f"{name} of validation_data"] = value
         for name, value in (self.get_params(deep=False) | parameters).items():
             if name.rpartition("__")[2] not in _OF_NO_INFLUENCE:
-                identity[name] = _as_text(value)
+                identity[name] = as_text(value)
         return open_checkpoints(self.checkpoint, identity)
 
     def _keep_best(self, at_start: float | None = None) -> list[tuple[str, Callback]]:
@@ -360,10 +364,16 @@ def names_of_data(data: LabelledImages) -> dict[str, str]:
     }
 
 
-def _as_text(value: Any) -> str:
-    """A name of a parameter that is the same in every process."""
+def as_text(value: Any) -> str:
+    """Name a parameter by what it is, the same in every process; other objects than functions by their class."""
+    if isinstance(value, partial):
+        return " ".join(map(as_text, (value.func, *value.args, *sorted(value.keywords.items()))))
+    if isinstance(value, FunctionType):
+        code = value.__code__
+        looks = [code.co_code, repr(code.co_consts).partition(" at 0x")[0], code.co_names, repr(value.__defaults__)]
+        return f"{value.__qualname__} {hash_of(looks)}"
     text = repr(value)
-    return getattr(value, "__qualname__", type(value).__qualname__) if " at 0x" in text else text
+    return type(value).__qualname__ if " at 0x" in text else text
 
 
 def _is_epoch(row: Any) -> bool:

@@ -240,7 +240,9 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         """Give the state dict of the network as it is before training, and what it looks like, as arrays."""
         with seeded(self.random_state):
             network = self.build(image)
-        return {"": np.array(str(network)), **network_arrays(network)}
+        looks = [str(network), self.weights is not None]
+        looks += [(name, type(part).__qualname__, _plain_attributes(part)) for name, part in network.named_modules()]
+        return {"": np.array(repr(looks)), **network_arrays(network)}
 
     def train(
         self, data: LabelledImages, validation: LabelledImages | None, checkpoints: Checkpoints | None = None
@@ -334,3 +336,9 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
+
+
+def _plain_attributes(module: nn.Module) -> dict[str, Any]:
+    """What a module keeps beside tensors and other modules, as far as it can be compared."""
+    plain = (bool, int, float, str, tuple, type(None))
+    return {k: v for k, v in sorted(vars(module).items()) if isinstance(v, plain) and not k.startswith("_")}

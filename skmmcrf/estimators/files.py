@@ -149,7 +149,10 @@ def restore(content: Mapping[str, Any], classes: Mapping[str, type], network: Ow
         if kind == ESTIMATOR:
             attributes[name] = restore(attributes[name], classes, network)
             fitted = attributes[name]
-            parameters[name.removesuffix("_")] = type(fitted)(**fitted.get_params(deep=False))
+            own = fitted.get_params(deep=False)
+            # those that it has from the outer estimator stay that one's
+            inherited = {key for key in ("random_state", "verbose") if own[key] == parameters.get(key)}
+            parameters[name.removesuffix("_")] = type(fitted)(**{k: v for k, v in own.items() if k not in inherited})
     try:
         vars(made).update(parameters)
         made._validate_params()

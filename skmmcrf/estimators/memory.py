@@ -10,7 +10,7 @@ from joblib import Memory
 from joblib import hash as hash_of
 
 from skmmcrf._version import __version__
-from skmmcrf.estimators.base import names_of_data
+from skmmcrf.estimators.base import as_text, names_of_data
 from skmmcrf.estimators.cnn import CNNSegmenter
 from skmmcrf.images.checking import LabelledImages
 from skmmcrf.networks.any_size import check_scales
@@ -65,4 +65,5 @@ def _name_of(cnn: CNNSegmenter, data: LabelledImages, validation: LabelledImages
         del parameters["average_mirrored"]
         parameters["network_scale"] = check_scales(parameters["network_scale"], "network_scale")[0]
     images = [names_of_data(part) for part in (data, validation) if part is not None]
+    parameters = {name: as_text(value) if callable(value) else value for name, value in parameters.items()}
     return hash_of([__version__, parameters, cnn.first_weights(data.images[0]), images])

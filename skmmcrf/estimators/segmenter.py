@@ -102,7 +102,8 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         Where pretrained networks are kept, so that a search over `training`, `C` or `learning_rate` pretrains once a
         fold. It needs an int as `random_state` to find them again. They are known by the images and labels, the
         parameters of `cnn`, and the network's first weights. The folder holds pickles, so it must be one that nobody
-        else writes to. `callbacks` of `cnn` are called in real training only.
+        else writes to. `callbacks` of `cnn` are called in real
+        training only, and one that changes what is learned does not tell a network from another.
     %(n_jobs)s
     warm_start : bool, default=False
         Whether fit goes on from the last fit's network, weights of the field and state of Adam, instead of pretraining.
@@ -309,7 +310,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
                 self._take_no_field()
             else:
                 fit = _Fit(data, validation, checkpoints, self._augmentation(cnn))
-                self._learn_field(fit, self.coef_ if warm else None)
+                self._learn_field(fit, self.coef_ if warm and self.objective_ is not None else None)
         return self
 
     def _cnn(self) -> CNNSegmenter:
@@ -342,7 +343,8 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
             check_is_fitted(self.cnn.estimator)
         cnn = self._cnn()
         cnn._validate_params()
-        if self.checkpoint is not None and cnn.checkpoint is not None:
+        frozen = isinstance(self.cnn, FrozenEstimator)
+        if self.checkpoint is not None and cnn.checkpoint is not None and not frozen:
             raise ValueError("checkpoint keeps the state of pretraining too: leave that of cnn at None")
         if self.training == "joint_by_batch" and self._augmentation(cnn) is not None:
             raise ValueError('training="joint_by_batch" needs images as they are: give augmentation=None')
@@ -356,8 +358,10 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         """Give a warm start the network of the last fit, and tell whether this is one."""
         warm = self.warm_start and hasattr(self, "cnn_")
         if warm:
+            if cnn.network is not self.cnn_.network and cnn.network != self.cnn_.network:
+                raise ValueError("cnn: warm_start goes on with the network of the last fit, and this is another one")
             cnn.adopt(self.cnn_.network_, self.cnn_.history_, data)
-            if len(self.coef_) != self._n_weights():
+            if self.objective_ is not None and len(self.coef_) != self._n_weights():
                 raise ValueError(f"pairwise: warm_start goes on with {len(self.coef_)} weights")
         trained = self.cnn_ if warm else cnn
         if is_fitted(trained) and trained.n_channels_in_ != data.n_channels:
@@ -397,7 +401,8 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
             return
         try:
             if checkpoints and checkpoints.state_of("joint"):
-                cnn.adopt(cnn.build(data.images[0]), [], data)
+                with seeded(self.random_state):
+                    cnn.adopt(cnn.build(data.images[0]), [], data)
             else:
                 fit_once(cnn, check_memory(self.memory), data, validation, checkpoints)
         finally:

@@ -162,8 +162,9 @@ def _nearest_offsets(connectivity: int, ndim: int) -> tuple[tuple[int, ...], ...
 
 def _checked_offsets(connectivity: Sequence[Sequence[int]], ndim: int) -> tuple[tuple[int, ...], ...]:
     wanted = f"connectivity must be a number of neighbours, or offsets of {ndim} integers such as (0, 1)"
-    is_sequence = isinstance(connectivity, (Sequence, np.ndarray)) and not isinstance(connectivity, (str, bytes))
-    if not is_sequence or not len(connectivity):
+    is_array = isinstance(connectivity, np.ndarray) and connectivity.ndim > 0
+    is_sequence = isinstance(connectivity, Sequence) and not isinstance(connectivity, (str, bytes))
+    if not (is_array or is_sequence) or not len(connectivity):
         raise ValueError(f"{wanted}, got {connectivity!r}")
     offsets = []
     for step in connectivity:

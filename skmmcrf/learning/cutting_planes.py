@@ -110,7 +110,7 @@ class CuttingPlanes:
                 if incumbent is None:
                     break
                 if before.n_iter >= self.max_iter:
-                    return replace(incumbent, converged=False)
+                    return run.bounded(incumbent, solve_program(examples, self.C, before.w), converged=False)
                 solution = run.solve(before.w, incumbent)
                 if before.value - solution.value <= self.tol * before.value:
                     break
@@ -257,11 +257,15 @@ class _Run:
                 self.report(n_iter, solution.value, best.value, 1.0)
             elif self.report:
                 self.report(n_iter, solution.value, upper, n_cut / len(examples))
-            if closed or (last and is_bound):
+            if closed or (is_bound and n_cuts + len(examples) > budget):
                 break
         assert best is not None
-        dual_gap = max(best.value - solution.value, 0.0)
-        return replace(best, multipliers=solution.multipliers, dual_gap=dual_gap, n_iter=n_iter, converged=closed)
+        return self.bounded(replace(best, n_iter=n_iter), solution, converged=closed)
+
+    def bounded(self, best: Solution, lower: Solution, *, converged: bool) -> Solution:
+        """Give a feasible solution with the gap to the optimum over what is stored, and the multipliers of that."""
+        dual_gap = max(best.value - lower.value, 0.0)
+        return replace(best, multipliers=lower.multipliers, dual_gap=dual_gap, converged=converged)
 
 
 def _extrapolate(slack: FloatArray, stored_slack: FloatArray, shares: FloatArray) -> FloatArray:

@@ -1,5 +1,6 @@
 """What goes along with training, as callbacks of skorch: schedules, measures, and the best epoch."""
 
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,7 @@ class JaccardOfNetwork(Callback):
 
 
 class KeepBest(EarlyStopping):
-    """Keep the network of the epoch with the best validation Jaccard index; stop when it rises no more.
+    """Keep network and criterion of the epoch with the best validation Jaccard index; stop when it rises no more.
 
     Parameters
     ----------
@@ -101,14 +102,30 @@ class KeepBest(EarlyStopping):
         if self.at_start is not None:
             self.dynamic_threshold_ = self.at_start
             self.best_model_weights_ = {key: value.clone() for key, value in net.module_.state_dict().items()}
+        self.best_criterion_ = deepcopy(net.criterion_.state_dict())
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Compare the epoch with the best one."""
+        try:
+            super().on_epoch_end(net, **kwargs)
+        finally:
+            if self.best_epoch_ == net.history[-1, "epoch"]:
+                self.best_criterion_ = deepcopy(net.criterion_.state_dict())
+
+    def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Give back the best."""
+        super().on_train_end(net, **kwargs)
+        if self.best_model_weights_ is not None:
+            net.criterion_.load_state_dict(self.best_criterion_)
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the best network, and where it was."""
-        names = ("best_model_weights_", "best_epoch_", "dynamic_threshold_", "misses_")
+        """Give the best network and criterion, and where they were."""
+        names = ("best_model_weights_", "best_criterion_", "best_epoch_", "dynamic_threshold_", "misses_")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the best network, and where it was."""
-        weights = state["best_model_weights_"]
+        """Take the best network and criterion, and where they were."""
         self.__dict__.update(state)
-        self.best_model_weights_ = weights and {name: torch.tensor(array) for name, array in weights.items()}
+        for name in ("best_model_weights_", "best_criterion_"):
+            arrays = state[name]
+            setattr(self, name, arrays and {key: torch.tensor(array) for key, array in arrays.items()})

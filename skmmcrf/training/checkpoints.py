@@ -171,12 +171,15 @@ class KeepState(Callback):
             return
         found = state["net"]
         net.module_.load_state_dict(_as_tensors(found["module"]))
+        for parameter, trains in zip(net.module_.parameters(), found["trains"]):
+            parameter.requires_grad = trains
         net.criterion_.load_state_dict(_as_tensors(found["criterion"]))
         moments = {int(n): _as_tensors(of_one) for n, of_one in found["optimizer"]["state"].items()}
         net.optimizer_.load_state_dict({"param_groups": found["optimizer"]["param_groups"], "state": moments})
         net.history[:] = found["history"]
         for name, one in self._with_state(net).items():
-            one.load_state_dict(found["callbacks"][name])
+            if name in found["callbacks"]:
+                one.load_state_dict(found["callbacks"][name])
         set_random_states(found["random"])
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
@@ -186,6 +189,7 @@ class KeepState(Callback):
     def _write(self, net: NeuralNet) -> None:
         state = {
             "module": net.module_.state_dict(),
+            "trains": [parameter.requires_grad for parameter in net.module_.parameters()],
             "criterion": net.criterion_.state_dict(),
             "optimizer": net.optimizer_.state_dict(),
             "callbacks": {name: one.state_dict() for name, one in self._with_state(net).items()},

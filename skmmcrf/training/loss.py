@@ -118,7 +118,9 @@ class MaxMarginLoss(nn.Module):
 
     def set_extra_state(self, state: torch.Tensor) -> None:
         """Take `coef_` from a state dict."""
-        self.coef_ = state.numpy().copy()
+        if state.shape != (self.field.n_weights,):
+            raise ValueError(f"the state has weights of shape {tuple(state.shape)}, not ({self.field.n_weights},)")
+        self.coef_ = state.cpu().numpy().copy()
 
     def forward(self, log_odds: TensorsLike, labels: TensorsLike, images: TensorsLike) -> torch.Tensor:
         """Compute gamma of a batch.

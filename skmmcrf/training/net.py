@@ -36,7 +36,11 @@ class SegmentationNet(NeuralNet):
     def partial_fit(self, *args: Any, **kwargs: Any) -> "SegmentationNet":
         """Train. After an interrupt raise `Interrupted`, not if a callback ends training by the same exception."""
         with noting_interrupts() as interrupts:
-            super().partial_fit(*args, **kwargs)
+            try:
+                super().partial_fit(*args, **kwargs)
+            except KeyboardInterrupt:  # before or after the loop, where skorch does not expect it
+                if not interrupts:
+                    raise
         if interrupts:
             raise Interrupted
         return self

@@ -15,6 +15,7 @@ import torch
 from damage import damaged
 from safetensors import safe_open
 from safetensors.numpy import save as serialize
+from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from torch import nn
 
@@ -128,7 +129,7 @@ def test_loaded_is_what_was_saved(models, saved, images_and_labels, name):
     np.testing.assert_array_equal(loaded.classes_, model.classes_)
     if hasattr(loaded, "cnn"):
         assert type(loaded.cnn) is CNNSegmenter
-        assert same(loaded.cnn.get_params(), loaded.cnn_.get_params())
+        assert same(loaded._cnn().get_params(), loaded.cnn_.get_params())
 
 
 def test_loaded_goes_on_training_alike(models, saved, images_and_labels):
@@ -558,3 +559,10 @@ def test_training_goes_on_from_changed_files_or_tells(files, images_and_labels, 
                 use(model.fit(X, y * np.uint8(model.cnn.pos_label)))
                 n_fitted += 1
     assert n_fitted > 0.5 * n_loaded > 3
+
+
+def test_a_loaded_model_hands_a_new_random_state_to_its_network(models, tmp_path):
+    models["joint"].save(tmp_path / "model")
+    loaded = clone(load(tmp_path / "model")).set_params(random_state=7)
+    expected = clone(models["joint"]).set_params(random_state=7)
+    assert loaded._cnn().random_state == expected._cnn().random_state == 7

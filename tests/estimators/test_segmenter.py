@@ -523,3 +523,55 @@ def test_how_the_network_is_run_counts_where_the_field_is_learned(phantoms, trai
     np.testing.assert_array_equal(log_odds, model.cnn_.decision_function(X))
     crf = MaxMarginCRF(sigma=model.sigma_).fit(np.stack([log_odds, X / 255], axis=-1), y)
     np.testing.assert_allclose(model.coef_, crf.coef_, rtol=0.02, atol=0.02)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# images that are held out, and what a warm start goes on with
+
+
+def test_weights_of_the_images_that_are_left_count_as_if_they_were_all(phantoms):
+    X, y = phantoms
+    weights = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 60.0])
+    kept, held_out = train_test_split(range(6), test_size=0.3, random_state=0)
+    drawn = quicker(validation_fraction=0.3).fit(X, y, sample_weight=weights)
+    given = quicker().fit(X[kept], y[kept], sample_weight=weights[kept], validation_data=(X[held_out], y[held_out]))
+    np.testing.assert_allclose(drawn.coef_, given.coef_)
+    only_held_out = np.isin(np.arange(6), held_out).astype(float)
+    with pytest.raises(ValueError, match="sample_weight must be finite and not negative, and not all of it 0"):
+        quicker(validation_fraction=0.3).fit(X, y, sample_weight=only_held_out)
+
+
+def test_a_warm_start_with_another_network_is_refused(phantoms):
+    model = quicker(warm_start=True).fit(*phantoms)
+    with pytest.raises(ValueError, match="cnn: warm_start goes on with the network of the last fit"):
+        model.set_params(cnn__network="unet").fit(*phantoms)
+
+
+def test_a_warm_start_after_the_network_alone_may_have_other_terms(phantoms):
+    model = quicker(training="cnn", warm_start=True).fit(*phantoms)
+    assert model.set_params(training="piecewise", pairwise="smoothness").fit(*phantoms).coef_.shape == (2,)
+
+
+class Scaling(nn.Module):
+    """A network of which neither name nor weights tell the factor."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+        self.layer = nn.Conv2d(1, 1, 3, padding=1)
+
+    def forward(self, images):
+        return self.factor * self.layer(images)
+
+
+def test_the_memory_tells_modules_apart_by_their_attributes(phantoms, tmp_path):
+    one = Scaling(1.0)
+    other = Scaling(5.0)
+    other.load_state_dict(one.state_dict())
+    fitted = [
+        DeepStructuredSegmenter(network, training="cnn", memory=str(tmp_path), random_state=0)
+        .set_params(cnn__n_epochs=1)
+        .fit(*phantoms)
+        for network in (one, other)
+    ]
+    assert [model.network_.factor for model in fitted] == [1.0, 5.0]

@@ -70,7 +70,7 @@ def test_pairs_of_values_are_those_at_the_ends_of_the_edges(connectivity):
 @pytest.mark.parametrize(
     "connectivity",
     [0, 5, 6, -4, True, "4", b"44", "ab", None, 4.0, (), [], np.empty((0, 2)), (0, 1), ((0, 0),), ((0, 1, 0),),
-     ((1,),), ((0.0, 1.0),), ("ab",), ((0, 1), (0, 1)), ((0, 1), (0, -1)), ((0, 1), 3), {(0, 1)}],
+     ((1,),), np.array(8), ((0.0, 1.0),), ("ab",), ((0, 1), (0, 1)), ((0, 1), (0, -1)), ((0, 1), 3), {(0, 1)}],
     ids=str,
 )  # fmt: skip
 def test_no_neighbourhood_is_an_error_that_names_connectivity(connectivity):

@@ -272,6 +272,23 @@ def test_completing_truths_anew_never_loses_a_better_solution(log_odds, y, C, to
     assert [solution.n_iter for solution in solutions] == [min(n, n_passes) for n in range(1, 9)]
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_the_gap_is_that_of_the_truths_as_they_are_left(seed):
+    examples = [half_labelled(10 * seed + n, shape=(2, 4)) for n in range(3)]
+    for max_iter in range(1, 9):
+        examples = forgotten(examples)
+        solution = learn(examples, 0.5, 1e-3, max_iter)
+        stored = solve_program(examples, 0.5)
+        assert solution.dual_gap == pytest.approx(solution.value - stored.value, abs=1e-9)
+        np.testing.assert_allclose(np.concatenate(solution.multipliers).sum(), np.concatenate(stored.multipliers).sum())
+
+
+@pytest.mark.parametrize("max_iter", [1, 2, 3])
+def test_many_images_are_never_cut_in_more_passes_than_max_iter(max_iter):
+    for seed in range(4):
+        assert learn(many(seed, n_images=20), 0.1, 1e-6, max_iter).n_iter <= max_iter
+
+
 def test_truths_that_could_be_completed_better_have_not_converged():
     early, late = (a_row([2, -1, 1], [255, 1, 0], 1.0, 1e-3, max_iter) for max_iter in (2, 3))
     assert not early.converged

@@ -1,7 +1,10 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from nets import pretraining_net
+from skorch.history import History
 from torch import nn
 
 from skmmcrf.field import Annotation
@@ -9,6 +12,7 @@ from skmmcrf.images.checking import LabelledImages
 from skmmcrf.metrics import mean_jaccard
 from skmmcrf.training.callbacks import SCHEDULES, JaccardOfNetwork, KeepBest, learning_rate_schedule
 from skmmcrf.training.data import training_set
+from skmmcrf.training.loss import MaxMarginLoss
 from skmmcrf.training.random_states import seeded
 
 
@@ -93,3 +97,17 @@ def test_the_best_network_is_kept_and_training_stops_when_it_gets_no_better(data
     net = train(data, network, 5, lr=0.1, callbacks=callbacks)
     assert len(net.history) == n_epochs
     assert torch.equal(network.weight, first if best is None else validation.states[best])
+
+
+def test_the_criterion_of_the_best_epoch_is_kept_too():
+    net = SimpleNamespace(module_=nn.Linear(1, 1), criterion_=MaxMarginLoss(), history=History(), verbose=0)
+    best = KeepBest(patience=5)
+    best.on_train_begin(net)
+    for epoch, index in enumerate([0.5, 0.7, 0.6], start=1):
+        net.history.new_epoch()
+        net.history.record("epoch", epoch)
+        net.history.record("valid_jaccard", index)
+        net.criterion_.coef_ = np.full(3, float(epoch))
+        best.on_epoch_end(net)
+    best.on_train_end(net)
+    assert net.criterion_.coef_.tolist() == [2.0, 2.0, 2.0]

@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 from comparing import everything
 from sklearn.frozen import FrozenEstimator
+from skorch.callbacks import Callback
 from torch import nn
 from torchvision.transforms import v2
 
@@ -276,3 +278,48 @@ def test_states_of_networks_that_no_file_can_hold_are_told_at_once(data, tmp_pat
 
     with pytest.raises(TypeError, match="bfloat16|BFloat16"):
         cnn(network=Half, checkpoint=tmp_path).fit(*data)
+
+
+def brightened(image, mask, factor=1.0):
+    return image * factor, mask
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (partial(brightened, factor=1.0), partial(brightened, factor=3.0)),
+        (lambda image, mask: (image, mask), lambda image, mask: (image * 2, mask)),
+    ],
+)
+def test_states_of_another_function_are_refused(tmp_path, data, one, other):
+    cnn(checkpoint=tmp_path, augmentation=one).fit(*data)
+    cnn(checkpoint=tmp_path, augmentation=one).fit(*data)
+    with pytest.raises(ValueError, match="differs in augmentation"):
+        cnn(checkpoint=tmp_path, augmentation=other).fit(*data)
+
+
+class HoldBiases(Callback):
+    def on_train_begin(self, net, **kwargs):
+        for name, parameter in net.module_.named_parameters():
+            parameter.requires_grad = not name.endswith("bias")
+
+
+class StopsAfter(Callback):
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def on_epoch_end(self, net, **kwargs):
+        if len(net.history) == self.epoch:
+            raise RuntimeError("killed")
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_parameters_that_pretraining_held_stay_held_in_a_fit_that_goes_on(tmp_path, data, epoch):
+    def fit(**parameters):
+        held = cnn(callbacks=[HoldBiases()], random_state=None)
+        return DeepStructuredSegmenter(held, n_epochs=3, batch_size=2, random_state=0, **parameters).fit(*data)
+
+    expected = fit()
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(checkpoint=tmp_path, callbacks=[StopsAfter(epoch)])
+    assert everything(fit(checkpoint=tmp_path)) == everything(expected)
