@@ -307,7 +307,10 @@ class NetworkSegmenter(BaseSegmenter):
             weights = check_sample_weight([annotation.weight for annotation in left.annotations], len(left))
             return left.weighted(weights), data.chosen(held_out)
         if validation is None and self.early_stopping:
-            raise ValueError("early_stopping needs validation images: give validation_data or validation_fraction")
+            raise ValueError(
+                f"early_stopping of {type(self).__name__} needs validation images: give fit validation_data, or this "
+                "estimator a validation_fraction"
+            )
         return data, validation
 
     def _open_checkpoints(

@@ -347,7 +347,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         if self.checkpoint is not None and cnn.checkpoint is not None and not frozen:
             raise ValueError("checkpoint keeps the state of pretraining too: leave that of cnn at None")
         if self.training == "joint_by_batch" and self._augmentation(cnn) is not None:
-            raise ValueError('training="joint_by_batch" needs images as they are: give augmentation=None')
+            raise ValueError('training="joint_by_batch" needs images as they are: give DeepStructuredSegmenter augmentation=None')
 
     def _augmentation(self, cnn: CNNSegmenter) -> str | Augmentation | None:
         """How images are changed in joint training."""

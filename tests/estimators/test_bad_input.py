@@ -87,7 +87,7 @@ OF_LABELS = [
 OF_TRAINING = [
     ({"augmentation": lambda image, mask: image}, "augmentation: it must give an image and a mask"),
     ({"validation_fraction": 0.99}, "validation_fraction leaves no image"),
-    ({"early_stopping": True}, "early_stopping needs validation images"),
+    ({"early_stopping": True}, "early_stopping of .* needs validation images"),
     ({"checkpoint": "folder", "random_state": None}, "checkpoint needs an int as random_state"),
 ]
 OF_NETWORK = [
