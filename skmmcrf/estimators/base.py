@@ -17,7 +17,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, EpochTimer
 
 from skmmcrf._docs import documented
 from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, LabelledImagesLike, LabelsLike
@@ -39,9 +39,10 @@ from skmmcrf.learning import CuttingPlanes, Solution
 from skmmcrf.metrics import jaccard_of_annotations, mean_of_defined
 from skmmcrf.networks.running import Runner, resolve_device
 from skmmcrf.training.augmentation import Augmentation
-from skmmcrf.training.callbacks import KeepBest
+from skmmcrf.training.callbacks import KeepBest, learning_rate_schedule
 from skmmcrf.training.checkpoints import Checkpoints, KeepState, open_checkpoints
 from skmmcrf.training.data import training_set
+from skmmcrf.training.progress import epoch_progress
 from skmmcrf.training.random_states import seeded
 
 # parameters that do not change what is learned, or do so by the network that training starts from
@@ -336,9 +337,16 @@ class NetworkSegmenter(BaseSegmenter):
                 identity[name] = as_text(value)
         return open_checkpoints(self.checkpoint, identity)
 
-    def _keep_best(self, at_start: float | None = None) -> list[tuple[str, Callback]]:
-        """The callback of early stopping."""
-        return [("keep_best", KeepBest(self.n_iter_no_change, at_start))] if self.early_stopping else []
+    def _callbacks(
+        self, stage: str, n_images: int, measures: list[tuple[str, Callback]], at_start: float | None = None
+    ) -> list[Any]:
+        """What goes along with a stage of training; `at_start` is the validation index that it begins with."""
+        n_steps = self.n_epochs * -(-n_images // self.batch_size)
+        schedule = learning_rate_schedule(self.schedule, self.learning_rate, n_steps)
+        callbacks: list[Any] = [("schedule", schedule)] if schedule else []
+        callbacks += [*measures, ("seconds", EpochTimer()), *epoch_progress(stage, self.verbose)]
+        callbacks += self.callbacks or []
+        return callbacks + ([("keep_best", KeepBest(self.n_iter_no_change, at_start))] if self.early_stopping else [])
 
 
 def scheme_of(settings: Any) -> LabelScheme:

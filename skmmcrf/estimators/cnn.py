@@ -13,7 +13,6 @@ from sklearn.base import TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
-from skorch.callbacks import EpochTimer
 from torch import nn
 
 from skmmcrf._docs import documented
@@ -27,13 +26,12 @@ from skmmcrf.networks import build_network
 from skmmcrf.networks.any_size import check_scales
 from skmmcrf.networks.state import network_arrays
 from skmmcrf.training.augmentation import AUGMENTATIONS, Augmentation
-from skmmcrf.training.callbacks import SCHEDULES, JaccardOfNetwork, learning_rate_schedule
+from skmmcrf.training.callbacks import SCHEDULES, JaccardOfNetwork
 from skmmcrf.training.checkpoints import Checkpoints
 from skmmcrf.training.data import ShuffledOrder, training_set
 from skmmcrf.training.interrupts import ending_fit
 from skmmcrf.training.net import SegmentationNet, history_rows, segmentation_net
 from skmmcrf.training.pixel_losses import PIXEL_LOSSES
-from skmmcrf.training.progress import epoch_progress
 from skmmcrf.training.random_states import seeded
 
 
@@ -261,7 +259,8 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
                 lr=self.learning_rate,
                 max_epochs=self.n_epochs,
                 batch_size=self.batch_size,
-                callbacks=self._callbacks(len(data), validation) + keep_state(checkpoints, "cnn"),
+                callbacks=self._callbacks("pretraining", len(data), [("jaccard", JaccardOfNetwork(validation))])
+                + keep_state(checkpoints, "cnn"),
             )
             try:
                 if self.n_epochs:
@@ -294,14 +293,6 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         if self.n_epochs and not any(parameter.requires_grad for parameter in network.parameters()):
             raise ValueError("network: it has no parameters to train")
         return network
-
-    def _callbacks(self, n_images: int, validation: LabelledImages | None) -> list[Any]:
-        n_steps = self.n_epochs * -(-n_images // self.batch_size)
-        schedule = learning_rate_schedule(self.schedule, self.learning_rate, n_steps)
-        callbacks: list[Any] = [("schedule", schedule)] if schedule else []
-        callbacks += [("jaccard", JaccardOfNetwork(validation)), ("seconds", EpochTimer())]
-        callbacks += epoch_progress("pretraining", self.verbose)
-        return callbacks + (self.callbacks or []) + self._keep_best()
 
     @documented
     def predict(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:

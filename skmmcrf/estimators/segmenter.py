@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, check_memory
-from skorch.callbacks import EpochTimer
 from torch import nn
 
 from skmmcrf._docs import documented
@@ -45,7 +44,6 @@ from skmmcrf.training.interrupts import Interrupted, ending_fit
 from skmmcrf.training.joint import N_WATCHED, HeldWeights, JaccardOfField, WeightsOfBatches, joint_net, reprice
 from skmmcrf.training.loss import FIELD_CONSTRAINTS, MaxMarginLoss
 from skmmcrf.training.net import history_rows
-from skmmcrf.training.progress import epoch_progress
 from skmmcrf.training.random_states import seeded
 
 # the ways of training jointly
@@ -347,7 +345,9 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         if self.checkpoint is not None and cnn.checkpoint is not None and not frozen:
             raise ValueError("checkpoint keeps the state of pretraining too: leave that of cnn at None")
         if self.training == "joint_by_batch" and self._augmentation(cnn) is not None:
-            raise ValueError('training="joint_by_batch" needs images as they are: give DeepStructuredSegmenter augmentation=None')
+            raise ValueError(
+                'training="joint_by_batch" needs images as they are: give DeepStructuredSegmenter augmentation=None'
+            )
 
     def _augmentation(self, cnn: CNNSegmenter) -> str | Augmentation | None:
         """How images are changed in joint training."""
@@ -471,21 +471,18 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         algorithm = _ALGORITHMS[self.training](fit.data.images, examples)
         before = self.history_
         last = max(row["epoch"] for row in before if row["stage"] == "joint")
+        measures = [("algorithm", algorithm), ("jaccard", JaccardOfField(fit.data, fit.validation))]
         with seeded(self.random_state) as seed:
             net = joint_net(
                 self.network_,
                 algorithm,
                 loss,
                 self._runner(),
-                learning_rate=self.learning_rate,
-                schedule=self.schedule,
                 seed=seed,
-                callbacks=[("jaccard", JaccardOfField(fit.data, fit.validation)), ("seconds", EpochTimer())]
-                + epoch_progress("joint training", self.verbose)
-                + (self.callbacks or [])
-                + self._keep_best(valid_jaccard)
-                + keep_state(fit.checkpoints, "joint", history=before, sigma=sigma),
                 optimizer_state=self.optimizer_state_,
+                callbacks=self._callbacks("joint training", len(fit.data), measures, valid_jaccard)
+                + keep_state(fit.checkpoints, "joint", history=before, sigma=sigma),
+                lr=self.learning_rate,
                 max_epochs=self.n_epochs,
                 batch_size=self.batch_size,
             )

@@ -21,7 +21,6 @@ from skmmcrf.learning import Example, solve_program
 from skmmcrf.metrics import jaccard_of_annotations, mean_of_defined
 from skmmcrf.networks.running import Runner
 from skmmcrf.training.augmentation import Augmentation
-from skmmcrf.training.callbacks import learning_rate_schedule
 from skmmcrf.training.data import ShuffledOrder, training_set
 from skmmcrf.training.loss import MaxMarginLoss
 from skmmcrf.training.net import SegmentationNet, segmentation_net
@@ -155,10 +154,7 @@ def joint_net(
     loss: MaxMarginLoss,
     runner: Runner,
     *,
-    learning_rate: float,
-    schedule: str,
     seed: int,
-    callbacks: Sequence[Any],
     optimizer_state: dict[str, Any] | None = None,
     **parameters: Any,
 ) -> JointNet:
@@ -170,34 +166,26 @@ def joint_net(
     ----------
     network : torch.nn.Module
     algorithm : HeldWeights or WeightsOfBatches
-        Its `training_set` is what the net is to be fitted to.
+        Its `training_set` is what the net is to be fitted to. It has to be among the callbacks.
     loss : MaxMarginLoss
         Its `coef_` is where the first batch starts.
     runner : Runner
         How the fitted network will be run.
-    learning_rate, schedule : float, str
-        See `skmmcrf.training.callbacks.learning_rate_schedule`.
     seed : int
         Of the order of images.
-    callbacks : sequence of tuple (name, skorch callback)
     optimizer_state : dict, optional
         Adam's moments to go on with, as arrays.
     **parameters
-        `max_epochs` and `batch_size` of skorch's NeuralNet.
+        Further parameters of skorch's NeuralNet.
     """
-    n_images = len(algorithm.images)
-    n_steps = parameters["max_epochs"] * -(-n_images // parameters["batch_size"])
-    steps = learning_rate_schedule(schedule, learning_rate, n_steps)
     net = segmentation_net(
         JointNet,
         network,
         loss,
         runner,
-        ShuffledOrder(n_images, seed),
+        ShuffledOrder(len(algorithm.images), seed),
         freeze_batch_norm=True,
         optimizer=torch.optim.Adam,
-        lr=learning_rate,
-        callbacks=([("schedule", steps)] if steps else []) + [("algorithm", algorithm), *callbacks],
         **parameters,
     )
     net.algorithm = algorithm
