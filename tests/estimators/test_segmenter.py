@@ -147,7 +147,7 @@ def test_no_joint_epoch_is_piecewise_training(phantoms, piecewise):
 
 def test_joint_training_by_batch_needs_images_as_they_are(phantoms):
     for changes in ({"cnn__augmentation": "flip"}, {"augmentation": "flip"}):
-        with pytest.raises(ValueError, match='training="joint_by_batch" needs images as they are: give augmentation'):
+        with pytest.raises(ValueError, match='training="joint_by_batch" needs images as they are: give Deep'):
             quick(training="joint_by_batch", **changes).fit(*phantoms)
     model = quicker(training="joint_by_batch", cnn__augmentation="flip", augmentation=None).fit(*phantoms)
     assert epochs(model, "joint") == [0, 1]
