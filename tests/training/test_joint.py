@@ -80,6 +80,20 @@ def test_training_lowers_gamma(problem, algorithm, augmentation):
     assert history[-1]["gamma"] < history[0]["gamma"]
 
 
+def test_held_weights_give_what_the_most_violated_labelings_cost_there(problem):
+    log_odds = [torch.from_numpy(example.energy.log_odds) for example in problem.examples]
+    problem.loss.coef_ = w = np.array([0.5, 0.1, 0.3])
+    gamma = HeldWeights(problem.data.images, problem.examples).gamma(
+        problem.loss, log_odds, problem.data.annotations, problem.data.images
+    )
+    slack = []
+    for example in problem.examples:
+        truth, labels = example.annotation.truth, example.energy.most_violated(w, example.annotation)
+        slack.append(np.count_nonzero(labels != truth) - w @ example.energy.difference(labels, truth))
+    assert float(gamma) == pytest.approx(0.5 * w @ w + C * np.mean(slack))
+    assert problem.loss.coef_ is w
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_the_gradient_of_a_batch_equals_finite_differences(algorithm):
     rng = np.random.default_rng(0)
