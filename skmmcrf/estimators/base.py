@@ -41,7 +41,7 @@ from skmmcrf.networks.running import Runner, resolve_device
 from skmmcrf.training.augmentation import Augmentation
 from skmmcrf.training.callbacks import KeepBest, learning_rate_schedule
 from skmmcrf.training.checkpoints import Checkpoints, KeepState, open_checkpoints
-from skmmcrf.training.data import training_set
+from skmmcrf.training.data import Changes, TrainingSet
 from skmmcrf.training.progress import epoch_progress
 from skmmcrf.training.random_states import seeded
 
@@ -362,7 +362,7 @@ def keep_state(checkpoints: Checkpoints | None, stage: str, **rest: Any) -> list
 def try_augmentation(data: LabelledImages, augmentation: str | Augmentation | None) -> None:
     """Raise a ValueError before any work begins, if an augmentation does not give an image and a mask."""
     with seeded(0):
-        training_set(data, augmentation)[0]
+        TrainingSet(data, Changes(augmentation))[0]
 
 
 def names_of_data(data: LabelledImages) -> dict[str, str]:

@@ -28,7 +28,7 @@ from skmmcrf.networks.state import network_arrays
 from skmmcrf.training.augmentation import AUGMENTATIONS, Augmentation
 from skmmcrf.training.callbacks import SCHEDULES, JaccardOfNetwork
 from skmmcrf.training.checkpoints import Checkpoints
-from skmmcrf.training.data import ShuffledOrder, training_set
+from skmmcrf.training.data import Changes, ShuffledOrder, TrainingSet, check_crop
 from skmmcrf.training.interrupts import ending_fit
 from skmmcrf.training.net import SegmentationNet, history_rows, segmentation_net
 from skmmcrf.training.pixel_losses import PIXEL_LOSSES
@@ -66,6 +66,10 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         changes contrast and brightness. "strong" does so more (`skmmcrf.training.augmentation.build_augmentation`). Or
         a transform of an image and its mask together, as those of torchvision.transforms.v2 are: it is given a
         `tv_tensors.Image` (channels, H, W) and a `tv_tensors.Mask` (H, W) of 0, 1, and 255 where unlabelled.
+    crop : int, tuple (int, int) or None, default=None
+        Height and width of a part of each image, in pixels, which the network is trained on; in joint training too. It
+        is cut out at random anew each time, so images may be too large for memory in training. One number is both.
+        Predictions are of whole images.
     average_mirrored : bool, default=False
         Whether log-odds are the mean of those of the image and of its mirror image, except in the steps of training.
         It takes twice the time. It fits images in which right and left may be exchanged.
@@ -126,6 +130,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         "schedule": [StrOptions(set(SCHEDULES))],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "augmentation": AUGMENTATIONS,
+        "crop": [Integral, tuple, list, None],
         "average_mirrored": ["boolean"],
         "network_scale": [Interval(Real, 0, None, closed="neither"), list, tuple],
         "device": [str, torch.device],
@@ -143,6 +148,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         schedule: Literal["one_cycle", "linear", "cosine", "constant"] = "one_cycle",
         batch_size: int = 10,
         augmentation: Literal["flip", "standard", "strong"] | Augmentation | None = None,
+        crop: int | tuple[int, int] | None = None,
         average_mirrored: bool = False,
         network_scale: float | Sequence[float] = 1.0,
         pos_label: int = 1,
@@ -165,6 +171,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         self.schedule = schedule
         self.batch_size = batch_size
         self.augmentation = augmentation
+        self.crop = crop
         self.average_mirrored = average_mirrored
         self.network_scale = network_scale
         self.pos_label = pos_label
@@ -182,6 +189,12 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
     def _validate_params(self) -> None:
         super()._validate_params()
         check_scales(self.network_scale, "network_scale")
+        check_crop(self.crop)
+
+    @property
+    def changes(self) -> Changes:
+        """How the training images are changed at random."""
+        return Changes(self.augmentation, self.crop)
 
     @property
     def n_iter_(self) -> int:
@@ -264,7 +277,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
             )
             try:
                 if self.n_epochs:
-                    net.partial_fit(training_set(data, self.augmentation))
+                    net.partial_fit(TrainingSet(data, self.changes))
             finally:
                 self.adopt(network, history_rows(net, stage="cnn"), data)
         return self

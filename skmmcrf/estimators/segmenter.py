@@ -40,6 +40,7 @@ from skmmcrf.networks.state import network_arrays
 from skmmcrf.training.augmentation import AUGMENTATIONS, Augmentation
 from skmmcrf.training.callbacks import SCHEDULES
 from skmmcrf.training.checkpoints import Checkpoints
+from skmmcrf.training.data import Changes
 from skmmcrf.training.interrupts import Interrupted, ending_fit
 from skmmcrf.training.joint import N_WATCHED, HeldWeights, JaccardOfField, WeightsOfBatches, joint_net, reprice
 from skmmcrf.training.loss import FIELD_CONSTRAINTS, MaxMarginLoss
@@ -298,8 +299,10 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         if is_fitted(cnn) and not warm:
             cnn.network_ = copy.deepcopy(cnn.network_)  # joint training must not change the one that was given
         pretraining = (data, validation) if is_fitted(cnn) else cnn.hold_out(data, validation)
-        for augmentation in (cnn.augmentation, self._augmentation(cnn)):
-            try_augmentation(data, augmentation)
+        if self.training != "cnn":
+            data.check_lasting()
+        for changes in (cnn.changes, self._changes(cnn)):
+            try_augmentation(data, changes.augmentation)
         of_cnn = {f"cnn__{name}": value for name, value in cnn.get_params(deep=False).items()}
         start = self._open_checkpoints(lambda: self._start(cnn, data, warm), data, validation, **of_cnn)
         with ending_fit(), start as checkpoints:
@@ -307,7 +310,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
             if self.training == "cnn":
                 self._take_no_field()
             else:
-                fit = _Fit(data, validation, checkpoints, self._augmentation(cnn))
+                fit = _Fit(data, validation, checkpoints, self._changes(cnn))
                 self._learn_field(fit, self.coef_ if warm and self.objective_ is not None else None)
         return self
 
@@ -344,15 +347,16 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         frozen = isinstance(self.cnn, FrozenEstimator)
         if self.checkpoint is not None and cnn.checkpoint is not None and not frozen:
             raise ValueError("checkpoint keeps the state of pretraining too: leave that of cnn at None")
-        if self.training == "joint_by_batch" and self._augmentation(cnn) is not None:
+        if self.training == "joint_by_batch" and self._changes(cnn):
             raise ValueError(
-                'training="joint_by_batch" needs images as they are: give DeepStructuredSegmenter augmentation=None'
+                'training="joint_by_batch" needs images as they are: give DeepStructuredSegmenter augmentation=None, '
+                "and its cnn no crop"
             )
 
-    def _augmentation(self, cnn: CNNSegmenter) -> str | Augmentation | None:
+    def _changes(self, cnn: CNNSegmenter) -> Changes:
         """How images are changed in joint training."""
         is_same = isinstance(self.augmentation, str) and self.augmentation == "same"
-        return cnn.augmentation if is_same else self.augmentation
+        return cnn.changes if is_same else replace(cnn.changes, augmentation=self.augmentation)
 
     def _take_former(self, cnn: CNNSegmenter, data: LabelledImages) -> bool:
         """Give a warm start the network of the last fit, and tell whether this is one."""
@@ -487,7 +491,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
                 batch_size=self.batch_size,
             )
             try:
-                net.partial_fit(algorithm.training_set(fit.data, fit.augmentation))
+                net.partial_fit(algorithm.training_set(fit.data, fit.changes))
             finally:
                 self.network_.eval().cpu()
                 rows = history_rows(net, stage="joint")
@@ -546,7 +550,7 @@ class _Fit:
     data: LabelledImages
     validation: LabelledImages | None
     checkpoints: Checkpoints | None
-    augmentation: str | Augmentation | None
+    changes: Changes
 
 
 def is_fitted(cnn: CNNSegmenter) -> bool:

@@ -4,8 +4,9 @@ Inside the package a set of images is a sequence of arrays (H, W, channels), and
 The functions here bring what users give into that form, or say what is wrong with it.
 """
 
+import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
 from typing import Any
@@ -16,11 +17,12 @@ from numpy.typing import ArrayLike
 
 from skmmcrf._typing import FloatArray, ImagesLike, LabelledImagesLike, LabelsLike
 from skmmcrf.field.labels import Annotation
-from skmmcrf.images.entries import as_array, as_sequence, length_of, read_named
+from skmmcrf.images.entries import as_array, as_sequence, image_and_labels, read_named
 from skmmcrf.images.labels import LabelScheme
 from skmmcrf.images.sequences import ImageList, Mapped
 
 _IMAGE_DTYPES = "bool, uint8, uint16, float16, float32 or float64"
+_LEAST_SIDE = 16  # no image has fewer pixels in height and width, and more channels
 _LARGEST = float(np.finfo(np.float32).max)  # networks take float32, and squares of it are no trouble for float64
 
 
@@ -33,13 +35,22 @@ class LabelledImages:
     images : sequence of ndarray of shape (H, W, channels)
         A list in memory, or a `Mapped` that reads an image each time that it is asked for.
     annotations : list of Annotation
+    pairs : sequence of tuple (ndarray, Annotation), optional
+        Of a dataset that gives both in one call, and may change them together each time.
     """
 
     images: Sequence[np.ndarray]
     annotations: list[Annotation]
+    pairs: Sequence[tuple[np.ndarray, Annotation]] | None = None
 
     def __len__(self) -> int:
         return len(self.annotations)
+
+    def __getitem__(self, n: int) -> tuple[np.ndarray, Annotation]:
+        if self.pairs is None:
+            return self.images[n], self.annotations[n]
+        image, annotation = self.pairs[n]
+        return image, annotation.weighted(self.annotations[n].weight, self.annotations[n].class_weight)
 
     @property
     def is_lazy(self) -> bool:
@@ -51,20 +62,27 @@ class LabelledImages:
         """Channels of the images."""
         return self.images[0].shape[-1]
 
+    def check_lasting(self) -> None:
+        """Read the images of a dataset of pairs again, and raise a ValueError if one is not as it was."""
+        if self.pairs is not None:
+            for _ in self.images:
+                pass
+
     def weighted(self, weights: FloatArray) -> "LabelledImages":
         """Give the same with what each image counts."""
         annotations = [a.weighted(float(w), a.class_weight) for a, w in zip(self.annotations, weights, strict=True)]
-        return LabelledImages(self.images, annotations)
+        return replace(self, annotations=annotations)
 
     def with_class_weight(self, class_weight: tuple[float, float]) -> "LabelledImages":
         """Give the same with what a pixel of the background and of the foreground counts."""
-        return LabelledImages(self.images, [a.weighted(a.weight, class_weight) for a in self.annotations])
+        return replace(self, annotations=[a.weighted(a.weight, class_weight) for a in self.annotations])
 
     def chosen(self, numbers: Sequence[int]) -> "LabelledImages":
         """Give those of some numbers."""
         read = self.images.__getitem__
         images = Mapped(read, list(numbers)) if self.is_lazy else [read(n) for n in numbers]
-        return LabelledImages(images, [self.annotations[n] for n in numbers])
+        pairs = None if self.pairs is None else Mapped(self.pairs.__getitem__, list(numbers))
+        return LabelledImages(images, [self.annotations[n] for n in numbers], pairs)
 
 
 def check_images(X: ImagesLike, *, n_channels: int | None = None, name: str = "X") -> Sequence[np.ndarray]:
@@ -74,8 +92,8 @@ def check_images(X: ImagesLike, *, n_channels: int | None = None, name: str = "X
     ----------
     X : array of shape (n, H, W) or (n, H, W, channels), or sequence
         Images of dtype bool, uint8, uint16 or float. Entries of a sequence are arrays (H, W) or (H, W, channels) whose
-        sizes may differ, tensors (H, W) or (channels, H, W), PIL images, or paths of image files. Of pairs, as datasets
-        of torch have them, the first is taken.
+        sizes may differ, tensors (H, W) or (channels, H, W), PIL images, or paths of image files. Of entries that have
+        labels too, as those of datasets of torch, the image is taken; see `skmmcrf.images.entries.image_and_labels`.
     n_channels : int, optional
         The number of channels that is wanted, if it is known.
     name : str, default="X"
@@ -93,7 +111,14 @@ def check_images(X: ImagesLike, *, n_channels: int | None = None, name: str = "X
         If X is no sequence or empty, or an image can't be read or has a wrong shape, dtype, number of channels, or
         pixels that are not finite.
     """
-    return _check_images(X, n_channels, name)[0]
+    entries, lazy = _entries_of_images(X, name)
+    kept = []
+    for n in range(len(entries)):
+        image = _read_image(entries[n], f"{name}[{n}]")
+        n_channels = _check_channels(image, n_channels, f"{name}[{n}]")
+        if not lazy:
+            kept.append(image)
+    return Mapped(partial(_read_image, name=f"an image of {name}"), entries) if lazy else kept
 
 
 def check_labelled_images(
@@ -124,16 +149,34 @@ def check_labelled_images(
         As `check_images`; if the numbers of labels and images or their sizes differ; if a label is none of the
         scheme; or if there is no foreground but 255, which "auto" takes for unlabelled.
     """
-    if y is None and _holds_pairs(X):
-        y = Mapped(_second, X)
-    images, shapes = _check_images(X, n_channels, names[0])
-    annotations = check_labels(y, shapes, scheme, names)
+    entries, lazy = _entries_of_images(X, names[0])
+    if y is not None:
+        labels, _ = as_sequence(y, names[1], dimensions=(3,))
+        if len(labels) != len(entries):
+            raise ValueError(
+                f"{names[0]} and {names[1]} must have the same length, got {len(entries)} images and {len(labels)} "
+                "labels"
+            )
+    read_pair = partial(_read_pair, entries, None if y is None else labels, scheme, names)
+    images, annotations, checksums = [], [], []
+    for n in range(len(entries)):
+        image, annotation = read_pair(n)
+        n_channels = _check_channels(image, n_channels, f"{names[0]}[{n}]")
+        annotations.append(annotation)
+        if lazy:
+            checksums.append(_checksum(image))
+        else:
+            images.append(image)
     scheme.check_foreground_is_meant(annotations, names[1])
-    return LabelledImages(images, annotations)
+    if not lazy:
+        return LabelledImages(images, annotations)
+    pairs = Mapped(read_pair, range(len(entries))) if y is None else None
+    read_again = partial(_read_again, entries, checksums, names[0])
+    return LabelledImages(Mapped(read_again, range(len(entries))), annotations, pairs)
 
 
 def check_labels(
-    y: LabelsLike | None, shapes: Sequence[tuple[int, ...]], scheme: LabelScheme, names: tuple[str, str] = ("X", "y")
+    y: LabelsLike, shapes: Sequence[tuple[int, ...]], scheme: LabelScheme, names: tuple[str, str] = ("X", "y")
 ) -> list[Annotation]:
     """Check the labels of n images, of these heights and widths; see `check_labelled_images`."""
     images_name, name = names
@@ -142,25 +185,29 @@ def check_labels(
         raise ValueError(
             f"{images_name} and {name} must have the same length, got {len(shapes)} images and {len(labels)} labels"
         )
-    annotations = []
-    for n, shape in enumerate(shapes):
-        annotation = scheme.read(labels[n], f"{name}[{n}]")
-        if annotation.shape != shape:
-            raise ValueError(f"{name}[{n}] has shape {annotation.shape}, but its image has {shape}")
-        annotations.append(annotation)
-    return annotations
+    return [_read_labels(labels[n], shape, scheme, f"{name}[{n}]") for n, shape in enumerate(shapes)]
 
 
 def check_validation_data(
     validation_data: LabelledImagesLike | None, scheme: LabelScheme, n_channels: int
 ) -> LabelledImages | None:
-    """Check images and labels that training is watched on, None or a pair (X, y)."""
+    """Check images and labels that training is watched on: None, a tuple (X, y), or a dataset of pairs.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `check_labelled_images`, or if a dataset of pairs gives other images each time.
+    """
     if validation_data is None:
         return None
-    if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
-        raise TypeError("validation_data must be a pair (X, y)")
-    names = ("validation_data[0]", "validation_data[1]")
-    return check_labelled_images(*validation_data, scheme, n_channels=n_channels, names=names)
+    if isinstance(validation_data, tuple):
+        if len(validation_data) != 2:
+            raise TypeError(f"validation_data must be a tuple (X, y) or a dataset of pairs, got {len(validation_data)}")
+        names = ("validation_data[0]", "validation_data[1]")
+        return check_labelled_images(*validation_data, scheme, n_channels=n_channels, names=names)
+    data = check_labelled_images(validation_data, None, scheme, n_channels=n_channels, names=("validation_data", "y"))
+    data.check_lasting()
+    return data
 
 
 def check_sample_weight(sample_weight: ArrayLike | None, n_images: int) -> FloatArray:
@@ -198,36 +245,64 @@ def as_given(results: Sequence[np.ndarray], X: ImagesLike) -> np.ndarray | list[
     return np.stack(results) if isinstance(X, np.ndarray) and X.dtype.kind not in "OU" else ImageList(results)
 
 
-def _check_images(
-    X: ImagesLike, n_channels: int | None, name: str
-) -> tuple[Sequence[np.ndarray], list[tuple[int, ...]]]:
-    """The images and their heights and widths."""
-    values, lazy = as_sequence(X, name, dimensions=(3, 4))
-    kept, shapes = [], []
-    for n in range(len(values)):
-        image = _read_image(values[n], f"{name}[{n}]")
-        n_channels = n_channels or image.shape[2]
-        if image.shape[2] != n_channels:
-            raise ValueError(f"{name}[{n}] has {image.shape[2]} channels, but {n_channels} are wanted")
-        shapes.append(image.shape[:2])
-        if not lazy:
-            kept.append(image)
-    return (Mapped(partial(_read_image, name=f"an image of {name}"), values) if lazy else kept), shapes
+def _entries_of_images(X: ImagesLike, name: str) -> tuple[Sequence[Any], bool]:
+    entries, lazy = as_sequence(X, name, dimensions=(3, 4))
+    shape = np.shape(entries) if isinstance(entries, (np.ndarray, torch.Tensor)) else ()
+    if len(shape) == 3 and shape[2] in (3, 4) and min(shape[:2]) >= _LEAST_SIDE:
+        raise ValueError(
+            f"{name} of shape {tuple(shape)} looks like one image of {shape[2]} channels: give {name}[np.newaxis] for "
+            f"that, or {name}[..., np.newaxis] if these are {shape[0]} gray images"
+        )
+    return entries, lazy
 
 
-def _holds_pairs(X: Any) -> bool:
-    if isinstance(X, (np.ndarray, list, dict, str, bytes)) or not hasattr(X, "__getitem__"):
-        return False
-    return hasattr(X, "__len__") and length_of(X, "X") > 0 and isinstance(X[0], tuple) and len(X[0]) == 2
+def _read_pair(
+    images: Sequence[Any], labels: Sequence[Any] | None, scheme: LabelScheme, names: tuple[str, str], n: int
+) -> tuple[np.ndarray, Annotation]:
+    """The image of a number and its annotation; both from one call where there are no labels beside the images."""
+    name = f"{names[0]}[{n}]"
+    image, of_image = image_and_labels(images[n], name)
+    image = _read_image(image, name)
+    if labels is not None:
+        return image, _read_labels(labels[n], image.shape[:2], scheme, f"{names[1]}[{n}]")
+    if of_image is None:
+        raise TypeError(f"{names[1]} is missing, and {name} is an image alone, not a pair of image and labels")
+    return image, _read_labels(of_image, image.shape[:2], scheme, f"the labels of {name}")
 
 
-def _second(pair: tuple[Any, Any]) -> Any:
-    return pair[1]
+def _read_labels(labels: Any, shape: tuple[int, ...], scheme: LabelScheme, name: str) -> Annotation:
+    annotation = scheme.read(labels, name)
+    if annotation.shape != shape:
+        raise ValueError(f"{name} has shape {annotation.shape}, but its image has {shape}")
+    return annotation
 
 
-def _read_image(image: Any, name: str) -> np.ndarray:
-    if isinstance(image, tuple) and image:
-        image = image[0]
+def _read_again(images: Sequence[Any], checksums: Sequence[int], name: str, n: int) -> np.ndarray:
+    """The image of a number, if it is as it was when its labels were read."""
+    image = _read_image(images[n], f"{name}[{n}]")
+    if _checksum(image) != checksums[n]:
+        raise ValueError(
+            f"{name}[{n}] is another image each time that it is read, so it does not belong to the labels that were "
+            f"read before. Leave random changes out of {name}, and give them as augmentation. A network alone can be "
+            "trained on a dataset that changes each image together with its labels"
+        )
+    return image
+
+
+def _checksum(image: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(image).data, zlib.crc32(str(image.shape).encode()))
+
+
+def _check_channels(image: np.ndarray, n_channels: int | None, name: str) -> int:
+    if n_channels not in (None, image.shape[2]):
+        raise ValueError(
+            f"{name} has {image.shape[2]} channels, but {n_channels} are wanted, as the model or the other images have"
+        )
+    return image.shape[2]
+
+
+def _read_image(entry: Any, name: str) -> np.ndarray:
+    image, _ = image_and_labels(entry, name)
     if isinstance(image, (str, PathLike)):
         image = read_named(image, name)
     elif isinstance(image, torch.Tensor):
@@ -239,6 +314,11 @@ def _read_image(image: Any, name: str) -> np.ndarray:
         image = image[..., np.newaxis]
     if image.ndim != 3 or 0 in image.shape:
         raise ValueError(f"{name} must be of shape (H, W) or (H, W, channels), none of them 0, got {image.shape}")
+    if min(image.shape[:2]) <= 4 and min(max(image.shape[:2]), image.shape[2]) >= _LEAST_SIDE:
+        raise ValueError(
+            f"{name} would be an image of {image.shape[0]} x {image.shape[1]} pixels with {image.shape[2]} channels: "
+            "channels are the last dimension of an array, and the first of a tensor"
+        )
     # NaN is in no range
     if image.dtype.kind == "f" and not (float(image.min()) >= -_LARGEST and float(image.max()) <= _LARGEST):
         raise ValueError(f"{name} contains NaN or infinite pixels, or some that are too large for float32")

@@ -1,14 +1,20 @@
 """What users give as a set of images or labels: its entries, and arrays made of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from scipy.sparse import issparse
+from torch.utils.data import DataLoader
 
 from skmmcrf.images.files import read_image
+
+# what datasets that give dicts call the image and its labels
+_IMAGE_KEYS = ("image", "img", "pixel_values", "X", "x")
+_LABEL_KEYS = ("mask", "label", "labels", "segmentation", "seg", "annotation", "target", "y")
 
 
 def as_sequence(values: Any, name: str, dimensions: tuple[int, ...]) -> tuple[Sequence[Any], bool]:
@@ -16,7 +22,7 @@ def as_sequence(values: Any, name: str, dimensions: tuple[int, ...]) -> tuple[Se
 
     Parameters
     ----------
-    values : array, sequence, or column of pandas
+    values : array, sequence, or column of pandas or polars
     name : str
         What errors call it.
     dimensions : tuple of int
@@ -33,27 +39,86 @@ def as_sequence(values: Any, name: str, dimensions: tuple[int, ...]) -> tuple[Se
     ValueError, TypeError
         If it is none of these, is empty, or an array of other dimensions.
     """
-    if hasattr(values, "iloc"):  # of pandas
-        if values.ndim == 2 and values.shape[1] != 1:
-            raise ValueError(f"{name} must be one column, got {values.shape[1]}")
-        values = values.squeeze(axis=1).tolist() if values.ndim == 2 else values.tolist()
+    values = _column_as_list(values, name)
     if issparse(values):
         raise TypeError(f"{name} must be dense, got the sparse {type(values).__name__}")
-    if isinstance(values, (str, bytes, dict, PathLike)) or not (
-        hasattr(values, "__len__") and hasattr(values, "__getitem__")
-    ):
-        raise TypeError(f"{name} must be an array or a list of arrays, got {type(values).__name__}")
-    if isinstance(values, np.ndarray) and values.dtype.kind in "OU" and values.ndim == 1:
+    if isinstance(values, DataLoader):
+        raise TypeError(f"{name} must not be a DataLoader, which gives batches: give its dataset")
+    is_one = isinstance(values, (str, bytes, PathLike, Mapping, Image.Image))
+    if is_one or not (hasattr(values, "__len__") and hasattr(values, "__getitem__")):
+        hint = "; a single one belongs into a list" if is_one else ""
+        raise TypeError(f"{name} must be an array or a list of arrays, got {type(values).__name__}{hint}")
+    if isinstance(values, np.ndarray) and values.dtype.kind in "OUT" and values.ndim == 1:
         values = values.tolist()
     if isinstance(values, (np.ndarray, torch.Tensor)) and values.ndim not in dimensions:
         shapes = {(3,): "(n, H, W)", (3, 4): "(n, H, W) or (n, H, W, channels)"}
-        raise ValueError(f"{name} must be of shape {shapes[dimensions]}, got {tuple(values.shape)}")
+        hint = f"; a single one is {name}[np.newaxis]" if values.ndim == 2 else ""
+        raise ValueError(f"{name} must be of shape {shapes[dimensions]}, got {tuple(values.shape)}{hint}")
     if length_of(values, name) == 0:
         raise ValueError(f"{name} is empty; at least one image is needed")
     in_memory = isinstance(values, (np.ndarray, torch.Tensor)) or (
-        isinstance(values, (list, tuple)) and not any(isinstance(value, (str, PathLike)) for value in values)
+        isinstance(values, (list, tuple)) and not any(map(_holds_path, values))
     )
     return values, not in_memory
+
+
+def image_and_labels(entry: Any, name: str) -> tuple[Any, Any]:
+    """Split an entry of a dataset into the image and its labels, which are None where it is an image alone.
+
+    Parameters
+    ----------
+    entry : tuple, list, dict, or image
+        Of a tuple or a list the first is the image, and the second its labels. A dict has a key for either, such as
+        "image" and "mask".
+    name : str
+        What errors call it.
+
+    Raises
+    ------
+    ValueError
+        If it can't be told which entry of a dict is meant.
+
+    Examples
+    --------
+    >>> image_and_labels({"image": "horse.png", "mask": "horse_mask.png", "id": 3}, "X[0]")
+    ('horse.png', 'horse_mask.png')
+    >>> image_and_labels("horse.png", "X[0]")
+    ('horse.png', None)
+    """
+    if isinstance(entry, Mapping):
+        image, labels = ([key for key in keys if key in entry] for keys in (_IMAGE_KEYS, _LABEL_KEYS))
+        if len(image) != 1 or len(labels) > 1:
+            raise ValueError(
+                f"{name} must have one of the keys {', '.join(_IMAGE_KEYS)}, and one of {', '.join(_LABEL_KEYS)} for "
+                f"labels, got {', '.join(map(str, entry))}"
+            )
+        return entry[image[0]], entry[labels[0]] if labels else None
+    if isinstance(entry, (tuple, list)) and entry and _is_image(entry[0]):
+        return entry[0], entry[1] if len(entry) > 1 else None
+    return entry, None
+
+
+def _is_image(value: Any) -> bool:
+    """Whether this may be an image of a pair, and not a row of an image in nested lists."""
+    return isinstance(value, (str, PathLike, Image.Image)) or getattr(value, "ndim", 0) >= 2
+
+
+def _holds_path(entry: Any) -> bool:
+    if isinstance(entry, Mapping):
+        entry = tuple(entry.values())
+    first = entry[0] if isinstance(entry, (tuple, list)) and entry else entry
+    return isinstance(first, (str, PathLike))
+
+
+def _column_as_list(values: Any, name: str) -> Any:
+    """A column of pandas or polars as a list of its entries, anything else as it is."""
+    if not hasattr(values, "to_numpy") or isinstance(values, torch.Tensor):
+        return values
+    if len(np.shape(values)) == 2:
+        if np.shape(values)[1] != 1:
+            raise ValueError(f"{name} must be one column, got {np.shape(values)[1]}")
+        values = values[values.columns[0]]
+    return values.tolist() if hasattr(values, "tolist") else values.to_list()
 
 
 def as_array(values: Any, name: str) -> np.ndarray:

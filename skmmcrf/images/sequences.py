@@ -4,6 +4,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -81,19 +82,36 @@ class ArraysOnDisk(Sequence):
 
 
 class ImageList(list):
-    """Results for images of unequal sizes: a list that as an array is one of objects.
+    """Results for a list of images: a list that as an array is one of the results, or of objects if sizes differ.
 
-    So `sklearn.model_selection.cross_val_predict` can join the results of its folds.
+    So numpy's functions take it where sizes are equal, and `sklearn.model_selection.cross_val_predict` can join the
+    results of its folds in any case.
 
     Examples
     --------
     >>> import numpy as np
+    >>> np.array(ImageList([np.zeros((2, 3)), np.zeros((2, 3))])).shape
+    (2, 2, 3)
     >>> np.concatenate([ImageList([np.zeros((2, 3))]), ImageList([np.zeros((4, 5))])]).shape
     (2,)
     """
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        if len({np.shape(result) for result in self}) == 1:
+            return np.stack(self).astype(dtype, copy=False)
         array = np.empty(len(self), dtype=object)
         for n, result in enumerate(self):  # at once, numpy would look into them
             array[n] = result
         return array
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        if function is np.concatenate and len(args) == 1 and not kwargs:
+            return np.asarray(ImageList(chain.from_iterable(args[0])))
+        return function(*map(_as_arrays, args), **{name: _as_arrays(value) for name, value in kwargs.items()})
+
+
+def _as_arrays(value: Any) -> Any:
+    """The argument of a function of numpy, with arrays for lists of images."""
+    if isinstance(value, ImageList):
+        return np.asarray(value)
+    return type(value)(map(_as_arrays, value)) if type(value) in (list, tuple) else value

@@ -26,11 +26,15 @@ class ImageDataset(Dataset):
         return len(self.images)
 
     def __getitem__(self, n: int) -> tuple[torch.Tensor, Any]:
-        channels = np.moveaxis(self.images[n], -1, 0)
-        # torch can't take every layout, order of bytes and float
-        dtype = np.float32 if channels.dtype.kind == "f" else channels.dtype.newbyteorder("=")
-        image = torch.from_numpy(channels.astype(dtype, order="C"))
-        return image, None if self.targets is None else self.targets[n]
+        return as_tensor(self.images[n]), None if self.targets is None else self.targets[n]
+
+
+def as_tensor(image: np.ndarray) -> torch.Tensor:
+    """Turn an image (H, W, channels) into a tensor (channels, H, W) of its own memory; floats become float32."""
+    channels = np.moveaxis(image, -1, 0)
+    # torch can't take every layout, order of bytes and float
+    dtype = np.float32 if channels.dtype.kind == "f" else channels.dtype.newbyteorder("=")
+    return torch.from_numpy(channels.astype(dtype, order="C"))
 
 
 def scaled(image: torch.Tensor) -> torch.Tensor:

@@ -1,68 +1,127 @@
 """What is trained on: images that are changed at random, and the order in which they are visited."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import Dataset, Sampler
 from torchvision import tv_tensors
 
 from skmmcrf.field.labels import UNLABELLED, Annotation
 from skmmcrf.images.checking import LabelledImages
-from skmmcrf.images.tensors import ImageDataset, scaled
+from skmmcrf.images.tensors import as_tensor, scaled
 from skmmcrf.training.augmentation import Augmentation, build_augmentation
 
 
-class AugmentedDataset(ImageDataset):
-    """Images that are changed at random, with their annotation, each time that they are asked for.
+@dataclass(frozen=True)
+class Changes:
+    """How images are changed at random, each with its annotation, each time that one is asked for.
+
+    Parameters
+    ----------
+    augmentation : {"flip", "standard", "strong"}, callable or None
+        See `skmmcrf.training.augmentation.build_augmentation`.
+    crop : int, tuple (int, int) or None
+        Height and width of the part that is cut out after that. One number is both. A side of an image that is shorter
+        stays whole.
+    """
+
+    augmentation: str | Augmentation | None = None
+    crop: int | Sequence[int] | None = None
+
+    def __bool__(self) -> bool:
+        return self != Changes()
+
+
+class TrainingSet(Dataset):
+    """Images and their annotations as training takes them.
 
     Parameters
     ----------
     data : LabelledImages
-    augmentation : callable
-        Takes and gives a `torchvision.tv_tensors.Image` (channels, H, W) and a `torchvision.tv_tensors.Mask` (H, W) of
-        0, 1 and 255, where 255 is unlabelled.
+    changes : Changes, optional
     """
 
-    def __init__(self, data: LabelledImages, augmentation: Augmentation) -> None:
-        super().__init__(data.images, data.annotations)
-        self.augmentation = augmentation
+    def __init__(self, data: LabelledImages, changes: Changes | None = None) -> None:
+        changes = changes or Changes()
+        self.data = data
+        self.augmentation = build_augmentation(changes.augmentation)
+        self.crop = check_crop(changes.crop)
+
+    def __len__(self) -> int:
+        return len(self.data)
 
     def __getitem__(self, n: int) -> tuple[torch.Tensor, Annotation]:
-        """Give an image and its annotation.
+        """Give an image (channels, H, W) and its annotation.
 
         Raises
         ------
         ValueError
             If the augmentation does not give an image and a mask that belong together.
         """
-        image, annotation = super().__getitem__(n)
-        mask = torch.from_numpy(annotation.mask)
-        changed = self.augmentation(tv_tensors.Image(scaled(image)), tv_tensors.Mask(mask))
-        if not (isinstance(changed, (tuple, list)) and len(changed) == 2):
-            raise ValueError(f"augmentation: it must give an image and a mask, not {type(changed).__name__}")
-        if not all(isinstance(part, torch.Tensor) for part in changed):
-            kinds = ", ".join(type(part).__name__ for part in changed)
-            raise ValueError(f"augmentation: it must give two tensors, not {kinds}")
-        new_image, new_mask = (part.as_subclass(torch.Tensor).contiguous() for part in changed)
-        fits = new_image.ndim == 3 and new_image.shape == (len(image), *new_mask.shape) and new_image.numel()
-        if not (fits and new_image.is_floating_point()):
-            raise ValueError(
-                f"augmentation: of an image {tuple(image.shape)} and a mask {tuple(mask.shape)} it gave "
-                f"{tuple(new_image.shape)} of {new_image.dtype} and {tuple(new_mask.shape)}, which do not fit"
-            )
-        labels = new_mask.numpy()
-        if not np.isin(labels, (0, 1, UNLABELLED)).all():
-            found = np.unique(labels)[:5]
-            raise ValueError(f"augmentation: a mask must hold 0, 1 and {UNLABELLED} only, got {found}")
-        weights = {"weight": annotation.weight, "class_weight": annotation.class_weight}
-        return new_image, Annotation(labels == 1, labels != UNLABELLED, **weights)
+        image, annotation = self.data[n]
+        pixels = as_tensor(image)
+        if self.augmentation is not None:
+            pixels, annotation = _changed(pixels, annotation, self.augmentation)
+        if self.crop is not None:
+            pixels, annotation = _cropped(pixels, annotation, self.crop)
+        return pixels, annotation
 
 
-def training_set(data: LabelledImages, augmentation: str | Augmentation | None) -> ImageDataset:
-    """Make the dataset of images and their annotations, changed by what an estimator's `augmentation` names."""
-    change = build_augmentation(augmentation)
-    return ImageDataset(data.images, data.annotations) if change is None else AugmentedDataset(data, change)
+def _changed(image: torch.Tensor, annotation: Annotation, change: Augmentation) -> tuple[torch.Tensor, Annotation]:
+    mask = torch.from_numpy(annotation.mask)
+    changed = change(tv_tensors.Image(scaled(image)), tv_tensors.Mask(mask))
+    if not (isinstance(changed, (tuple, list)) and len(changed) == 2):
+        raise ValueError(f"augmentation: it must give an image and a mask, not {type(changed).__name__}")
+    if not all(isinstance(part, torch.Tensor) for part in changed):
+        kinds = ", ".join(type(part).__name__ for part in changed)
+        raise ValueError(f"augmentation: it must give two tensors, not {kinds}")
+    new_image, new_mask = (part.as_subclass(torch.Tensor).contiguous() for part in changed)
+    fits = new_image.ndim == 3 and new_image.shape == (len(image), *new_mask.shape) and new_image.numel()
+    if not (fits and new_image.is_floating_point()):
+        raise ValueError(
+            f"augmentation: of an image {tuple(image.shape)} and a mask {tuple(mask.shape)} it gave "
+            f"{tuple(new_image.shape)} of {new_image.dtype} and {tuple(new_mask.shape)}, which do not fit"
+        )
+    labels = new_mask.numpy()
+    if not np.isin(labels, (0, 1, UNLABELLED)).all():
+        found = np.unique(labels)[:5]
+        raise ValueError(f"augmentation: a mask must hold 0, 1 and {UNLABELLED} only, got {found}")
+    return new_image, Annotation(labels == 1, labels != UNLABELLED).weighted(annotation.weight, annotation.class_weight)
+
+
+def _cropped(image: torch.Tensor, annotation: Annotation, crop: Sequence[int]) -> tuple[torch.Tensor, Annotation]:
+    part = []
+    for size, wanted in zip(image.shape[1:], crop):
+        begin = int(torch.randint(max(size - wanted, 0) + 1, ()))
+        part.append(slice(begin, begin + wanted))
+    truth, labelled = (values[tuple(part)] for values in (annotation.truth, annotation.labelled))
+    cropped = Annotation(truth, labelled).weighted(annotation.weight, annotation.class_weight)
+    return image[:, part[0], part[1]].contiguous(), cropped
+
+
+def check_crop(crop: Any) -> tuple[int, int] | None:
+    """Give the height and width that a `crop` means, or None.
+
+    Raises
+    ------
+    ValueError
+        If it is neither None, nor one or two positive integers.
+
+    Examples
+    --------
+    >>> check_crop(256)
+    (256, 256)
+    """
+    if crop is None:
+        return None
+    sizes: list[Any] = [crop, crop] if isinstance(crop, Integral) else list(crop)
+    if len(sizes) != 2 or not all(isinstance(size, Integral) and int(size) > 0 for size in sizes):
+        raise ValueError(f"crop must be a positive integer, or two for height and width, got {crop!r}")
+    return int(sizes[0]), int(sizes[1])
 
 
 class ShuffledOrder(Sampler):

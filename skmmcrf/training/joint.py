@@ -12,6 +12,7 @@ import torch
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 from torch import nn
+from torch.utils.data import Dataset
 
 from skmmcrf.field.energy import LARGEST_LOG_ODDS, least_labelings, sources
 from skmmcrf.field.labels import Annotation
@@ -20,8 +21,7 @@ from skmmcrf.images.tensors import ImageDataset
 from skmmcrf.learning import Example, solve_program
 from skmmcrf.metrics import jaccard_of_annotations, mean_of_defined
 from skmmcrf.networks.running import Runner
-from skmmcrf.training.augmentation import Augmentation
-from skmmcrf.training.data import ShuffledOrder, training_set
+from skmmcrf.training.data import Changes, ShuffledOrder, TrainingSet
 from skmmcrf.training.loss import MaxMarginLoss
 from skmmcrf.training.net import SegmentationNet, segmentation_net
 
@@ -71,9 +71,9 @@ class HeldWeights(_Algorithm):
     another field.
     """
 
-    def training_set(self, data: LabelledImages, augmentation: str | Augmentation | None) -> ImageDataset:
+    def training_set(self, data: LabelledImages, changes: Changes) -> Dataset:
         """Make the dataset that the net is trained on."""
-        return training_set(data, augmentation)
+        return TrainingSet(data, changes)
 
     def gamma(
         self,
@@ -100,7 +100,7 @@ class WeightsOfBatches(_Algorithm):
     After the epoch (8) is solved over the stored labelings of all images, at the log-odds that they had in their batch.
     """
 
-    def training_set(self, data: LabelledImages, augmentation: str | Augmentation | None) -> ImageDataset:
+    def training_set(self, data: LabelledImages, changes: Changes) -> Dataset:
         """Make the dataset that the net is trained on."""
         return ImageDataset(data.images, self.examples)
 

@@ -1,11 +1,12 @@
 import numpy as np
 import pandas as pd
+import polars
 import pytest
 import torch
 from PIL import Image
 from scipy.sparse import csr_array
 from skorch.helper import SliceDataset
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from skmmcrf.images.checking import (
     LabelledImages,
@@ -54,7 +55,30 @@ BAD_IMAGES = {
     "two columns": (pd.DataFrame({"a": [1], "b": [2]}), ValueError, "X must be one column, got 2"),
     "0-d array": (np.array(1.0), ValueError, r"X must be of shape \(n, H, W\) or \(n, H, W, channels\), got \(\)"),
     "0-d tensor": (torch.tensor(1.0), ValueError, r"X must be of shape .*, got \(\)"),
-    "one image": (IMAGES[0, ..., 0], ValueError, r"X must be of shape .*, got \(4, 5\)"),
+    "one image": (IMAGES[0, ..., 0], ValueError, r"X must be of shape .*, got \(4, 5\); a single one is X\[np.newax"),
+    "a photo": (
+        np.zeros((20, 30, 3)),
+        ValueError,
+        r"X of shape \(20, 30, 3\) looks like one image of 3 channels: give",
+    ),
+    "channels first": (np.zeros((2, 3, 20, 30)), ValueError, r"X\[0\] would be an image of 3 x 20 pixels with 30 ch"),
+    "channels last": (torch.zeros(2, 20, 30, 3), ValueError, r"X\[0\] would be .* and the first of a tensor"),
+    "file": (
+        Image.new("L", (5, 4)),
+        TypeError,
+        "X must be an array or a list .*, got Image; a single one belongs into",
+    ),
+    "loader": (DataLoader(IMAGES), TypeError, "X must not be a DataLoader, which gives batches: give its dataset"),
+    "two images": (
+        [{"image": 1, "img": 2}] * 2,
+        ValueError,
+        r"X\[0\] must have one of the keys image, .*, got image, img",
+    ),
+    "two masks": (
+        [{"x": 1, "mask": 2, "label": 3}] * 2,
+        ValueError,
+        r"X\[0\] must have one of .* for labels, got x, mask, l",
+    ),
     "volumes": (IMAGES[..., None], ValueError, r"X must be of shape .*, got \(2, 4, 5, 2, 1\)"),
     "empty array": (IMAGES[:0], ValueError, "X is empty"),
     "empty list": ([], ValueError, "X is empty"),
@@ -82,7 +106,7 @@ BAD_IMAGES = {
 }
 # the same of labels
 BAD_LABELS = {
-    "None": (None, TypeError, "y must be an array or a list of arrays, got NoneType"),
+    "None": (None, TypeError, r"y is missing, and X\[0\] is an image alone, not a pair of image and labels"),
     "number": (1, TypeError, "y must be an array or a list of arrays, got int"),
     "word": ("mask.png", TypeError, "y must be an array or a list of arrays, got str"),
     "empty": ([], ValueError, "y is empty"),
@@ -151,8 +175,8 @@ def test_sample_weights_have_a_mean_of_one_however_large_they_are():
 @pytest.mark.parametrize(
     ("validation_data", "error", "message"),
     [
-        (IMAGES, TypeError, r" must be a pair \(X, y\)"),
-        ((IMAGES,), TypeError, r" must be a pair \(X, y\)"),
+        (IMAGES, TypeError, r"\[0\] is an image alone, not a pair"),
+        ((IMAGES,), TypeError, r" must be a tuple \(X, y\) or a dataset of pairs, got 1"),
         ((IMAGES[..., :1], LABELS), ValueError, r"\[0\]\[0\] has 1 channels, but 2 are wanted"),
         ((IMAGES, LABELS[1:]), ValueError, r"\[0\] and validation_data\[1\] must have the same length"),
         ((IMAGES, LABELS + 1), ValueError, r"\[1\]\[0\] must hold the labels"),
@@ -164,10 +188,10 @@ def test_bad_validation_data_are_told(validation_data, error, message):
         check_validation_data(validation_data, LabelScheme(), 2)
 
 
-def test_validation_data_are_none_or_a_pair():
+def test_validation_data_are_none_a_tuple_or_pairs():
     assert check_validation_data(None, LabelScheme(), 2) is None
-    for pair in ((IMAGES, LABELS), [IMAGES, LABELS]):
-        data = check_validation_data(pair, LabelScheme(), 2)
+    for given in ((IMAGES, LABELS), list(zip(IMAGES, LABELS)), [list(pair) for pair in zip(IMAGES, LABELS)]):
+        data = check_validation_data(given, LabelScheme(), 2)
         np.testing.assert_array_equal([annotation.truth for annotation in data.annotations], LABELS == 1)
 
 
@@ -217,6 +241,33 @@ class Pairs(Dataset):
         return self.pairs[n]
 
 
+class As(Pairs):
+    """The same in another form."""
+
+    def __init__(self, form, images, masks):
+        super().__init__(images, masks)
+        self.form = form
+
+    def __getitem__(self, n):
+        return self.form(*super().__getitem__(n))
+
+
+class Flipped(Dataset):
+    """Images that are mirrored each second time that they are read, together with their masks."""
+
+    def __init__(self, images, masks):
+        self.pairs = list(zip(images, masks))
+        self.n_read = 0
+
+    def __len__(self):
+        return len(self.pairs)
+
+    def __getitem__(self, n):
+        self.n_read += 1
+        image, mask = self.pairs[n]
+        return (image[:, ::-1], mask[:, ::-1]) if self.n_read % 2 else (image, mask)
+
+
 KINDS = {
     "lists": (lambda images, masks, X, y: (images, masks), False),
     "tuples": (lambda images, masks, X, y: (tuple(images), tuple(masks)), False),
@@ -231,6 +282,15 @@ KINDS = {
     "paths and arrays": (lambda images, masks, X, y: (X, masks), True),
     "dataset of pairs": (lambda images, masks, X, y: (Pairs(images, masks), None), True),
     "slices of a dataset": (lambda images, masks, X, y: [SliceDataset(Pairs(images, masks), k) for k in (0, 1)], True),
+    "dataset of dicts": (
+        lambda images, masks, X, y: (As(lambda i, m: {"image": i, "mask": m, "id": 7}, images, masks), None),
+        True,
+    ),
+    "dataset of lists": (lambda images, masks, X, y: (As(lambda i, m: [i, m], images, masks), None), True),
+    "dataset of triples": (lambda images, masks, X, y: (As(lambda i, m: (i, m, "name"), images, masks), None), True),
+    "list of pairs": (lambda images, masks, X, y: (list(zip(images, masks)), None), False),
+    "list of pairs of paths": (lambda images, masks, X, y: (list(zip(X, y)), None), True),
+    "polars": (lambda images, masks, X, y: (polars.Series(X), polars.DataFrame({"mask": y})), True),
     "dataset and arrays": (lambda images, masks, X, y: (Pairs(images, masks), masks), True),
 }
 
@@ -257,6 +317,28 @@ def test_lazy_images_are_read_when_they_are_asked_for(files):
     for image, annotation, n in zip(chosen.images, chosen.annotations, [2, 0], strict=True):
         np.testing.assert_array_equal(image, files[0][n])
         assert annotation is data.annotations[n]
+
+
+def test_of_a_dataset_that_changes_image_and_mask_together_each_pair_comes_from_one_call(files):
+    images = [np.arange(40, dtype=np.uint8).reshape(5, 8) + n for n in range(3)]
+    data = check_labelled_images(Flipped(images, [image % 2 for image in images]), None, LabelScheme())
+    data = data.weighted(np.array([1.0, 2.0, 3.0])).chosen([0, 2])
+    for _ in range(2):
+        for n in range(2):
+            image, annotation = data[n]
+            np.testing.assert_array_equal(image[..., 0] % 2 == 1, annotation.truth)
+            assert annotation.weight == [1.0, 3.0][n]
+
+
+def test_images_that_are_others_each_time_are_told_where_labels_would_not_belong_to_them(files):
+    images = [np.arange(40, dtype=np.uint8).reshape(5, 8) + n for n in range(3)]
+    pairs = Flipped(images, [image % 2 for image in images])
+    with pytest.raises(ValueError, match=r"X\[0\] is another image each time that it is read"):
+        check_labelled_images(pairs, None, LabelScheme()).check_lasting()
+    with pytest.raises(ValueError, match="validation_data.0. is another image each time"):
+        check_validation_data(pairs, LabelScheme(), 1)
+    with pytest.raises(ValueError, match=r"X\[0\] is another image each time"):
+        check_labelled_images(pairs, [image % 2 for image in images], LabelScheme()).images[0]
 
 
 def test_broken_files_are_named(files):

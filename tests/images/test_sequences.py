@@ -33,10 +33,29 @@ def test_arrays_on_disk_come_back_and_go_with_their_owner():
     assert not folder.exists()
 
 
-@pytest.mark.parametrize("shapes", [[(2, 3), (4, 5)], [(2, 3), (2, 3)], [(2, 3)], []])
-def test_an_image_list_is_an_array_of_objects(shapes):
+@pytest.mark.parametrize("shapes", [[(2, 3), (4, 5)], [(2, 3), (2, 4)], []])
+def test_a_list_of_unequal_images_is_an_array_of_objects(shapes):
     images = ImageList(np.zeros(shape) for shape in shapes)
     assert isinstance(images, list)
     array = np.asarray(images)
     assert array.shape == (len(shapes),)
     assert all(a is b for a, b in zip(array, images, strict=True))
+
+
+def test_a_list_of_equal_images_is_one_array_for_numpy():
+    images = ImageList([np.zeros((2, 3), np.uint8), np.ones((2, 3), np.uint8)])
+    assert np.array(images).shape == (2, 2, 3)
+    assert np.array(images, float).dtype == float
+    assert np.mean(images) == 0.5
+    assert np.unique(images).tolist() == [0, 1]
+    assert np.stack([images, images]).shape == (2, 2, 2, 3)
+    np.testing.assert_array_equal(images, np.array(images))
+
+
+def test_folds_are_joined_whatever_their_sizes():
+    small, large = ImageList([np.zeros((2, 3))] * 2), ImageList([np.ones((4, 5))])
+    joined = np.concatenate([small, large])
+    assert [entry.shape for entry in joined] == [(2, 3), (2, 3), (4, 5)]
+    assert np.concatenate([small, small]).shape == (4, 2, 3)
+    with pytest.raises(ValueError, match="axis"):
+        np.concatenate([small, large], axis=7)

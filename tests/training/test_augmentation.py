@@ -6,7 +6,7 @@ from torchvision import tv_tensors
 from skmmcrf.field import Annotation
 from skmmcrf.images.checking import LabelledImages
 from skmmcrf.training.augmentation import RandomIntensity, build_augmentation
-from skmmcrf.training.data import training_set
+from skmmcrf.training.data import Changes, TrainingSet
 from skmmcrf.training.random_states import seeded
 
 
@@ -14,7 +14,7 @@ def draw(augmentation, n_samples, seed=0, n_channels=1):
     """Samples of an image whose pixels say where they come from, and the mask of its left half."""
     image = np.tile(np.linspace(0.1, 1, 12, dtype=np.float32), (10, 1))
     data = LabelledImages([np.stack([image] * n_channels, axis=-1)], [Annotation(image < 0.5)])
-    dataset = training_set(data, augmentation)
+    dataset = TrainingSet(data, Changes(augmentation))
     with seeded(seed):
         return [dataset[0] for _ in range(n_samples)]
 

@@ -11,7 +11,7 @@ from skmmcrf.field import Annotation
 from skmmcrf.images.checking import LabelledImages
 from skmmcrf.metrics import mean_jaccard
 from skmmcrf.training.callbacks import SCHEDULES, JaccardOfNetwork, KeepBest, learning_rate_schedule
-from skmmcrf.training.data import training_set
+from skmmcrf.training.data import TrainingSet
 from skmmcrf.training.loss import MaxMarginLoss
 from skmmcrf.training.random_states import seeded
 
@@ -26,7 +26,7 @@ def data():
 
 def train(data, network, max_epochs, **parameters):
     net = pretraining_net(network, 5, max_epochs=max_epochs, batch_size=5, **parameters)
-    return net.fit(training_set(data, None))
+    return net.fit(TrainingSet(data))
 
 
 def test_the_network_is_measured_on_training_images_before_their_step_and_on_validation_images_after_all(data):

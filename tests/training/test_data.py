@@ -4,8 +4,7 @@ import torch
 
 from skmmcrf.field import Annotation
 from skmmcrf.images.checking import LabelledImages
-from skmmcrf.training.augmentation import build_augmentation
-from skmmcrf.training.data import AugmentedDataset, ShuffledOrder, training_set
+from skmmcrf.training.data import Changes, ShuffledOrder, TrainingSet, check_crop
 
 
 def image():
@@ -18,7 +17,7 @@ def one_image(**weights):
 
 def test_weights_go_with_the_labels():
     data = one_image(weight=3.0, class_weight=(1.0, 4.0))
-    _, changed = AugmentedDataset(data, build_augmentation("flip"))[0]
+    _, changed = TrainingSet(data, Changes("flip", crop=5))[0]
     assert (changed.weight, changed.class_weight) == (3.0, (1.0, 4.0))
 
 
@@ -31,17 +30,39 @@ def test_an_augmentation_gets_scaled_pixels_and_a_mask_and_says_what_is_unlabell
         mask[0] = 255
         return image, mask
 
-    changed, annotation = training_set(data, forget_a_row)[0]
+    changed, annotation = TrainingSet(data, Changes(forget_a_row))[0]
     assert seen == [(1.0, [[255, 0, 0], [0, 255, 0]])]
     assert type(changed) is torch.Tensor
     assert annotation.mask.tolist() == [[255, 255, 255], [0, 255, 0]]
 
 
-def test_without_augmentation_images_and_annotations_are_as_they_are():
+def test_without_changes_images_and_annotations_are_as_they_are():
     data = one_image()
-    ((pixels, annotation),) = training_set(data, None)
+    ((pixels, annotation),) = TrainingSet(data)
     np.testing.assert_array_equal(pixels.numpy(), data.images[0].transpose(2, 0, 1))
     assert annotation is data.annotations[0]
+
+
+def test_crops_are_parts_of_the_image_and_its_labels_anywhere_in_it():
+    pixels = np.arange(120, dtype=np.uint8).reshape(10, 12)
+    annotation = Annotation(pixels % 3 == 0, pixels % 7 > 0, weight=2.0, class_weight=(1.0, 4.0))
+    crops = TrainingSet(LabelledImages([pixels[..., np.newaxis]], [annotation]), Changes(crop=(4, 99)))
+    corners = set()
+    for _ in range(100):
+        image, part = crops[0]
+        assert image.shape == (1, 4, 12)
+        assert (part.weight, part.class_weight) == (2.0, (1.0, 4.0))
+        rows = image[0].numpy()
+        np.testing.assert_array_equal(part.labelled, rows % 7 > 0)
+        np.testing.assert_array_equal(part.truth, (rows % 3 == 0) & (rows % 7 > 0))
+        corners.add(int(rows[0, 0]))
+    assert corners == set(range(0, 7 * 12, 12))
+
+
+@pytest.mark.parametrize("crop", [0, -1, 2.5, (8,), (8, 8, 8), (8, 0), "ab"])
+def test_a_crop_is_one_or_two_positive_integers(crop):
+    with pytest.raises((ValueError, TypeError), match="crop|iterable"):
+        check_crop(crop)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +79,7 @@ def test_without_augmentation_images_and_annotations_are_as_they_are():
 )
 def test_other_results_are_refused(transform, message):
     with pytest.raises(ValueError, match=f"augmentation: .*{message}"):
-        AugmentedDataset(one_image(), transform)[0]
+        TrainingSet(one_image(), Changes(transform))[0]
 
 
 def test_every_epoch_has_an_order_of_its_own_which_the_seed_decides():

@@ -17,6 +17,7 @@ from skmmcrf.metrics import mean_jaccard
 from skmmcrf.networks import UNet
 from skmmcrf.networks.running import Runner
 from skmmcrf.training import joint
+from skmmcrf.training.data import Changes
 from skmmcrf.training.joint import HeldWeights, JaccardOfField, WeightsOfBatches, joint_net
 from skmmcrf.training.net import history_rows
 from skmmcrf.training.progress import EpochLines
@@ -51,7 +52,7 @@ class Problem:
             batch_size=2,
             **parameters,
         )
-        return net.partial_fit(algorithm.training_set(self.data, augmentation))
+        return net.partial_fit(algorithm.training_set(self.data, Changes(augmentation)))
 
     def gamma(self):
         """The optimum of (8) over all labelings, by Algorithm 1 from nothing."""
@@ -106,7 +107,7 @@ def test_the_gradient_of_a_batch_equals_finite_differences(algorithm):
     energies = loss.field.energies([l.detach().numpy() for l in log_odds], images)
     examples = list(map(Example, energies, annotations))
     algorithm = algorithm(images, examples)
-    targets = [target for _, target in algorithm.training_set(LabelledImages(images, annotations), None)]
+    targets = [target for _, target in algorithm.training_set(LabelledImages(images, annotations), Changes())]
     assert torch.autograd.gradcheck(
         lambda *l: algorithm.gamma(loss, l, targets, images), log_odds, eps=1e-6, atol=1e-6, rtol=1e-5
     )

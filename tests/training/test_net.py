@@ -11,7 +11,7 @@ from skmmcrf.images.checking import check_labelled_images
 from skmmcrf.images.labels import LabelScheme
 from skmmcrf.networks import UNet
 from skmmcrf.training.callbacks import JaccardOfNetwork
-from skmmcrf.training.data import training_set
+from skmmcrf.training.data import TrainingSet
 from skmmcrf.training.net import history_rows
 from skmmcrf.training.random_states import seeded
 
@@ -31,7 +31,7 @@ def train(data, network=None, max_epochs=2, batch_size=4, **parameters):
     with seeded(0):
         network = network or UNet(data.n_channels, width=8, depth=2)
         net = pretraining_net(network, len(data), max_epochs=max_epochs, batch_size=batch_size, **parameters)
-        return net.fit(training_set(data, None))
+        return net.fit(TrainingSet(data))
 
 
 def test_batches_of_unequal_images_count_as_many_as_they_are(unequal):
@@ -82,7 +82,7 @@ def test_nets_train_side_by_side_in_threads(unequal):
             networks.append(UNet(2, width=8, depth=2))
 
     def work(network):
-        nets.append(pretraining_net(network, 6, max_epochs=2, batch_size=4).fit(training_set(unequal, None)))
+        nets.append(pretraining_net(network, 6, max_epochs=2, batch_size=4).fit(TrainingSet(unequal)))
 
     threads = [threading.Thread(target=work, args=(network,)) for network in networks]
     for thread in threads:

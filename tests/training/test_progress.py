@@ -10,7 +10,7 @@ from skmmcrf import MaxMarginCRF
 from skmmcrf.field import Annotation
 from skmmcrf.images.checking import LabelledImages
 from skmmcrf.training.callbacks import JaccardOfNetwork
-from skmmcrf.training.data import training_set
+from skmmcrf.training.data import TrainingSet
 from skmmcrf.training.progress import epoch_progress
 
 LINE = r"pretraining {}/{}: Jaccard \d\.\d{{3}}, validation \d\.\d{{3}}, loss \d+\.\d+, \d+\.\d s, \d+ s left"
@@ -30,7 +30,7 @@ def train(phantoms):
             *callbacks,
         ]
         net = pretraining_net(nn.Conv2d(1, 1, 1), 6, max_epochs=n_epochs, batch_size=2, callbacks=callbacks)
-        net.fit(training_set(data, None))
+        net.fit(TrainingSet(data))
 
     return run
 
