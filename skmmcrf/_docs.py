@@ -26,7 +26,7 @@ labels_given => ndarray of uint8 and shape (n, H, W), or list of ndarray of shap
 
 raised_by_fit => ValueError, TypeError
     If a parameter is out of its range, images and labels do not fit or are not finite, or the network does not give one
-    log-odds map; or `checkpoint` holds the states of another fit.
+    log-odds map.
 FloatingPointError
     If the network does not stay finite.
 
@@ -78,8 +78,9 @@ validation_fraction : float or None, default=None
 
 checkpoint : str or path, optional
     A folder for the state of training, kept at the end of every epoch. A fit that was killed goes on from there if it
-    is started again with the same data and parameters, and ends as if nothing had happened; on the CPU bit for bit,
-    with the same number of threads. It needs an int as `random_state`. States of other data or parameters are refused.
+    is started again with the same data and parameters. It ends as if nothing had happened, on the CPU bit for bit with
+    the same number of threads. It needs an int as `random_state`. Each fit has a folder of its own in it, named by its
+    data and parameters, so a search may use one too. `verbose` says whether a fit goes on or begins anew.
 
 random_state : int, RandomState or None, default=None
     Of the network's first weights and the order of images.

@@ -3,7 +3,7 @@
 import numpy as np
 import psutil
 import pytest
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, parallel_config
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from small_images import field_of
@@ -54,6 +54,16 @@ def test_results_do_not_depend_on_how_many_processes_cut(own_workers):
     assert values[0] == values[1]
     labelings = [list(least_labelings(w, energies(), n_jobs)) for n_jobs in (1, 2)]
     np.testing.assert_array_equal(*labelings)
+
+
+@pytest.mark.parametrize("backend", ["threading", "multiprocessing"])
+def test_cuts_run_under_every_backend_of_joblib(backend):
+    expected = CuttingPlanes().learn(examples())
+    with parallel_config(backend=backend, n_jobs=2):
+        found = CuttingPlanes().learn(examples())
+        labelings = list(least_labelings(found.w, energies()))
+    np.testing.assert_array_equal(found.w, expected.w)
+    np.testing.assert_array_equal(labelings, list(least_labelings(found.w, energies())))
 
 
 def test_a_process_that_is_killed_is_told_and_the_next_cuts_work(own_workers):

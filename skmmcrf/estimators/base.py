@@ -1,10 +1,11 @@
 """What the estimators share."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from numbers import Integral, Real
 from os import PathLike
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
@@ -90,7 +91,7 @@ class BaseSegmenter(BaseEstimator):
         check_is_fitted(self)
         data = check_labelled_images(X, y, scheme_of(self._settings), n_channels=self.n_channels_in_)
         weights = check_sample_weight(sample_weight, len(data))
-        labelings = (np.asarray(labels) == self._settings.pos_label for labels in self.predict(X))
+        labelings = (np.asarray(labels) == self._settings.pos_label for labels in self.predict(data.images))
         return mean_of_defined(jaccard_of_annotations(data.annotations, labelings), weights)
 
     def _as_labels(self, labeling: BoolArray) -> NDArray[np.uint8]:
@@ -233,7 +234,10 @@ class NetworkSegmenter(BaseSegmenter):
 
     @documented
     def decision_function(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:
-        """Give the network's log-odds of foreground; a field, which `predict` uses too, has no part in them.
+        """Give the network's log-odds of foreground, without the field.
+
+        They say how sure the network is of a pixel. `predict` gives the labels of network and field together, which
+        their sign does not.
 
         Parameters
         ----------
@@ -247,7 +251,10 @@ class NetworkSegmenter(BaseSegmenter):
 
     @documented
     def predict_proba(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:
-        """Give the network's probabilities; a field, which `predict` uses too, has no part in them.
+        """Give the network's probabilities, without the field.
+
+        They say how sure the network is of a pixel. `predict` gives the labels of network and field together, which a
+        threshold of 0.5 does not.
 
         Parameters
         ----------
@@ -293,37 +300,54 @@ class NetworkSegmenter(BaseSegmenter):
         Raises
         ------
         ValueError
-            If no image would be left, or `early_stopping` has nothing to watch.
+            If no image would be left to train on, or `early_stopping` has nothing to watch.
         """
         if validation is None and self.validation_fraction is not None:
-            try:
-                kept, held_out = train_test_split(
-                    range(len(data)),
-                    test_size=self.validation_fraction,
-                    random_state=check_random_state(self.random_state),
+            data, validation = self._split(data)
+        if self.early_stopping:
+            if validation is None:
+                raise ValueError(
+                    f"early_stopping of {type(self).__name__} needs validation images: give fit validation_data, or "
+                    "this estimator a validation_fraction"
                 )
-            except ValueError as error:
-                raise ValueError(f"validation_fraction leaves no image to train on: {error}") from error
-            left = data.chosen(kept)
-            weights = check_sample_weight([annotation.weight for annotation in left.annotations], len(left))
-            return left.weighted(weights), data.chosen(held_out)
-        if validation is None and self.early_stopping:
-            raise ValueError(
-                f"early_stopping of {type(self).__name__} needs validation images: give fit validation_data, or this "
-                "estimator a validation_fraction"
-            )
+            if not any(_has_foreground(validation)):
+                raise ValueError(
+                    f"early_stopping of {type(self).__name__} watches the Jaccard index, which is not defined, because "
+                    "no validation image has foreground: give fit other validation_data, or this estimator a larger "
+                    "validation_fraction"
+                )
         return data, validation
 
+    def _split(self, data: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
+        """Images to train on and images to watch, of which some have foreground in each, as far as that can be."""
+        try:
+            kept, held_out = train_test_split(
+                range(len(data)), test_size=self.validation_fraction, random_state=check_random_state(self.random_state)
+            )
+        except ValueError as error:
+            raise ValueError(f"validation_fraction leaves no image to train on: {error}") from error
+        has_foreground = _has_foreground(data)
+        for poor, rich, n_needed in ((kept, held_out, 0), (held_out, kept, 1)):
+            spare = [k for k, n in enumerate(rich) if has_foreground[n]]
+            if len(spare) > n_needed and not any(has_foreground[n] for n in poor):
+                poor[0], rich[spare[0]] = rich[spare[0]], poor[0]
+        left, watched = data.chosen(kept), data.chosen(held_out)
+        watched.check_lasting()
+        weights = check_sample_weight([annotation.weight for annotation in left.annotations], len(left))
+        return left.weighted(weights), watched
+
+    @contextmanager
     def _open_checkpoints(
         self,
         start: Callable[[], dict[str, np.ndarray]],
         data: LabelledImages,
         validation: LabelledImages | None,
         **parameters: Any,
-    ) -> AbstractContextManager[Checkpoints | None]:
-        """The folder of states, if one is wanted, of a fit that starts from the arrays that a function gives."""
+    ) -> Iterator[Checkpoints | None]:
+        """The states, if they are to be kept, of a fit that starts from the arrays that a function gives."""
         if self.checkpoint is None:
-            return nullcontext()
+            yield None
+            return
         if not isinstance(self.random_state, Integral):
             raise ValueError(
                 f"checkpoint needs an int as random_state, got {self.random_state!r}: else a fit that is started again "
@@ -335,7 +359,10 @@ class NetworkSegmenter(BaseSegmenter):
         for name, value in (self.get_params(deep=False) | parameters).items():
             if name.rpartition("__")[2] not in _OF_NO_INFLUENCE:
                 identity[name] = as_text(value)
-        return open_checkpoints(self.checkpoint, identity)
+        with open_checkpoints(Path(self.checkpoint) / hash_of(identity)) as checkpoints:
+            if self.verbose:
+                print(checkpoints, flush=True)
+            yield checkpoints
 
     def _callbacks(
         self, stage: str, n_images: int, measures: list[tuple[str, Callback]], at_start: float | None = None
@@ -347,6 +374,10 @@ class NetworkSegmenter(BaseSegmenter):
         callbacks += [*measures, ("seconds", EpochTimer()), *epoch_progress(stage, self.verbose)]
         callbacks += self.callbacks or []
         return callbacks + ([("keep_best", KeepBest(self.n_iter_no_change, at_start))] if self.early_stopping else [])
+
+
+def _has_foreground(data: LabelledImages) -> list[bool]:
+    return [bool(annotation.truth.any()) for annotation in data.annotations]
 
 
 def scheme_of(settings: Any) -> LabelScheme:

@@ -245,7 +245,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         self, data: LabelledImages, validation: LabelledImages | None
     ) -> AbstractContextManager[Checkpoints | None]:
         """Open the folder of states that `checkpoint` names, or None if there is none, for a fit on checked data."""
-        return self._open_checkpoints(lambda: self.first_weights(data.images[0]), data, validation)
+        return self._open_checkpoints(lambda: self.first_weights(data[0][0]), data, validation)
 
     def first_weights(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """Give the state dict of the network as it is before training, and what it looks like, as arrays."""
@@ -260,7 +260,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
     ) -> "CNNSegmenter":
         """Train the network on checked data, with the weights of images and pixels."""
         with seeded(self.random_state) as seed:
-            network = self.build(data.images[0])
+            network = self.build(data[0][0])
             net = segmentation_net(
                 SegmentationNet,
                 network,

@@ -10,13 +10,14 @@ from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import delayed
 
 from skmmcrf._typing import BoolArray, FloatArray, IntArray
 from skmmcrf.field.grid import Grid
 from skmmcrf.field.labels import Annotation
 from skmmcrf.field.minimum_cut import minimum_cut
 from skmmcrf.field.terms import Term
+from skmmcrf.field.workers import workers
 
 #: An array, or a function that reads it each time that it is needed.
 Source: TypeAlias = np.ndarray | Callable[[], np.ndarray]
@@ -310,7 +311,7 @@ def least_labelings(w: FloatArray, energies: Iterable[Energy], n_jobs: int | Non
         Processes that cut, as in joblib.
     """
     cut = delayed(Energy.least)
-    yield from Parallel(n_jobs, return_as="generator")(cut(energy, w) for energy in energies)
+    yield from workers(n_jobs)(cut(energy, w) for energy in energies)
 
 
 def sources(arrays: Sequence[np.ndarray], *, in_memory: bool = True) -> list[Source]:

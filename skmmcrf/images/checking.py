@@ -60,7 +60,7 @@ class LabelledImages:
     @property
     def n_channels(self) -> int:
         """Channels of the images."""
-        return self.images[0].shape[-1]
+        return self[0][0].shape[-1]
 
     def check_lasting(self) -> None:
         """Read the images of a dataset of pairs again, and raise a ValueError if one is not as it was."""

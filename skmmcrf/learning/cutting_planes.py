@@ -8,6 +8,7 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from skmmcrf._typing import FloatArray, IntArray
+from skmmcrf.field.workers import workers
 from skmmcrf.learning.example import Constraint, Example, completion, most_violated
 from skmmcrf.learning.program import Solution, check_program, evaluate_stored, image_shares, objective_at, solve_program
 
@@ -96,7 +97,7 @@ class CuttingPlanes:
             or the truths could still be completed better.
         """
         w = check_program(examples, self.C, w)
-        with Parallel(self.n_jobs, return_as="generator") as parallel:
+        with workers(self.n_jobs) as parallel:
             run = _Run(self, examples, parallel, report)
             run.complete(w)
             is_new = not any(len(example) for example in examples)
@@ -133,7 +134,7 @@ class CuttingPlanes:
             and infinite.
         """
         w = check_program(examples, self.C, w)
-        with Parallel(self.n_jobs, return_as="generator") as parallel:
+        with workers(self.n_jobs) as parallel:
             run = _Run(self, examples, parallel)
             run.complete(w)
             run.store_most_violated(w, np.arange(len(examples)))

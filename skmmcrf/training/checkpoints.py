@@ -1,6 +1,5 @@
 """States of training, kept in a folder, from which a fit that was killed goes on."""
 
-import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,24 +25,22 @@ class Checkpoints:
     Parameters
     ----------
     folder : Path
-    identity : dict of str to str
-        What decides how the fit ends, by its name.
 
     Attributes
     ----------
     state : dict or None
         The newest state that can be read, as it was found. A damaged one is warned of, and the one before it taken.
-
-    Raises
-    ------
-    ValueError
-        If that is the state of another fit.
     """
 
-    def __init__(self, folder: Path, identity: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.identity = dict(identity)
         self.state = self._read_newest()
+
+    def __str__(self) -> str:
+        if self.state is None:
+            return f"checkpoint: this fit begins anew, and keeps its states in {self.folder}"
+        n_epochs, stage = len(self.state["net"]["history"]), self.state["stage"]
+        return f"checkpoint: this fit goes on after epoch {n_epochs} of stage {stage!r}, found in {self.folder}"
 
     def state_of(self, stage: str) -> dict[str, Any] | None:
         """Give the state that was found, if it is one of a stage of training, "cnn" or "joint"."""
@@ -62,7 +59,7 @@ class Checkpoints:
         before = self._files()
         number = 1 + int(before[-1].stem.removeprefix("state-")) if before else 1
         try:
-            write_file(self.folder / f"state-{number:06d}.safetensors", "state", {"identity": self.identity, **state})
+            write_file(self.folder / f"state-{number:06d}.safetensors", "state", state)
         except OSError as error:
             if not before:
                 raise
@@ -90,44 +87,29 @@ class Checkpoints:
                     stacklevel=2,
                 )
                 continue
-            self._check_identity(state.pop("identity"))
             return state
         return None
 
-    def _check_identity(self, found: Mapping[str, str]) -> None:
-        names = [name for name in sorted({**found, **self.identity}) if found.get(name) != self.identity.get(name)]
-        if names:
-            differences = ", ".join(_difference(name, found.get(name), self.identity.get(name)) for name in names)
-            raise ValueError(
-                f"checkpoint: {self.folder} holds the states of another fit, which differs in {differences}; give "
-                "another folder, or delete this one to begin anew"
-            )
-
-
-def _difference(name: str, there: str | None, here: str | None) -> str:
-    is_hash = re.fullmatch("[0-9a-f]{32}", there or here or "")
-    return name if is_hash else f"{name} ({there} there, {here} here)"
-
 
 @contextmanager
-def open_checkpoints(folder: str | PathLike[str], identity: Mapping[str, str]) -> Iterator[Checkpoints]:
-    """Open a folder of states, which is made if need be, for one fit at a time.
+def open_checkpoints(folder: str | PathLike[str]) -> Iterator[Checkpoints]:
+    """Open the folder of the states of one fit, which is made if need be.
 
     Raises
     ------
     OSError
         If the folder can't be made or written to.
     ValueError
-        If another fit uses it, or did so with other data or parameters.
+        If the same fit is running elsewhere.
 
     Examples
     --------
     >>> from tempfile import TemporaryDirectory
     >>> import numpy as np
     >>> with TemporaryDirectory() as folder:
-    ...     with open_checkpoints(folder, {"C": "1.0"}) as checkpoints:
+    ...     with open_checkpoints(folder) as checkpoints:
     ...         checkpoints.write({"stage": "joint", "coef": np.ones(3)})
-    ...     with open_checkpoints(folder, {"C": "1.0"}) as checkpoints:
+    ...     with open_checkpoints(folder) as checkpoints:
     ...         checkpoints.state
     {'stage': 'joint', 'coef': array([1., 1., 1.])}
     """
@@ -138,9 +120,9 @@ def open_checkpoints(folder: str | PathLike[str], identity: Mapping[str, str]) -
         with FileLock(folder / ".lock", timeout=0):
             for unfinished in folder.glob(f".{32 * '?'}.tmp"):
                 unfinished.unlink()
-            yield Checkpoints(folder, identity)
+            yield Checkpoints(folder)
     except Timeout:
-        raise ValueError(f"checkpoint: another fit uses {folder}") from None
+        raise ValueError(f"checkpoint: the same fit is running already, and uses {folder}") from None
 
 
 class KeepState(Callback):

@@ -41,8 +41,7 @@ BAD_DATA = {
     "sample_weight": ({"sample_weight": [1, -1]}, ValueError, "sample_weight must be finite and not negative"),
 }
 OF_NETWORKS = {
-    "validation_data": ({"validation_data": IMAGES}, TypeError, r"validation_data must be a pair \(X, y\)"),
-    "validation images": ({"validation_data": (NAN, LABELS)}, ValueError, r"validation_data\[0\]\[1\] contains NaN"),
+    "validation_data": ({"validation_data": IMAGES}, TypeError, r"validation_data\[0\] is an image alone"),
 }
 BAD_FITS = {
     "CNNSegmenter": BAD_DATA | OF_NETWORKS,
@@ -97,6 +96,7 @@ OF_NETWORK = [
     ({"network": pixelwise(2).requires_grad_(False)}, "network: it has no parameters to train"),
     ({"weights": "missing.pth"}, "weights: only networks named after a backbone"),
     ({"network_scale": (1.0, -1.0)}, r"network_scale must be a positive .*got \(1.0, -1.0\)"),
+    ({"crop": (8, 0)}, r"crop must be a positive integer, or two for height and width, got \(8, 0\)"),
     ({"device": "nonsense"}, "device: 'nonsense' is not available"),
 ]
 OF_FIELD = [({"connectivity": 6}, "connectivity must be")]
@@ -109,6 +109,7 @@ OF_BOTH = [
     ({"cnn__network": nn.Conv2d(2, 2, 1)}, "network: it must give one log-odds map"),
     ({"cnn__augmentation": lambda image, mask: image}, "augmentation: it must give an image and a mask"),
     ({"training": "joint_by_batch", "augmentation": "flip"}, 'training="joint_by_batch" needs images as they are'),
+    ({"training": "joint_by_batch", "cnn__crop": 2}, 'training="joint_by_batch" needs .* and its cnn no crop'),
     ({"checkpoint": "folder", "cnn__checkpoint": "other"}, "checkpoint keeps the state of pretraining too"),
 ]
 PARAMETERS = {

@@ -4,11 +4,14 @@ import torch
 import torchvision
 from skorch.callbacks import Freezer, Unfreezer
 from torch import nn
+from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
-from skmmcrf import CNNSegmenter
+from skmmcrf import CNNSegmenter, DeepStructuredSegmenter
 from skmmcrf.datasets import make_phantoms
 from skmmcrf.field.terms import scale_image
+from skmmcrf.images.checking import check_labelled_images
+from skmmcrf.images.labels import LabelScheme
 from skmmcrf.networks import AnySize, UNet
 
 
@@ -124,6 +127,88 @@ def test_held_out_images_are_not_trained_on(phantoms):
     order = np.random.RandomState(0).permutation(6)  # as train_test_split draws
     others[order[:2]] = 0
     assert torch.equal(first_weights(cnn), first_weights(quick(validation_fraction=0.3).fit(others, y)))
+
+
+@pytest.mark.parametrize("n_foreground", range(7))
+def test_foreground_is_held_out_and_left_where_it_can_be(phantoms, n_foreground):
+    X = phantoms[0]
+    for seed in range(6):
+        y = phantoms[1].copy()
+        y[np.random.default_rng(seed).permutation(6)[n_foreground:]] = 0
+        data = check_labelled_images(X, y, LabelScheme())
+        parts = quick(validation_fraction=0.3, random_state=seed).hold_out(data, None)
+        assert [len(part) for part in parts] == [4, 2]
+        left, held_out = (any(annotation.truth.any() for annotation in part.annotations) for part in parts)
+        assert (left, held_out) == (n_foreground >= 1, n_foreground >= 2)
+        pixels = np.sort([image.sum() for part in parts for image in part.images])
+        np.testing.assert_array_equal(pixels, np.sort([image.sum() for image in X]))
+
+
+def test_early_stopping_needs_foreground_to_watch(phantoms):
+    X, y = phantoms[0], phantoms[1].copy()
+    y[1:] = 0
+    with pytest.raises(
+        ValueError, match="early_stopping .* no validation image has foreground: .* larger validation_fr"
+    ):
+        quick(validation_fraction=0.3, early_stopping=True).fit(X, y)
+    y[1] = 1
+    assert quick(validation_fraction=0.3, early_stopping=True, n_epochs=1).fit(X, y).history_[0]["valid_jaccard"] >= 0
+
+
+def test_a_network_is_trained_on_crops_and_predicts_whole_images(phantoms):
+    X, y = phantoms
+    sizes = set()
+
+    class Small(nn.Conv2d):
+        def forward(self, images):
+            sizes.add((self.training, images.shape[2:]))
+            return super().forward(images)
+
+    cnn = CNNSegmenter(Small(1, 1, 1), crop=(16, 12), augmentation="flip", n_epochs=2, random_state=0).fit(X, y)
+    assert {size for trained, size in sizes if trained} == {(16, 12)}
+    assert cnn.predict(X).shape == y.shape
+
+
+class Flipping(Dataset):
+    """A dataset that mirrors image and mask together, half of the time; the mask is where the image is bright."""
+
+    def __init__(self, n, form=tuple):
+        self.pixels = np.random.default_rng(0).uniform(size=(n, 20, 24)).astype(np.float32)
+        self.form = form
+
+    def __len__(self):
+        return len(self.pixels)
+
+    def __getitem__(self, n):
+        image = self.pixels[n] if torch.rand(()) < 0.5 else self.pixels[n, :, ::-1]
+        return self.form((image, image > 0.5))
+
+
+@pytest.mark.parametrize("form", [tuple, list, lambda pair: dict(zip(("image", "mask"), pair))])
+def test_a_dataset_that_changes_images_and_masks_together_teaches_the_network(form):
+    cnn = CNNSegmenter(lambda n: nn.Conv2d(n, 1, 1), n_epochs=40, learning_rate=0.5, batch_size=4, random_state=0)
+    dataset = Flipping(8, form)
+    cnn.fit(dataset)
+    assert cnn.score(dataset.pixels, dataset.pixels > 0.5) > 0.9
+    assert cnn.history_[-1]["jaccard"] > 0.9
+
+
+def test_a_dataset_that_changes_at_random_is_refused_where_labels_would_not_belong_to_its_images(tmp_path):
+    dataset = Flipping(12)
+    labels = list(dataset.pixels > 0.5)
+    cnn = CNNSegmenter(lambda n: nn.Conv2d(n, 1, 1), n_epochs=1, random_state=0)
+    fits = {
+        "a field": lambda: DeepStructuredSegmenter(cnn, n_epochs=1).fit(dataset),
+        "labels beside": lambda: cnn.fit(dataset, labels),
+        "checkpoint": lambda: CNNSegmenter(checkpoint=tmp_path, random_state=0).fit(dataset),
+        "validation": lambda: cnn.fit(dataset, validation_data=dataset),
+        "held out": lambda: CNNSegmenter(validation_fraction=0.9, random_state=0).fit(dataset),
+        "score": lambda: CNNSegmenter(cnn.network, n_epochs=0).fit(dataset).score(dataset),
+    }
+    for name, fit in fits.items():
+        with pytest.raises(ValueError, match="is another image each time that it is read") as error:
+            fit()
+        assert "give them as augmentation" in str(error.value), name
 
 
 @pytest.mark.parametrize("scale", [0.5, (1.0, 0.5)])

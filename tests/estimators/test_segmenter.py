@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import Dataset
 from torch.utils.tensorboard import SummaryWriter
 
-from skmmcrf import CNNSegmenter, DeepStructuredSegmenter, MaxMarginCRF
+from skmmcrf import CNNSegmenter, DeepStructuredSegmenter, MaxMarginCRF, MaxMarginLoss
 from skmmcrf.datasets import make_phantoms
 from skmmcrf.metrics import mean_jaccard
 from skmmcrf.networks import UNet
@@ -309,7 +309,7 @@ def test_a_checkpoint_is_kept_by_either_but_not_by_both(phantoms, tmp_path):
         model = quick(**{name: tmp_path / name})
         with pytest.raises(RuntimeError, match="power cut"):
             clone(model).set_params(cnn__callbacks=[("fails", Fails())]).fit(*phantoms)
-        assert [*(tmp_path / name).glob("state-*")]
+        assert [*(tmp_path / name).glob("*/state-*")]
         assert same_models(model.fit(*phantoms), expected)
 
 
@@ -432,6 +432,20 @@ def test_unlabelled_pixels_count_nowhere(phantoms):
 
 
 # validation images, and what goes along with training
+
+
+def test_joint_training_is_on_crops_and_the_field_learned_on_whole_images(phantoms, monkeypatch):
+    sizes = set()
+    at_weights = MaxMarginLoss.at_weights
+    monkeypatch.setattr(
+        MaxMarginLoss,
+        "at_weights",
+        lambda self, l, *rest: sizes.update(x.shape for x in l) or at_weights(self, l, *rest),
+    )
+    model = quick(cnn__crop=(16, 12)).fit(*phantoms)
+    assert sizes == {(16, 12)}
+    assert np.isfinite(model.dual_gap_)
+    assert model.predict(phantoms[0]).shape == phantoms[1].shape
 
 
 def test_validation_images_may_be_a_fraction(phantoms):

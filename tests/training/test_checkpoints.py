@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 from comparing import everything
+from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback
 from torch import nn
 from torchvision.transforms import v2
@@ -151,74 +153,102 @@ def test_the_memory_of_pretraining_and_states_go_together(data, tmp_path):
 
 @pytest.fixture
 def states(data, tmp_path):
-    """The folder of a fit that is done."""
+    """The states of a fit that is done."""
     cnn(checkpoint=tmp_path).fit(*data)
-    return tmp_path
+    return files(tmp_path)
+
+
+def files(folder):
+    return sorted(file for file in folder.glob("*/*") if file.name != ".lock")
 
 
 def names(folder):
-    return sorted(file.name for file in folder.iterdir() if file.name != ".lock")
+    return [file.name for file in files(folder)]
 
 
-def test_the_last_two_states_are_kept(states):
-    assert names(states) == ["state-000003.safetensors", "state-000004.safetensors"]
+def test_the_last_two_states_are_kept(states, tmp_path):
+    assert names(tmp_path) == ["state-000003.safetensors", "state-000004.safetensors"]
 
 
-def test_a_fit_that_was_done_is_done_at_once(states, data, whole, monkeypatch):
+def test_a_fit_that_was_done_is_done_at_once(states, data, whole, tmp_path, monkeypatch):
     monkeypatch.setattr(SegmentationNet, "run_single_epoch", lambda *_, **__: pytest.fail("it trains"))
-    assert everything(cnn(checkpoint=states).fit(*data)) == whole
+    assert everything(cnn(checkpoint=tmp_path).fit(*data)) == whole
+
+
+def brightened(image, mask, factor=1.0):
+    return image * factor, mask
 
 
 @pytest.mark.parametrize(
-    ("changed", "message"),
+    "changed",
     [
-        ({"learning_rate": 2e-3}, r"differs in learning_rate \(0.001 there, 0.002 here\);"),
-        ({"n_epochs": 4, "random_state": 1}, r"differs in n_epochs \(3 there, 4 here\), network, random_state"),
-        ({"augmentation": NoisyFlip()}, r"differs in augmentation \(None there, NoisyFlip here\)"),
-        ({"network": lambda n: nn.Conv2d(n, 1, 1)}, "differs in network;"),
+        {"learning_rate": 2e-3},
+        {"n_epochs": 4, "random_state": 1},
+        {"augmentation": NoisyFlip()},
+        {"augmentation": partial(brightened, factor=3.0)},
+        {"augmentation": lambda image, mask: (image * 2, mask)},
+        {"crop": 8},
+        {"network": lambda n: nn.Conv2d(n, 1, 1)},
     ],
 )
-def test_states_of_other_parameters_are_refused(states, data, changed, message):
-    model = cnn(checkpoint=states).set_params(**changed)
-    with pytest.raises(ValueError, match=message):
-        model.fit(*data)
-    assert not hasattr(model, "network_")
+def test_a_fit_with_other_parameters_has_states_of_its_own(data, changed, tmp_path):
+    first = cnn(checkpoint=tmp_path, augmentation=partial(brightened, factor=1.0))
+    first.fit(*data)
+    other = cnn(augmentation=first.augmentation).set_params(**changed)
+    expected = everything(other.fit(*data))
+    assert everything(other.set_params(checkpoint=tmp_path).fit(*data)) == expected
+    assert len({file.parent for file in files(tmp_path)}) == 2
+    first.fit(*data)
+    assert len(files(tmp_path)) == 4
 
 
-def test_states_of_other_data_are_refused(states, data):
+def test_a_fit_of_other_data_has_states_of_its_own(data, tmp_path):
     X, y = data
-    for images, labels, fit_params, name in [
-        (X ^ 1, y, {}, "X"),
-        (X, np.minimum(y, 1), {}, "y"),
-        (X, y, {"sample_weight": [1, 1, 1, 1, 2]}, "sample_weight"),
-        (X, y, {"validation_data": (X, y)}, "X of validation_data"),
-    ]:
-        with pytest.raises(ValueError, match=rf"checkpoint: .* of another fit, which differs in {name}[;,]"):
-            cnn(checkpoint=states).fit(images, labels, **fit_params)
+    for n, (images, labels, fit_params) in enumerate(
+        [
+            (X, y, {}),
+            (X ^ 1, y, {}),
+            (X, np.minimum(y, 1), {}),
+            (X, y, {"sample_weight": [1, 1, 1, 1, 2]}),
+            (X, y, {"validation_data": (X, y)}),
+        ]
+    ):
+        cnn(checkpoint=tmp_path).fit(images, labels, **fit_params)
+        assert len({file.parent for file in files(tmp_path)}) == n + 1
 
 
-def test_states_of_a_network_with_other_parameters_are_refused(data, tmp_path):
-    joint(n_epochs=0, checkpoint=tmp_path).fit(*data)
-    with pytest.raises(ValueError, match=r"differs in cnn__loss \('log_likelihood' there, 'dice' here\);"):
-        joint(cnn(n_epochs=2, loss="dice"), n_epochs=0, checkpoint=tmp_path).fit(*data)
+def test_every_fit_of_a_search_keeps_its_states(data, tmp_path):
+    grid = {"C": [0.1, 1.0], "cnn__loss": ["log_likelihood", "dice"]}
+    search = GridSearchCV(joint(n_epochs=1), grid, cv=2, error_score="raise").fit(*data)
+    kept = clone(search).set_params(estimator__checkpoint=tmp_path)
+    for _ in range(2):
+        scores = kept.fit(*data).cv_results_["mean_test_score"]
+        np.testing.assert_array_equal(scores, search.cv_results_["mean_test_score"])
+        assert len({file.parent for file in files(tmp_path)}) == 2 * len(scores) + 1
+
+
+def test_a_fit_says_whether_it_goes_on(states, data, tmp_path, capsys):
+    for n_epochs, said in ((3, "goes on after epoch 3 of stage 'cnn', found in"), (4, "begins anew, and keeps")):
+        cnn(checkpoint=tmp_path, n_epochs=n_epochs, verbose=1).fit(*data)
+        assert f"checkpoint: this fit {said}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     "damage", [lambda data: data[:-40], lambda data: data[:-9] + bytes([data[-9] ^ 4]) + data[-8:], lambda _: b""]
 )
-def test_a_damaged_state_gives_way_to_the_one_before(states, data, whole, damage):
-    file = states / names(states)[-1]
+def test_a_damaged_state_gives_way_to_the_one_before(states, data, whole, damage, tmp_path):
+    file = states[-1]
     file.write_bytes(damage(file.read_bytes()))
     with pytest.warns(RuntimeWarning, match=f"checkpoint: .*{file.name} can't be read, so fit goes on from the state"):
-        model = cnn(checkpoint=states).fit(*data)
+        model = cnn(checkpoint=tmp_path).fit(*data)
     assert everything(model) == whole
 
 
-def test_where_all_states_are_damaged_fit_begins_anew(states, data, whole):
-    for name in names(states):
-        (states / name).write_bytes(b"nonsense")
+def test_where_all_states_are_damaged_fit_begins_anew(states, data, whole, tmp_path):
+    for file in states:
+        file.write_bytes(b"nonsense")
     with pytest.warns(RuntimeWarning, match="can't be read"):
-        model = cnn(checkpoint=states).fit(*data)
+        model = cnn(checkpoint=tmp_path).fit(*data)
     assert everything(model) == whole
 
 
@@ -254,12 +284,12 @@ def test_a_folder_that_cant_be_made_or_written_to_is_told_at_once(data, tmp_path
             cnn(checkpoint=tmp_path).fit(*data)
 
 
-def test_a_folder_serves_one_fit_at_a_time_and_is_rid_of_what_was_not_finished(data, tmp_path):
-    unfinished = tmp_path / f".{32 * 'a'}.tmp"
+def test_one_fit_at_a_time_has_its_folder_which_is_rid_of_what_was_not_finished(states, data, tmp_path):
+    unfinished = states[0].with_name(f".{32 * 'a'}.tmp")
     unfinished.write_bytes(b"half")
-    with open_checkpoints(tmp_path, {}):
-        assert names(tmp_path) == []
-        with pytest.raises(ValueError, match="checkpoint: another fit uses"):
+    with open_checkpoints(unfinished.parent):
+        assert not unfinished.exists()
+        with pytest.raises(ValueError, match="checkpoint: the same fit is running already"):
             cnn(checkpoint=tmp_path).fit(*data)
 
 
@@ -278,24 +308,6 @@ def test_states_of_networks_that_no_file_can_hold_are_told_at_once(data, tmp_pat
 
     with pytest.raises(TypeError, match="bfloat16|BFloat16"):
         cnn(network=Half, checkpoint=tmp_path).fit(*data)
-
-
-def brightened(image, mask, factor=1.0):
-    return image * factor, mask
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        (partial(brightened, factor=1.0), partial(brightened, factor=3.0)),
-        (lambda image, mask: (image, mask), lambda image, mask: (image * 2, mask)),
-    ],
-)
-def test_states_of_another_function_are_refused(tmp_path, data, one, other):
-    cnn(checkpoint=tmp_path, augmentation=one).fit(*data)
-    cnn(checkpoint=tmp_path, augmentation=one).fit(*data)
-    with pytest.raises(ValueError, match="differs in augmentation"):
-        cnn(checkpoint=tmp_path, augmentation=other).fit(*data)
 
 
 class HoldBiases(Callback):
