@@ -91,7 +91,7 @@ def load_image_folder(
     used_masks = _files_of(names, mask_files, folder, "masks")
     for name, image_file, mask_file in zip(names, used_images, used_masks):
         image = read_image(image_file)
-        mask = read_image(mask_file, palette=True)
+        mask = read_image(mask_file, as_labels=True)
         if mask.shape != image.shape[:2]:
             raise ValueError(f"the mask of {name!r} has shape {mask.shape}, but its image has {image.shape[:2]}")
         images.append(image)

@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from skmmcrf._typing import FloatArray, ImagesLike, LabelledImagesLike, LabelsLike
 from skmmcrf.field.labels import Annotation
-from skmmcrf.images.entries import as_array, as_sequence, image_and_labels, read_named
+from skmmcrf.images.entries import READABLE, as_array, as_sequence, image_and_labels, read_named
 from skmmcrf.images.labels import LabelScheme
 from skmmcrf.images.sequences import ImageList, Mapped
 
@@ -303,12 +302,12 @@ def _check_channels(image: np.ndarray, n_channels: int | None, name: str) -> int
 
 def _read_image(entry: Any, name: str) -> np.ndarray:
     image, _ = image_and_labels(entry, name)
-    if isinstance(image, (str, PathLike)):
+    if isinstance(image, READABLE):
         image = read_named(image, name)
     elif isinstance(image, torch.Tensor):
         image = image if image.ndim < 3 else image.movedim(0, -1)
     image = as_array(image, name)
-    if not (image.dtype.kind in "bf" or image.dtype.newbyteorder("=") in (np.uint8, np.uint16)):
+    if image.dtype.newbyteorder("=") not in (bool, np.uint8, np.uint16, np.float16, np.float32, np.float64):
         raise ValueError(f"{name} must be of dtype {_IMAGE_DTYPES}, got {image.dtype}; scale other images to [0, 1]")
     if image.ndim == 2:
         image = image[..., np.newaxis]

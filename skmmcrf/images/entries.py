@@ -10,7 +10,10 @@ from PIL import Image
 from scipy.sparse import issparse
 from torch.utils.data import DataLoader
 
-from skmmcrf.images.files import read_image
+from skmmcrf.images.files import pixels_of, read_image
+
+#: What `read_named` reads.
+READABLE = (str, PathLike, Image.Image)
 
 # what datasets that give dicts call the image and its labels
 _IMAGE_KEYS = ("image", "img", "pixel_values", "X", "x")
@@ -100,7 +103,7 @@ def image_and_labels(entry: Any, name: str) -> tuple[Any, Any]:
 
 def _is_image(value: Any) -> bool:
     """Whether this may be an image of a pair, and not a row of an image in nested lists."""
-    return isinstance(value, (str, PathLike, Image.Image)) or getattr(value, "ndim", 0) >= 2
+    return isinstance(value, READABLE) or getattr(value, "ndim", 0) >= 2
 
 
 def _holds_path(entry: Any) -> bool:
@@ -144,10 +147,12 @@ def as_array(values: Any, name: str) -> np.ndarray:
         raise ValueError(f"{name} can't be made an array: {error}") from error
 
 
-def read_named(file: str | PathLike[str], name: str, *, palette: bool = False) -> np.ndarray:
-    """Read an image file, or raise an error that tells which entry of X or y could not be read."""
+def read_named(entry: str | PathLike[str] | Image.Image, name: str, *, as_labels: bool = False) -> np.ndarray:
+    """Read a file or an opened PIL image, or raise an error that tells which entry of X or y could not be read."""
     try:
-        return read_image(file, palette=palette)
+        if isinstance(entry, Image.Image):
+            return pixels_of(entry, as_labels=as_labels)
+        return read_image(entry, as_labels=as_labels)
     except (FileNotFoundError, ValueError) as error:
         raise type(error)(f"{name}: {error}") from error
 

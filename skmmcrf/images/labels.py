@@ -1,9 +1,9 @@
 """Reading labels: which number of a mask means foreground, background, or that a pixel is unlabelled."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skmmcrf.field.labels import UNLABELLED, Annotation, balanced_class_weight
-from skmmcrf.images.entries import as_array, read_named
+from skmmcrf.images.entries import READABLE, as_array, read_named
+from skmmcrf.images.files import described_mask
 
 #: What the parameters that say how labels are read and weighed may be.
 LABEL_CONSTRAINTS = {
@@ -22,6 +23,11 @@ LABEL_CONSTRAINTS = {
 
 # beyond it the lighter class would be lost in rounding
 _CLASS_WEIGHT_BOUNDS = (1e-4, 1e4)
+
+
+_HINT_OF_LOSS = (
+    "; it seems to be compressed with loss, as JPEG does: skmmcrf.datasets.load_image_pairs has `foreground` for that"
+)
 
 
 @dataclass(frozen=True)
@@ -73,8 +79,9 @@ class LabelScheme:
         ValueError
             If they can't be read, or another label is found. It begins with the name.
         """
-        if isinstance(labels, (str, PathLike)):
-            labels = read_named(labels, name, palette=True)
+        given = labels
+        if isinstance(labels, READABLE):
+            labels = read_named(labels, name, as_labels=True)
         elif isinstance(labels, torch.Tensor):
             labels = labels[0] if labels.ndim == 3 and len(labels) == 1 else labels
         labels = as_array(labels, name)
@@ -91,16 +98,41 @@ class LabelScheme:
             more = "" if self.unlabelled is None else f" and {self.unlabelled}"
             allowed = f"0{',' if more else ' and'} {self.pos_label}{more}"
             found = np.unique(labels[other])[:5].tolist()
-            raise ValueError(f"{name} must hold the labels {allowed} only, found {found}")
+            raise ValueError(
+                f"{name}{described_mask(given)} must hold the labels {allowed} only, found {found}"
+                + (_HINT_OF_LOSS if _has_traces_of_loss(labels[other]) else "")
+            )
         return Annotation(truth, labelled)
 
     def check_foreground_is_meant(self, annotations: Sequence[Annotation], name: str) -> None:
-        """Refuse labels without any foreground but with 255, unless that is said to mean unlabelled."""
-        complete = all(annotation.is_fully_labelled for annotation in annotations)
-        if self.ignore_label == "auto" and not complete and not any(a.truth.any() for a in annotations):
+        """Tell where 255 may be meant as foreground, unless it is said to mean unlabelled.
+
+        Raises
+        ------
+        ValueError
+            If there is no foreground at all, but 255.
+
+        Warns
+        -----
+        UserWarning
+            If some masks hold foreground and no 255, others 255 and no foreground.
+        """
+        if self.ignore_label != "auto":
+            return
+        with_foreground = [bool(annotation.truth.any()) for annotation in annotations]
+        complete = [annotation.is_fully_labelled for annotation in annotations]
+        if not any(with_foreground) and not all(complete):
             raise ValueError(
                 f"{name} holds no {self.pos_label}, but 255, which is taken for unlabelled: if it is the foreground, "
                 "give pos_label=255; if it is unlabelled, ignore_label=255"
+            )
+        kinds = list(zip(with_foreground, complete))
+        if (True, True) in kinds and (False, False) in kinds:
+            warnings.warn(
+                f"{name}[{kinds.index((False, False))}] holds 255 and no {self.pos_label}, while other masks hold "
+                f"{self.pos_label} and no 255. 255 is taken for unlabelled: give ignore_label=255 if that is meant; if "
+                f"it is the foreground, convert these masks to 0 and {self.pos_label}",
+                stacklevel=2,
             )
 
     def check_class_weight(
@@ -135,3 +167,10 @@ class LabelScheme:
             if not (isinstance(weight, Real) and low <= float(weight) <= high):
                 raise ValueError(f"class_weight must be between {low:g} and {high:g}, got {weight!r} for {label}")
         return float(weights[0]), float(weights[self.pos_label])
+
+
+def _has_traces_of_loss(others: np.ndarray) -> bool:
+    """Whether most labels that are none lie close to 0 and 255, some of them below 255."""
+    high = (others > 223) & (others < 255)
+    low = (others > 0) & (others < 32)
+    return bool(high.any() and low.any() and 2 * (high | low).sum() > others.size)

@@ -85,7 +85,7 @@ def remove_all(folder):
         (lambda f: (f / "images" / "a.png").unlink(), FileNotFoundError, "no file named 'a' in .*images"),
         (lambda f: put_text(f / "images" / "a.png"), ValueError, "a.png can't be read as an image"),
         (lambda f: Image.new("1", (4, 4)).save(f / "masks" / "a.png"), ValueError, r"'a' has shape \(4, 4\), but its"),
-        (lambda f: Image.new("RGB", (4, 5)).save(f / "masks" / "a.png"), ValueError, "mask of 'a' has shape"),
+        (lambda f: Image.new("RGB", (4, 5), "red").save(f / "masks" / "a.png"), ValueError, "a mask with colours"),
         (lambda f: Image.new("L", (4, 5)).save(f / "images" / "a.jpg"), ValueError, "'a' stands for several files"),
         (
             lambda f: [Image.new("L", (2, 2)).save(f / "masks" / f"c{n}.png") for n in range(7)],

@@ -2,8 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
-from skmmcrf.images.entries import as_array, as_sequence
+from skmmcrf.images.entries import as_array, as_sequence, read_named
 
 ARRAY = np.arange(6).reshape(1, 2, 3)
 
@@ -45,3 +46,25 @@ def test_columns_go_by_position():
 )
 def test_arrays_are_made_of_all_that_holds_numbers(values):
     np.testing.assert_array_equal(as_array(values, "X"), ARRAY)
+
+
+def test_files_and_opened_images_are_read_alike(tmp_path):
+    palette = Image.fromarray(np.array([[0, 1]], np.uint8), mode="P")
+    palette.putpalette([0, 0, 0, 255, 10, 20])
+    palette.save(tmp_path / "a.png")
+    for entry in (tmp_path / "a.png", str(tmp_path / "a.png"), Image.open(tmp_path / "a.png"), palette):
+        np.testing.assert_array_equal(read_named(entry, "X[3]"), [[[0, 0, 0], [255, 10, 20]]])
+        np.testing.assert_array_equal(read_named(entry, "y[3]", as_labels=True), [[0, 1]])
+
+
+def test_what_can_not_be_read_is_told_with_its_entry_and_file(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no image")
+    with pytest.raises(FileNotFoundError, match=r"^X\[3\]: .*b.png"):
+        read_named(tmp_path / "b.png", "X[3]")
+    with pytest.raises(ValueError, match=r"^X\[3\]: .*a.png can't be read as an image"):
+        read_named(tmp_path / "a.png", "X[3]")
+    Image.effect_noise((50, 50), 50).save(tmp_path / "c.png")
+    (tmp_path / "c.png").write_bytes((tmp_path / "c.png").read_bytes()[:1000])
+    message = r"^X\[3\]: the opened image .*c.png can't be read: "
+    with Image.open(tmp_path / "c.png") as opened, pytest.raises(ValueError, match=message):
+        read_named(opened, "X[3]")

@@ -32,11 +32,53 @@ def test_true_is_foreground_whatever_its_label(give):
     assert annotation.is_fully_labelled
 
 
-def test_masks_in_files_keep_the_numbers_of_their_palette(tmp_path):
-    palette = Image.fromarray(np.array([[0, 1]], np.uint8), mode="P")
-    palette.putpalette([9, 9, 9, 255, 10, 20])
-    palette.save(tmp_path / "a.png")
-    np.testing.assert_array_equal(LabelScheme().read(str(tmp_path / "a.png"), "y").mask, [[0, 1]])
+def saved(folder, palette, indices=((0, 1),)):
+    """A mask with a palette, as a path and as an opened image."""
+    mask = Image.fromarray(np.array(indices, np.uint8), mode="P")
+    mask.putpalette(palette)
+    mask.save(folder / "a.png")
+    return [str(folder / "a.png"), folder / "a.png", mask]
+
+
+def test_masks_with_a_palette_of_colours_hold_its_indices(tmp_path):
+    for mask in saved(tmp_path, [9, 9, 9, 255, 10, 20]):
+        np.testing.assert_array_equal(LabelScheme().read(mask, "y").mask, [[0, 1]])
+
+
+def test_masks_with_a_palette_of_greys_hold_these(tmp_path):
+    for mask in saved(tmp_path, [255, 255, 255, 0, 0, 0]):
+        np.testing.assert_array_equal(LabelScheme(255).read(mask, "y").mask, [[1, 0]])
+
+
+def test_errors_of_masks_with_a_palette_of_colours_say_so(tmp_path):
+    note = "a mask with a palette of colours, whose indices are taken as labels"
+    path, _, opened = saved(tmp_path, [0, 0, 0, 255, 0, 0])
+    with pytest.raises(ValueError, match=rf"y\[2\] \(.*a.png, {note}\) must hold the labels 0 and 255 only, found \[1"):
+        LabelScheme(255).read(path, "y[2]")
+    with pytest.raises(ValueError, match=rf"y\[2\] \({note}\) must hold"):
+        LabelScheme(255).read(opened, "y[2]")
+    path, _, opened = saved(tmp_path, [0, 0, 0, 7, 7, 7])
+    with pytest.raises(ValueError, match=r"y\[2\] \(.*a.png\) must hold the labels 0 and 255 only, found \[7\]"):
+        LabelScheme(255).read(path, "y[2]")
+    with pytest.raises(ValueError, match=r"y\[2\] must hold the labels 0 and 255 only, found \[7\]"):
+        LabelScheme(255).read(opened, "y[2]")
+    np.save(tmp_path / "a.npy", [[7]])
+    with pytest.raises(ValueError, match=r"y\[2\] \(.*a.npy\) must hold"):
+        LabelScheme().read(tmp_path / "a.npy", "y[2]")
+
+
+def test_masks_compressed_with_loss_are_told_as_such(tmp_path):
+    y, x = np.mgrid[:64, :64]
+    disc = np.uint8(255 * ((x - 30) ** 2 + (y - 33) ** 2 < 400))
+    Image.fromarray(disc).save(tmp_path / "a.jpg", quality=80)
+    hint = "compressed with loss, .* skmmcrf.datasets.load_image_pairs has `foreground` for that"
+    for scheme in (LabelScheme(), LabelScheme(255)):
+        for mask in (tmp_path / "a.jpg", Image.open(tmp_path / "a.jpg"), np.array([[0, 1, 2, 253, 254]])):
+            with pytest.raises(ValueError, match=hint):
+                scheme.read(mask, "y")
+    for others in ([1, 2, 3], [100, 250, 3, 90, 80], [254]):
+        with pytest.raises(ValueError, match=r"found \[.*\]$"):
+            LabelScheme(255).read([others], "y")
 
 
 @pytest.mark.parametrize(
@@ -57,9 +99,19 @@ def test_masks_of_0_and_255_are_refused_unless_their_meaning_is_said():
     unlabelled = LabelScheme().read(masks, "y")
     with pytest.raises(ValueError, match="^y holds no 1, but 255, .* give pos_label=255; .* ignore_label=255"):
         LabelScheme().check_foreground_is_meant([unlabelled, NONE], "y")
-    LabelScheme().check_foreground_is_meant([unlabelled, FEW], "y")
     LabelScheme().check_foreground_is_meant([NONE], "y")
     LabelScheme(1, 255).check_foreground_is_meant([unlabelled], "y")
+
+
+def test_masks_of_0_and_255_beside_others_of_0_and_1_are_warned_of():
+    unlabelled, both = (LabelScheme().read([labels], "y") for labels in ([0, 255, 255], [0, 1, 255]))
+    with pytest.warns(
+        UserWarning, match=r"^y\[2\] holds 255 and no 1, .* ignore_label=255 .* convert these masks to 0"
+    ):
+        LabelScheme().check_foreground_is_meant([NONE, FEW, unlabelled, both, unlabelled], "y")
+    LabelScheme(1, 255).check_foreground_is_meant([FEW, unlabelled], "y")
+    LabelScheme().check_foreground_is_meant([both, unlabelled, NONE], "y")
+    LabelScheme().check_foreground_is_meant([both, FEW, NONE], "y")
 
 
 @pytest.mark.parametrize(
