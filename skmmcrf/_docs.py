@@ -106,6 +106,9 @@ measured_pos_label => pos_label : int, default=1
 measured_ignore_label => ignore_label : int, None or "auto", default="auto"
     The label of unlabelled pixels in the truth, see `jaccard_indices`.
 
+both_empty : {"omit", "perfect"}, default="omit"
+    What an image gets where truth and prediction are both empty, see `jaccard_indices`.
+
 figure : matplotlib Figure or SubFigure, optional
     Where to draw; a new figure by default.
 

@@ -6,6 +6,7 @@ boundaries they are thus what lies outside of the image: the foreground ends the
 
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from numbers import Real
@@ -15,21 +16,23 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import ndimage
-from sklearn.metrics import make_scorer
-from sklearn.utils._param_validation import Interval, validate_parameter_constraints
+from sklearn.metrics._scorer import _Scorer  # make_scorer's, which alone knows the estimator that it scores
+from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
 
 from skmmcrf._docs import documented
-from skmmcrf._typing import BoolArray, FloatArray, LabelsLike
+from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, LabelsLike
 from skmmcrf.field.labels import Annotation
 from skmmcrf.images.checking import check_sample_weight
 from skmmcrf.images.entries import as_array, as_sequence
 from skmmcrf.images.labels import LABEL_CONSTRAINTS, LabelScheme
 
 _IgnoreLabel: TypeAlias = int | Literal["auto"] | None
+_BothEmpty: TypeAlias = Literal["omit", "perfect"]
 
 _CONSTRAINTS = {
     "pos_label": LABEL_CONSTRAINTS["pos_label"],
     "ignore_label": LABEL_CONSTRAINTS["ignore_label"],
+    "both_empty": [StrOptions({"omit", "perfect"})],
     "tolerance": [Interval(Real, 0, None, closed="left"), None],
     "percentile": [Interval(Real, 0, 100, closed="both")],
 }
@@ -37,14 +40,23 @@ _CONSTRAINTS = {
 
 def _measure_images(
     measure: Callable[[BoolArray, BoolArray], float],
+    best: float,
     y_true: LabelsLike,
     y_pred: LabelsLike,
-    pos_label: int,
-    ignore_label: _IgnoreLabel,
+    *,
+    both_empty: _BothEmpty,
+    **labels: Any,
 ) -> FloatArray:
-    """A measure of each image's true and predicted foreground; NaN where there is neither."""
-    pairs = _read_pairs(y_true, y_pred, pos_label, ignore_label)
-    values = [measure(truth, found) if truth.any() or found.any() else np.nan for truth, found in pairs]
+    """A measure of each image's true and predicted foreground; where there is neither, NaN or the best value."""
+    _check_parameters(both_empty=both_empty)
+    of_empty = best if both_empty == "perfect" else np.nan
+    values = []
+    for annotation, found in _read_pairs(y_true, y_pred, **labels):
+        truth = annotation.truth
+        if truth.any() or found.any():
+            values.append(measure(truth, found))
+        else:
+            values.append(of_empty if annotation.labelled.any() else np.nan)
     return np.array(values, dtype=float)
 
 
@@ -76,8 +88,8 @@ def _boundary_distances(truth: BoolArray, found: BoolArray) -> tuple[FloatArray,
 
 def _read_pairs(
     y_true: LabelsLike, y_pred: LabelsLike, pos_label: int, ignore_label: _IgnoreLabel
-) -> Iterator[tuple[BoolArray, BoolArray]]:
-    """True and predicted foreground of each image, both without unlabelled pixels."""
+) -> Iterator[tuple[Annotation, BoolArray]]:
+    """The truth of each image, and the predicted foreground without unlabelled pixels."""
     _check_parameters(pos_label=pos_label, ignore_label=ignore_label)
     scheme, fully_labelled = LabelScheme(pos_label, ignore_label), LabelScheme(pos_label, None)
     labels, _ = as_sequence(y_true, "y_true", dimensions=(3,))
@@ -92,7 +104,7 @@ def _read_pairs(
             raise ValueError(f"y_pred[{n}] has shape {found.shape}, but y_true[{n}] has {annotation.shape}")
         if not annotation.is_fully_labelled:
             found = np.where(annotation.labelled, found, np.zeros_like(found))
-        yield annotation.truth, fully_labelled.read(found, f"y_pred[{n}]").truth
+        yield annotation, fully_labelled.read(found, f"y_pred[{n}]").truth
 
 
 def _check_parameters(**parameters: object) -> None:
@@ -135,9 +147,36 @@ def mean_of_defined(values: FloatArray, weights: FloatArray | None = None) -> fl
     return float(np.average(values[counts], weights=weights[counts])) if counts.any() else float("nan")
 
 
+def warned_mean(values: FloatArray, weights: FloatArray | None = None) -> float:
+    """Mean as `mean_of_defined` gives it, with a UserWarning if it is NaN.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> warned_mean(np.array([0.5, np.nan, 1.0]))
+    0.75
+    """
+    mean = mean_of_defined(values, weights)
+    if math.isnan(mean):
+        warnings.warn(
+            "the score is NaN, because no image counts: truth and prediction are both empty in each, or no pixel is "
+            "labelled. A search ranks NaN last, and takes its first candidate if all are NaN. Give it folds that each "
+            'have foreground, or scoring=make_segmentation_scorer("jaccard", both_empty="perfect"), by which an empty '
+            "prediction is right where the truth is empty.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return mean
+
+
 @documented
 def jaccard_indices(
-    y_true: LabelsLike, y_pred: LabelsLike, *, pos_label: int = 1, ignore_label: _IgnoreLabel = "auto"
+    y_true: LabelsLike,
+    y_pred: LabelsLike,
+    *,
+    pos_label: int = 1,
+    ignore_label: _IgnoreLabel = "auto",
+    both_empty: _BothEmpty = "omit",
 ) -> FloatArray:
     """Jaccard index of each image: foreground common to both over foreground of either.
 
@@ -151,11 +190,14 @@ def jaccard_indices(
     ignore_label : int, None or "auto", default="auto"
         The label of unlabelled pixels in the truth, which count in neither truth nor prediction. "auto" is 255, unless
         that is `pos_label`; None if all pixels are labelled.
+    both_empty : {"omit", "perfect"}, default="omit"
+        What an image gets where neither truth nor prediction has any foreground. "omit" is NaN, and means leave the
+        image out. "perfect" is the best value of the measure: 1, or a distance of 0.
 
     Returns
     -------
     ndarray of float and shape (n,)
-        Between 0 and 1; NaN where neither truth nor prediction has any foreground.
+        Between 0 and 1. NaN where no pixel is labelled, and where `both_empty` says so.
 
     Raises
     ------
@@ -167,15 +209,23 @@ def jaccard_indices(
     --------
     >>> jaccard_indices([[[0, 1, 1]], [[0, 0, 0]]], [[[1, 1, 0]], [[0, 0, 0]]]).round(2)
     array([0.33,  nan])
+    >>> jaccard_indices([[[0, 0, 0]]], [[[0, 0, 0]]], both_empty="perfect")
+    array([1.])
     >>> jaccard_indices([[[0, 1, 255]]], [[[0, 1, 1]]])
     array([1.])
     """
-    return _measure_images(_jaccard, y_true, y_pred, pos_label, ignore_label)
+    labels = {"pos_label": pos_label, "ignore_label": ignore_label}
+    return _measure_images(_jaccard, 1.0, y_true, y_pred, both_empty=both_empty, **labels)
 
 
 @documented
 def dice_indices(
-    y_true: LabelsLike, y_pred: LabelsLike, *, pos_label: int = 1, ignore_label: _IgnoreLabel = "auto"
+    y_true: LabelsLike,
+    y_pred: LabelsLike,
+    *,
+    pos_label: int = 1,
+    ignore_label: _IgnoreLabel = "auto",
+    both_empty: _BothEmpty = "omit",
 ) -> FloatArray:
     """Dice index of each image: twice the foreground common to both over the sum of both; the F1 score of the pixels.
 
@@ -184,11 +234,12 @@ def dice_indices(
     %(measured_labels)s
     %(measured_pos_label)s
     %(measured_ignore_label)s
+    %(both_empty)s
 
     Returns
     -------
     ndarray of float and shape (n,)
-        Between 0 and 1; NaN where neither truth nor prediction has any foreground.
+        Between 0 and 1, or NaN, see `both_empty`.
 
     Raises
     ------
@@ -200,7 +251,8 @@ def dice_indices(
     >>> dice_indices([[[0, 1, 1]], [[0, 0, 0]]], [[[1, 1, 0]], [[0, 0, 0]]])
     array([0.5, nan])
     """
-    jaccard = jaccard_indices(y_true, y_pred, pos_label=pos_label, ignore_label=ignore_label)
+    labels = {"pos_label": pos_label, "ignore_label": ignore_label}
+    jaccard = _measure_images(_jaccard, 1.0, y_true, y_pred, both_empty=both_empty, **labels)
     return 2 * jaccard / (1 + jaccard)
 
 
@@ -211,6 +263,7 @@ def boundary_f_measures(
     *,
     pos_label: int = 1,
     ignore_label: _IgnoreLabel = "auto",
+    both_empty: _BothEmpty = "omit",
     tolerance: float | None = None,
 ) -> FloatArray:
     """Boundary F-measure of each image: how much of the boundary was found, up to a tolerance.
@@ -225,13 +278,14 @@ def boundary_f_measures(
     %(measured_labels)s
     %(measured_pos_label)s
     %(measured_ignore_label)s
+    %(both_empty)s
     tolerance : float, optional
         In pixels. By default 0.75 % of the image's diagonal, but no less than one pixel.
 
     Returns
     -------
     ndarray of float and shape (n,)
-        Between 0 and 1; 0 where only one of truth and prediction has any foreground, NaN where neither has.
+        Between 0 and 1, or NaN, see `both_empty`; 0 where only one of truth and prediction has any foreground.
 
     Raises
     ------
@@ -250,7 +304,9 @@ def boundary_f_measures(
     array([0.])
     """
     _check_parameters(tolerance=tolerance)
-    return _measure_images(partial(_boundary_f, tolerance=tolerance), y_true, y_pred, pos_label, ignore_label)
+    measure = partial(_boundary_f, tolerance=tolerance)
+    labels = {"pos_label": pos_label, "ignore_label": ignore_label}
+    return _measure_images(measure, 1.0, y_true, y_pred, both_empty=both_empty, **labels)
 
 
 @documented
@@ -260,6 +316,7 @@ def hausdorff_distances(
     *,
     pos_label: int = 1,
     ignore_label: _IgnoreLabel = "auto",
+    both_empty: _BothEmpty = "omit",
     percentile: float = 100,
 ) -> FloatArray:
     """Hausdorff distance of each image: how far the boundaries of truth and prediction lie apart at most.
@@ -273,14 +330,15 @@ def hausdorff_distances(
     %(measured_labels)s
     %(measured_pos_label)s
     %(measured_ignore_label)s
+    %(both_empty)s
     percentile : float, default=100
         Between 0 and 100. 100 is the greatest distance, and 95 the usual measure that outliers do not decide.
 
     Returns
     -------
     ndarray of float and shape (n,)
-        In pixels; the diagonal of the image, sqrt(H^2 + W^2), where only one of truth and prediction has any
-        foreground, which is more than any two pixels lie apart; NaN where neither has.
+        In pixels, or NaN, see `both_empty`; the diagonal of the image, sqrt(H^2 + W^2), where only one of truth and
+        prediction has any foreground, which is more than any two pixels lie apart.
 
     Raises
     ------
@@ -293,7 +351,9 @@ def hausdorff_distances(
     array([2.  , 4.12])
     """
     _check_parameters(percentile=percentile)
-    return _measure_images(partial(_hausdorff, percentile=percentile), y_true, y_pred, pos_label, ignore_label)
+    measure = partial(_hausdorff, percentile=percentile)
+    labels = {"pos_label": pos_label, "ignore_label": ignore_label}
+    return _measure_images(measure, 0.0, y_true, y_pred, both_empty=both_empty, **labels)
 
 
 def _mean_of(measure: Callable[..., FloatArray], name: str, what: str) -> Callable[..., float]:
@@ -303,10 +363,12 @@ def _mean_of(measure: Callable[..., FloatArray], name: str, what: str) -> Callab
         y_true: LabelsLike, y_pred: LabelsLike, *, sample_weight: ArrayLike | None = None, **parameters: Any
     ) -> float:
         weights = check_sample_weight(sample_weight, len(as_sequence(y_true, "y_true", dimensions=(3,))[0]))
-        return mean_of_defined(measure(y_true, y_pred, **parameters), weights)
+        return warned_mean(measure(y_true, y_pred, **parameters), weights)
 
     mean.__name__ = mean.__qualname__ = name
-    mean.__doc__ = f"""Mean {what} over the images that have foreground in truth or prediction.
+    mean.__doc__ = f"""Mean {what} over the images for which it is no NaN.
+
+    These are the images with foreground in truth or prediction, and with ``both_empty="perfect"`` the others too.
 
     Parameters
     ----------
@@ -319,12 +381,17 @@ def _mean_of(measure: Callable[..., FloatArray], name: str, what: str) -> Callab
     Returns
     -------
     float
-        NaN if no image that has weight has any foreground.
+        NaN if no image counts.
 
     Raises
     ------
     ValueError, TypeError
         As `{measure.__name__}`, or if `sample_weight` does not hold one weight an image.
+
+    Warns
+    -----
+    UserWarning
+        If no image counts.
 
     Examples
     --------
@@ -348,20 +415,80 @@ _MEANS: dict[str, tuple[Callable[..., FloatArray], Callable[..., float]]] = {
 }
 
 
-def make_segmentation_scorer(measure: str, **parameters: Any) -> Callable[..., float]:
-    """Make a scorer of a mean measure, for `scoring` in scikit-learn's `cross_validate`, `GridSearchCV` and the like.
+def label_scheme_of(estimator: Any) -> LabelScheme:
+    """Give how an estimator reads labels, also one within a search, a Pipeline or scikit-learn's FrozenEstimator.
+
+    Of estimators of others only a `classes_` of two numbers is known, whose second is the foreground, 1 by default.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skmmcrf import CNNSegmenter, MaxMarginCRF
+    >>> label_scheme_of(make_pipeline(CNNSegmenter(pos_label=255), MaxMarginCRF(pos_label=255))).pos_label
+    255
+    """
+    while not hasattr(estimator, "_label_scheme"):
+        if hasattr(estimator, "best_estimator_"):
+            estimator = estimator.best_estimator_
+        elif hasattr(estimator, "steps"):
+            estimator = estimator.steps[-1][1]
+        else:
+            classes = np.asarray(getattr(estimator, "classes_", None))
+            return LabelScheme(int(classes[1]) if classes.shape == (2,) and classes.dtype.kind in "bui" else 1)
+    return estimator._label_scheme
+
+
+class _SegmentationScorer(_Scorer):
+    """A scorer that reads labels as the estimator does, as far as it is not told how."""
+
+    def _score(
+        self, method_caller: Callable[..., Any], estimator: Any, X: ImagesLike, y_true: LabelsLike, **kwargs: Any
+    ) -> float:
+        y_pred = method_caller(estimator, "predict", X, pos_label=None)
+        scheme = label_scheme_of(estimator)
+        labels = {"pos_label": scheme.pos_label, "ignore_label": scheme.ignore_label}
+        return self._sign * self._score_func(y_true, y_pred, **{**labels, **self._kwargs, **kwargs})
+
+
+def _score_of_pixels(
+    y_true: LabelsLike,
+    y_pred: LabelsLike,
+    *,
+    metric: Callable[..., float],
+    sample_weight: ArrayLike | None = None,
+    **labels: Any,
+) -> float:
+    """A metric of scikit-learn over the labelled pixels of all images, with the weight of its image for each."""
+    truths, found = [], []
+    for annotation, foreground in _read_pairs(y_true, y_pred, **labels):
+        truths.append(annotation.truth[annotation.labelled])
+        found.append(foreground[annotation.labelled])
+    weights = check_sample_weight(sample_weight, len(truths))
+    of_pixels = {} if sample_weight is None else {"sample_weight": np.repeat(weights, list(map(len, truths)))}
+    return metric(np.concatenate(truths), np.concatenate(found), **of_pixels)
+
+
+def make_segmentation_scorer(measure: str | Callable[..., float], **parameters: Any) -> Callable[..., float]:
+    """Make a scorer for `scoring` in scikit-learn's `cross_validate`, `GridSearchCV` and the like.
+
+    The names of scikit-learn's own scorers, such as ``scoring="jaccard"`` or "f1", do not work there. These take one
+    label a sample and raise errors like "unknown is not supported", of which a search makes NaN. "f1" is "dice" here.
 
     Parameters
     ----------
-    measure : {"jaccard", "dice", "boundary_f", "hausdorff"}
+    measure : {"jaccard", "dice", "boundary_f", "hausdorff"} or callable
+        The measure whose mean over the images is the score. Or a metric of scikit-learn, such as
+        `sklearn.metrics.precision_score`. It is called once, with the truth and the prediction of the labelled pixels
+        of all images, as arrays of bool.
     **parameters
-        Parameters of `jaccard_indices`, `dice_indices`, `boundary_f_measures` or `hausdorff_distances`.
+        Parameters of `jaccard_indices`, `dice_indices`, `boundary_f_measures` or `hausdorff_distances`; for a callable
+        `pos_label` and `ignore_label`. Where they lack one of these two, it is that of the estimator that is scored.
 
     Returns
     -------
     callable
         The scorer, called with estimator, images and labels. As greater scores are better ones, it gives the Hausdorff
-        distance with a minus sign. Like the means it gives NaN if no image counts.
+        distance with a minus sign.
 
     Raises
     ------
@@ -370,23 +497,41 @@ def make_segmentation_scorer(measure: str, **parameters: Any) -> Callable[..., f
     TypeError
         If it has no such parameter.
 
+    Warns
+    -----
+    UserWarning
+        By the scorer, if its score is NaN because no image counts, see `both_empty` in `jaccard_indices`.
+
     Examples
     --------
-    >>> from sklearn.model_selection import cross_val_score
+    >>> from sklearn.metrics import precision_score
+    >>> from sklearn.model_selection import cross_validate
     >>> from skmmcrf import CNNSegmenter
     >>> from skmmcrf.datasets import make_phantoms
     >>> X, y = make_phantoms(4, shape=(32, 32), random_state=0)
-    >>> cnn = CNNSegmenter(n_epochs=1, random_state=0)
-    >>> cross_val_score(cnn, X, y, scoring=make_segmentation_scorer("boundary_f", tolerance=2), cv=2).shape
-    (2,)
+    >>> scoring = {
+    ...     "boundary": make_segmentation_scorer("boundary_f", tolerance=2),
+    ...     "precision": make_segmentation_scorer(precision_score),
+    ... }
+    >>> scores = cross_validate(CNNSegmenter(n_epochs=2, random_state=0), X, y, scoring=scoring, cv=2)
+    >>> scores["test_boundary"].shape, scores["test_precision"].shape
+    ((2,), (2,))
     """
-    if not isinstance(measure, str) or measure not in _MEANS:
-        raise ValueError(f"measure must be one of {', '.join(map(repr, _MEANS))}, got {measure!r}")
-    of_images, mean = _MEANS[measure]
+    takes: Callable[..., Any]
+    score: Callable[..., float]
+    if callable(measure):
+        takes, score = _read_pairs, partial(_score_of_pixels, metric=measure)
+    elif isinstance(measure, str) and measure in _MEANS:
+        takes, score = _MEANS[measure]
+    else:
+        raise ValueError(
+            f"measure must be one of {', '.join(map(repr, _MEANS))}, or a metric such as "
+            f"sklearn.metrics.precision_score, got {measure!r}"
+        )
     # cross-validation would make NaN of these errors
-    inspect.signature(of_images).bind((), (), **parameters)
+    inspect.signature(takes).bind_partial((), (), **parameters)
     _check_parameters(**parameters)
-    return make_scorer(mean, greater_is_better=measure != "hausdorff", **parameters)
+    return _SegmentationScorer(score, -1 if measure == "hausdorff" else 1, parameters)
 
 
 def jaccard_of_annotations(annotations: Iterable[Annotation], labelings: Iterable[BoolArray]) -> FloatArray:

@@ -7,18 +7,23 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from scipy.spatial.distance import cdist, directed_hausdorff
 from sklearn import config_context
-from sklearn.metrics import f1_score, jaccard_score
+from sklearn.base import BaseEstimator
+from sklearn.frozen import FrozenEstimator
+from sklearn.metrics import accuracy_score, f1_score, jaccard_score, precision_score
 from sklearn.model_selection import GridSearchCV, KFold, cross_validate
+from sklearn.pipeline import make_pipeline
 from strategies import shapes
 
-from skmmcrf import CNNSegmenter
+from skmmcrf import CNNSegmenter, DeepStructuredSegmenter, MaxMarginCRF
 from skmmcrf.field import Annotation
+from skmmcrf.images.labels import LabelScheme
 from skmmcrf.metrics import (
     boundary_f_measures,
     dice_indices,
     hausdorff_distances,
     jaccard_indices,
     jaccard_of_annotations,
+    label_scheme_of,
     make_segmentation_scorer,
     mean_boundary_f,
     mean_dice,
@@ -135,8 +140,20 @@ def test_an_empty_labeling_against_a_full_one(measure, mean, shape):
     bad, good = worst(measure, shape), best(measure)
     np.testing.assert_allclose(measure(truths, found), [np.nan, bad, bad, good])
     assert mean(truths, found) == pytest.approx((2 * bad + good) / 3)
-    assert np.isnan(mean([empty], [empty]))
-    assert np.isnan(mean([empty, full], [empty, full], sample_weight=[1, 0]))
+    for nothing in (([empty], [empty], None), ([empty, full], [empty, full], [1, 0])):
+        with pytest.warns(UserWarning, match="score is NaN, because no image counts: .* both_empty=") as told:
+            assert np.isnan(mean(*nothing[:2], sample_weight=nothing[2]))
+        assert told[0].filename == __file__
+    np.testing.assert_allclose(measure(truths, found, both_empty="perfect"), [good, bad, bad, good])
+    assert mean(truths, found, both_empty="perfect") == pytest.approx((bad + good) / 2)
+
+
+@every_measure
+def test_an_image_without_any_label_never_counts(measure):
+    truths, found = [[[255, 255]], [[255, 0]]], [[[0, 1]], [[1, 0]]]
+    for both_empty, of_second in {"omit": np.nan, "perfect": best(measure)}.items():
+        measured = measure(truths, found, ignore_label=255, both_empty=both_empty)
+        np.testing.assert_array_equal(measured, [np.nan, of_second])
 
 
 @every_mean
@@ -210,6 +227,7 @@ def test_bad_input_is_told(measure, mean, change, error, message):
         *(("hausdorff", {"percentile": p}, "'percentile' parameter of the measure") for p in (-1, 101, None)),
         *((measure, {"pos_label": 0}, "'pos_label' parameter of the measure") for measure in MEASURES),
         *((measure, {"ignore_label": "none"}, "'ignore_label' parameter of the measure") for measure in MEASURES),
+        *((measure, {"both_empty": 1.0}, "'both_empty' parameter of the measure") for measure in MEASURES),
     ],
 )
 def test_bad_parameters_are_told_also_by_scorers_that_could_never_score(measure, parameters, message):
@@ -223,10 +241,11 @@ def test_bad_parameters_are_told_also_by_scorers_that_could_never_score(measure,
 
 def test_bad_scorers_are_told():
     for measure in ("accuracy", ["dice"]):
-        with pytest.raises(ValueError, match="one of 'jaccard', 'dice', 'boundary_f', 'hausdorff', got"):
+        with pytest.raises(ValueError, match=r"one of 'jaccard', 'dice', .*, or a metric such as .*, got"):
             make_segmentation_scorer(measure)
-    with pytest.raises(TypeError, match="unexpected keyword argument 'tolerance'"):
-        make_segmentation_scorer("jaccard", tolerance=2)
+    for measure, parameter in (("jaccard", "tolerance"), (accuracy_score, "both_empty")):
+        with pytest.raises(TypeError, match=f"unexpected keyword argument '{parameter}'"):
+            make_segmentation_scorer(measure, **{parameter: 2})
 
 
 def test_bad_weights_are_told():
@@ -279,3 +298,77 @@ def test_scorers_take_weights_and_pickle(unequal):
         cnn.set_fit_request(sample_weight=False)
         results = cross_validate(cnn, X, y, scoring=scoring, cv=everything, params={"sample_weight": weights})
     assert results["test_score"] == expected
+
+
+class Given(BaseEstimator):
+    """What it is given as an image is its result."""
+
+    def fit(self, X, y):
+        return self
+
+    def predict(self, X):
+        return X
+
+
+def test_a_metric_of_scikit_learn_is_of_the_labelled_pixels_of_all_images():
+    truths, found = [np.array([[0, 1, 255]]), np.array([[1, 1], [0, 0]])], [[[1, 1, 1]], [[1, 0], [1, 0]]]
+    pixels = [0, 1, 1, 1, 0, 0], [1, 1, 1, 0, 1, 0]
+    for metric in (precision_score, accuracy_score, f1_score):
+        scorer = pickle.loads(pickle.dumps(make_segmentation_scorer(metric)))
+        assert scorer(Given(), found, truths) == metric(*pixels)
+        expected = metric(*pixels, sample_weight=[1, 1, 3, 3, 3, 3])
+        assert scorer(Given(), found, truths, sample_weight=[1, 3]) == pytest.approx(expected)
+
+
+class Labelled(Given):
+    """An estimator of others that says its labels."""
+
+    def __init__(self, classes=(0, 1)):
+        self.classes = classes
+
+    @property
+    def classes_(self):
+        return np.array(self.classes)
+
+
+def read_alike(**labels):
+    """Estimators that read labels alike, however they are wrapped; none is fitted."""
+    cnn, crf = CNNSegmenter(**labels), MaxMarginCRF(**labels)
+    search = GridSearchCV(crf, {})
+    search.best_estimator_ = make_pipeline(CNNSegmenter(), crf)
+    return [cnn, crf, DeepStructuredSegmenter(cnn), make_pipeline("passthrough", search), FrozenEstimator(search)]
+
+
+@pytest.mark.parametrize("labels", [{"pos_label": 255}, {"pos_label": 7, "ignore_label": 9}, {"ignore_label": None}])
+def test_scorers_read_labels_as_the_estimator_does(labels):
+    for estimator in read_alike(**labels):
+        scheme = label_scheme_of(estimator)
+        assert (scheme.pos_label, scheme.ignore_label) == (
+            labels.get("pos_label", 1),
+            labels.get("ignore_label", "auto"),
+        )
+
+
+def test_of_estimators_of_others_two_classes_tell_the_foreground():
+    known = {(0, 255): 255, (False, True): 1, (0, 1, 2): 1, ("a", "b"): 1}
+    for classes, pos_label in known.items():
+        assert label_scheme_of(Labelled(classes)) == LabelScheme(pos_label)
+    assert label_scheme_of(Given()) == LabelScheme()
+    masks, found = [np.array([[0, 255, 255]])], [np.array([[0, 255, 0]])]
+    for measure, expected in {"jaccard": 0.5, accuracy_score: 2 / 3}.items():
+        assert make_segmentation_scorer(measure)(Labelled((0, 255)), found, masks) == expected
+        # what is said counts
+        assert make_segmentation_scorer(measure, pos_label=255)(Labelled(), found, masks) == expected
+
+
+def test_masks_of_0_and_255_and_other_unlabelled_pixels_need_no_word_to_scorers(phantoms):
+    X, y = phantoms
+    masks = 255 * y.astype(int)
+    masks[:, :3] = -1
+    cnn = CNNSegmenter(n_epochs=1, pos_label=255, ignore_label=-1, random_state=0)
+    scoring = {name: make_segmentation_scorer(name) for name in ("jaccard", "dice")}
+    pipeline = make_pipeline(cnn, MaxMarginCRF(pos_label=255, ignore_label=-1))
+    results = cross_validate(pipeline, X, masks, scoring=scoring, cv=2, error_score="raise")
+    np.testing.assert_allclose(
+        results["test_jaccard"], cross_validate(pipeline, X, masks, cv=2, error_score="raise")["test_score"]
+    )

@@ -37,7 +37,7 @@ from skmmcrf.images.checking import (
 )
 from skmmcrf.images.labels import LabelScheme
 from skmmcrf.learning import CuttingPlanes, Solution
-from skmmcrf.metrics import jaccard_of_annotations, mean_of_defined
+from skmmcrf.metrics import jaccard_of_annotations, warned_mean
 from skmmcrf.networks.running import Runner, resolve_device
 from skmmcrf.training.augmentation import Augmentation
 from skmmcrf.training.callbacks import KeepBest, learning_rate_schedule
@@ -67,6 +67,11 @@ class BaseSegmenter(BaseEstimator):
         return self
 
     @property
+    def _label_scheme(self) -> LabelScheme:
+        """How labels are read, which scorers and displays ask for."""
+        return scheme_of(self._settings)
+
+    @property
     def classes_(self) -> NDArray[np.int_]:
         """The labels, 0 and `pos_label`."""
         check_is_fitted(self)
@@ -86,13 +91,19 @@ class BaseSegmenter(BaseEstimator):
         -------
         float
             Between 0 and 1. Unlabelled pixels do not count. Images whose truth and prediction are both empty are left
-            out; NaN if all are.
+            out, and if all are it is NaN. To count them as right, score by
+            ``make_segmentation_scorer("jaccard", both_empty="perfect")`` of `skmmcrf.metrics`.
+
+        Warns
+        -----
+        UserWarning
+            If it is NaN.
         """
         check_is_fitted(self)
-        data = check_labelled_images(X, y, scheme_of(self._settings), n_channels=self.n_channels_in_)
+        data = check_labelled_images(X, y, self._label_scheme, n_channels=self.n_channels_in_)
         weights = check_sample_weight(sample_weight, len(data))
         labelings = (np.asarray(labels) == self._settings.pos_label for labels in self.predict(data.images))
-        return mean_of_defined(jaccard_of_annotations(data.annotations, labelings), weights)
+        return warned_mean(jaccard_of_annotations(data.annotations, labelings), weights)
 
     def _as_labels(self, labeling: BoolArray) -> NDArray[np.uint8]:
         return labeling.astype(np.uint8) * np.uint8(self._settings.pos_label)
