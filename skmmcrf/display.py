@@ -21,7 +21,7 @@ from skmmcrf.field.labels import UNLABELLED
 from skmmcrf.field.terms import scale_image
 from skmmcrf.images.checking import LabelledImages, check_images, check_labelled_images, check_labels
 from skmmcrf.images.labels import LABEL_CONSTRAINTS, LabelScheme
-from skmmcrf.metrics import jaccard_indices
+from skmmcrf.metrics import jaccard_of_annotations, label_scheme_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,7 +82,7 @@ class SegmentationDisplay:
         X: ImagesLike,
         y: LabelsLike,
         *,
-        pos_label: int = 1,
+        pos_label: int | None = None,
         figure: "Figure | SubFigure | None" = None,
     ) -> "SegmentationDisplay":
         """Predict and plot.
@@ -90,11 +90,12 @@ class SegmentationDisplay:
         Parameters
         ----------
         estimator : fitted estimator, or dict of str to fitted estimator
-            Anything that predicts labels of images, Pipelines too; each gets a column.
+            Anything that predicts labels of images, Pipelines and searches too; each gets a column.
         %(X_shown)s
-        %(y_shown)s
-        pos_label : int, default=1
-            The label of foreground, in y and in what is predicted.
+        y : array of shape (n, H, W) or list of arrays (H, W)
+            The truth, labelled as for fit. Unlabelled pixels are shaded and not counted.
+        pos_label : int, optional
+            The label of foreground, in y and in what is predicted; that of the estimator by default.
         %(figure)s
 
         Returns
@@ -104,7 +105,8 @@ class SegmentationDisplay:
         Raises
         ------
         ImportError, ValueError
-            If matplotlib is missing, images and labels do not fit, or labels have other values.
+            If matplotlib is missing, images and labels do not fit, labels have other values, or estimators differ in
+            what these mean.
 
         Examples
         --------
@@ -117,13 +119,14 @@ class SegmentationDisplay:
         (4, 4)
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
-        _check_truths(X, y, pos_label)
         models = _estimators(estimator)
+        scheme = _common_scheme(models, pos_label)
+        data = check_labelled_images(X, y, scheme)
         for name, model in models.items():
             if not hasattr(model, "predict"):
                 raise TypeError(f"estimator must have the method predict, {name!r} has none")
         predictions = {name: model.predict(X) for name, model in models.items()}
-        return cls.from_predictions(X, y, predictions, pos_label=pos_label, figure=figure)
+        return cls._of_labels(data, predictions, scheme.pos_label).plot(figure=figure)
 
     @classmethod
     @documented
@@ -159,15 +162,20 @@ class SegmentationDisplay:
         """
         check_matplotlib_support(f"{cls.__name__}.from_predictions")
         named = predictions if isinstance(predictions, Mapping) else {"result": predictions}
-        data = _check_truths(X, y, pos_label)
+        data = check_labelled_images(X, y, _scheme(pos_label))
+        return cls._of_labels(data, named, pos_label).plot(figure=figure)
+
+    @classmethod
+    def _of_labels(
+        cls, data: LabelledImages, predictions: Mapping[str, LabelsLike], pos_label: int
+    ) -> "SegmentationDisplay":
         shapes = [annotation.shape for annotation in data.annotations]
         results = {}
-        for name, result in named.items():
+        for name, result in predictions.items():
             read = check_labels(result, shapes, LabelScheme(pos_label, None), ("X", f"predictions of {name!r}"))
             results[name] = [annotation.truth for annotation in read]
-        labels = [annotation.mask for annotation in data.annotations]
-        jaccard = {name: jaccard_indices(labels, result, ignore_label=UNLABELLED) for name, result in results.items()}
-        return cls(data.images, labels, results, jaccard).plot(figure=figure)
+        jaccard = {name: jaccard_of_annotations(data.annotations, result) for name, result in results.items()}
+        return cls(data.images, [annotation.mask for annotation in data.annotations], results, jaccard)
 
     def plot(self, *, figure: "Figure | SubFigure | None" = None) -> "SegmentationDisplay":
         """Draw in a new figure, or in a figure or subfigure that is given."""
@@ -527,11 +535,21 @@ def _history(estimator: Any) -> Sequence[Mapping[str, Any]]:
     return estimator.history_
 
 
-def _check_truths(X: ImagesLike, y: LabelsLike, pos_label: int) -> LabelledImages:
+def _scheme(pos_label: int, ignore_label: int | str | None = "auto") -> LabelScheme:
+    """How labels are read; what is unlabelled is said, because a few images may well be without foreground."""
     validate_parameter_constraints(LABEL_CONSTRAINTS, {"pos_label": pos_label}, caller_name="SegmentationDisplay")
-    # said, because a few images may well be without foreground
-    ignore_label = None if pos_label == UNLABELLED else UNLABELLED
-    return check_labelled_images(X, y, LabelScheme(pos_label, ignore_label))
+    return LabelScheme(pos_label, LabelScheme(pos_label, ignore_label).unlabelled)
+
+
+def _common_scheme(models: Mapping[str, Any], pos_label: int | None) -> LabelScheme:
+    """How all estimators read labels."""
+    read = {name: label_scheme_of(model) for name, model in models.items()}
+    labels = [(s.pos_label if pos_label is None else pos_label, s.ignore_label) for s in read.values()]
+    schemes = [_scheme(*each) for each in labels]
+    if len(set(schemes)) > 1:
+        said = ", ".join(f"{name!r} {s.pos_label} and {s.unlabelled}" for name, s in zip(read, schemes))
+        raise ValueError(f"estimators must have the same foreground and unlabelled pixels, they have: {said}")
+    return schemes[0]
 
 
 def _show(ax: "Axes", image: np.ndarray) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from skmmcrf import CNNSegmenter, DeepStructuredSegmenter, MaxMarginCRF
@@ -91,6 +92,22 @@ def test_results_of_one_estimator_go_by_its_class(phantoms):
     np.testing.assert_array_equal(other.jaccard["Threshold"], display.jaccard["Threshold"])
     assert len(other.axes_[0, 1].images) == 1
     assert SegmentationDisplay.from_predictions(X, y, y).axes_[0, 2].get_title() == "result"
+
+
+def test_estimators_tell_what_labels_mean(phantoms):
+    X, y = phantoms
+    masks = 255 * y.astype(int)
+    masks[:, :3] = -1
+    cnn = CNNSegmenter(small_unet, n_epochs=1, pos_label=255, ignore_label=-1, random_state=0)
+    pipeline = make_pipeline(cnn, MaxMarginCRF(pos_label=255, ignore_label=-1))
+    search = GridSearchCV(cnn, {"n_epochs": [1]}, cv=2)
+    models = {str(n): model.fit(X, masks) for n, model in enumerate([cnn, pipeline, search])}
+    display = SegmentationDisplay.from_estimator(models, X, masks)
+    assert all(np.unique(labels).tolist() == [0, 1, 255] for labels in display.labels)
+    for name, model in models.items():
+        np.testing.assert_array_equal(display.predictions[name], model.predict(X) == 255)
+    with pytest.raises(ValueError, match="they have: 'mine' 255 and -1, 'other' 1 and 255"):
+        SegmentationDisplay.from_estimator({"mine": cnn, "other": Threshold(90)}, X, masks)
 
 
 def test_estimators_side_by_side_on_unequal_images(phantoms, models):
