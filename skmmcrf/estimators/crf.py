@@ -19,7 +19,7 @@ from skmmcrf.images.labels import LABEL_CONSTRAINTS
 from skmmcrf.images.sequences import Mapped
 from skmmcrf.learning import CuttingPlanes, Example, Solution, solve_program
 from skmmcrf.training.interrupts import Interrupted, ending_fit
-from skmmcrf.training.loss import FIELD_CONSTRAINTS, warn_unless_converged
+from skmmcrf.training.loss import FIELD_CONSTRAINTS, warn_of_negative_weight, warn_unless_converged
 from skmmcrf.training.progress import pass_progress
 
 
@@ -217,7 +217,8 @@ def learn_field(
 
     Warns
     -----
-    ConvergenceWarning
+    ConvergenceWarning, UserWarning
+        If learning did not converge, or the weight of the log-odds is negative.
     """
     try:
         solution = learner.learn(examples, w, pass_progress(verbose))
@@ -226,6 +227,7 @@ def learn_field(
             raise
         return replace(solve_program(examples, learner.C), dual_gap=np.inf), True
     warn_unless_converged(solution, learner)
+    warn_of_negative_weight(solution.w)
     return solution, False
 
 

@@ -16,7 +16,7 @@ from skmmcrf._typing import FloatArray, TensorsLike
 from skmmcrf.field.energy import Field, least_labelings
 from skmmcrf.field.grid import Connectivity, Grid
 from skmmcrf.field.labels import Annotation
-from skmmcrf.field.terms import PAIRWISE, build_terms
+from skmmcrf.field.terms import PAIRWISE, Contrast, build_terms
 from skmmcrf.images.checking import check_images, check_labelled_images
 from skmmcrf.images.entries import as_sequence
 from skmmcrf.images.labels import LabelScheme
@@ -34,10 +34,17 @@ FIELD_CONSTRAINTS = {
     "n_jobs": [None, Interval(Integral, None, -1, closed="right"), Interval(Integral, 1, None, closed="left")],
 }
 
+_DEFAULT_SIGMA = 0.1
+# pixels beyond it are not in [0, 1], but for noise and what interpolation overshoots
+_LARGEST_PIXEL = 2.0
+
 
 @documented
 class MaxMarginLoss(nn.Module):
     """The max-margin objective of a batch, gamma, as a function of the network's log-odds.
+
+    Label images by `predict`, not by ``log_odds > 0``. Training makes the labelings of least energy right, in which
+    neighbours count too, and log-odds of the wrong sign may well be left.
 
     Each call learns the weights of the field for the batch, by Algorithm 1. gamma is the value of the objective (8)
     there, and backward gives its exact gradient, see `skmmcrf.learning.Example.gradient`.
@@ -48,14 +55,16 @@ class MaxMarginLoss(nn.Module):
     %(pairwise)s
     %(connectivity)s
     sigma : float, default=0.1
-        How large a difference of two pixels counts as an edge of the image, in units of the pixels.
+        How large a difference of two pixels counts as an edge of the image, in units of the pixels. 0.1 fits images in
+        [0, 1].
     %(tol)s
     %(max_iter)s
     %(n_jobs)s
     class_weight : dict, optional
         What a wrong pixel counts by its true label, 0 or 1.
     ignore_label : int or None, default=255
-        The label of unlabelled pixels, which do not count and take the label of least energy.
+        The label of unlabelled pixels, which do not count and take the label of least energy. For masks of 0 and 255
+        give ``labels == 255``.
     gradient : {"envelope", "kkt"}, default="envelope"
         How backward gets the gradient: by the envelope theorem, or by the paper's linear system
         (`skmmcrf.learning.LinearSystem`), which is slower and gives the same. Where that system is degenerate, a
@@ -86,7 +95,7 @@ class MaxMarginLoss(nn.Module):
         *,
         pairwise: Literal["contrast", "smoothness"] = "contrast",
         connectivity: Connectivity = 8,
-        sigma: float = 0.1,
+        sigma: float = _DEFAULT_SIGMA,
         tol: float = 1e-3,
         max_iter: int = 100,
         n_jobs: int | None = None,
@@ -111,6 +120,7 @@ class MaxMarginLoss(nn.Module):
         self.scheme = LabelScheme(1, ignore_label)
         self.class_weight = self.scheme.check_class_weight(class_weight, [])
         self.coef_: FloatArray = np.ones(self.field.n_weights)
+        self._has_seen_foreground = False
 
     def get_extra_state(self) -> torch.Tensor:
         """Give what a state dict holds: `coef_`."""
@@ -147,9 +157,14 @@ class MaxMarginLoss(nn.Module):
         -----
         ConvergenceWarning
             If `tol` is not reached within `max_iter` passes.
+        UserWarning
+            If labels hold `ignore_label` but no 1, and those of earlier batches held none either, or pixels are far
+            beyond [0, 1] for this `sigma`.
         """
         X, y = _as_list(images, "images"), _as_list(labels, "labels")
         data = check_labelled_images(X, y, self.scheme, names=("images", "labels"))
+        self._check_foreground(data.annotations)
+        self._check_range(data.images)
         log_odds = _as_log_odds(log_odds)
         _check_shapes(log_odds, [annotation.shape for annotation in data.annotations], "labels")
         energies = map(self.field.energy, _values(log_odds), data.images)
@@ -175,8 +190,15 @@ class MaxMarginLoss(nn.Module):
         ------
         ValueError, TypeError
             As in `forward`.
+
+        Warns
+        -----
+        UserWarning
+            If the weight of the log-odds is negative, or pixels are far beyond [0, 1] for this `sigma`.
         """
         arrays = check_images(_as_list(images, "images"), name="images")
+        self._check_range(arrays)
+        warn_of_negative_weight(self.coef_)
         values = _as_log_odds(log_odds)
         _check_shapes(values, [image.shape[:-1] for image in arrays], "images")
         energies = map(self.field.energy, _values(values), arrays)
@@ -210,6 +232,31 @@ class MaxMarginLoss(nn.Module):
         solution = self.learner.evaluate(examples, self.coef_)
         return _as_tensor(solution.value, _envelope_gradients(solution, examples), log_odds)
 
+    def _check_foreground(self, annotations: Sequence[Annotation]) -> None:
+        """Warn if 255 may have been meant as foreground; a batch of background alone may come at any time."""
+        self._has_seen_foreground = self._has_seen_foreground or any(a.truth.any() for a in annotations)
+        if not (self._has_seen_foreground or all(a.is_fully_labelled for a in annotations)):
+            unlabelled = self.scheme.unlabelled
+            warnings.warn(
+                f"labels hold {unlabelled} but no 1, and {unlabelled} is taken for unlabelled. If it is the foreground, "
+                f"give labels == {unlabelled}. If these images have no foreground, all is well.",
+                UserWarning,
+                stacklevel=3,
+            )
+
+    def _check_range(self, images: Sequence[np.ndarray]) -> None:
+        """Warn of images of float that sigma does not fit."""
+        sigmas = [term.sigma for term in self.field.terms if isinstance(term, Contrast)]
+        largest = max((float(image.max()) for image in images if image.dtype.kind == "f"), default=0.0)
+        if sigmas and largest > _LARGEST_PIXEL * max(1.0, sigmas[0] / _DEFAULT_SIGMA):
+            warnings.warn(
+                # the same words for every batch, so that they are shown once
+                f"images hold values far beyond 1, for which sigma={sigmas[0]:g} is small: scale images to [0, 1], or "
+                "give a sigma in their units",
+                UserWarning,
+                stacklevel=3,
+            )
+
     def _gradients(self, solution: Solution, examples: Sequence[Example]) -> list[FloatArray]:
         if self.gradient == "kkt":
             try:
@@ -233,6 +280,17 @@ def warn_unless_converged(solution: Solution, learner: CuttingPlanes) -> None:
         ConvergenceWarning,
         stacklevel=3,
     )
+
+
+def warn_of_negative_weight(w: FloatArray) -> None:
+    """Warn, by a UserWarning, if the weight of the log-odds turns their meaning round."""
+    if w[0] < 0:
+        warnings.warn(
+            "the weight of the log-odds, coef_[0], is negative: the higher they are, the less a pixel counts as "
+            "foreground. Either labels are inverted, or the network has learned nothing yet.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _envelope_gradients(solution: Solution, examples: Sequence[Example]) -> list[FloatArray]:

@@ -105,3 +105,12 @@ def test_progress_is_printed_only_when_asked(capsys):
 def test_too_few_passes_warn():
     with pytest.warns(ConvergenceWarning, match="max_iter=1"):
         MaxMarginCRF(max_iter=1).fit(*noisy_squares())
+
+
+def test_log_odds_that_count_the_wrong_way_round_are_told():
+    y = np.zeros((2, 8, 9), int)
+    y[:, 2:6, 3:7] = 1
+    inverted = np.stack([1.0 - 2 * y, y], axis=-1)
+    with pytest.warns(UserWarning, match=r"coef_\[0\], is negative: .* Either labels are inverted"):
+        crf = MaxMarginCRF().fit(inverted, y)
+    assert crf.score(inverted, y) == 1

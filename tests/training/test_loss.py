@@ -253,3 +253,36 @@ def test_at_the_weights_of_gamma_the_objective_is_gamma():
     loss = exact()
     value = loss(log_odds, labels, images)
     assert at_weights(loss, log_odds, labels, images).item() == pytest.approx(value.item(), rel=1e-9)
+
+
+def test_labels_of_255_without_1_are_told_until_a_batch_has_foreground():
+    log_odds, labels, images = batch()
+    borders = 0 * labels
+    borders[:, 0] = 255
+    loss = exact()
+    for masks in (255 * labels, borders):
+        with pytest.warns(UserWarning, match="255 but no 1, .* If it is the foreground, give labels == 255. If these"):
+            loss(log_odds, masks, images)
+    loss(log_odds, labels, images)
+    loss(log_odds, borders, images)
+    exact()(log_odds, 0 * labels, images)
+
+
+def test_images_beyond_0_to_1_are_told_unless_sigma_fits_them_or_does_not_matter():
+    log_odds, labels, images = batch()
+    for call in (lambda loss, x: loss(log_odds, labels, x), lambda loss, x: loss.predict(log_odds, x)):
+        with pytest.warns(UserWarning, match=r"far beyond 1, for which sigma=0.1 is small: scale images to \[0, 1\]"):
+            call(MaxMarginLoss(), 255 * images)
+        for loss in (MaxMarginLoss(sigma=20), MaxMarginLoss(pairwise="smoothness")):
+            call(loss, 255 * images)
+        call(MaxMarginLoss(), (255 * images).to(torch.uint8))
+        call(MaxMarginLoss(), 1.9 * images)
+
+
+def test_log_odds_that_count_the_wrong_way_round_are_told_where_labels_are_predicted():
+    log_odds, labels, images = batch()
+    loss = exact()
+    loss(-3 * log_odds, labels, images)
+    assert loss.coef_[0] < 0
+    with pytest.warns(UserWarning, match=r"coef_\[0\], is negative: .* Either labels are inverted"):
+        loss.predict(log_odds, images)
