@@ -39,7 +39,7 @@ from skmmcrf.images.labels import LabelScheme
 from skmmcrf.learning import CuttingPlanes, Solution
 from skmmcrf.metrics import jaccard_of_annotations, warned_mean
 from skmmcrf.networks.running import Runner, resolve_device
-from skmmcrf.training.augmentation import Augmentation
+from skmmcrf.training.augmentation import Augmentation, build_augmentation, naming_failures, warn_of_normalize
 from skmmcrf.training.callbacks import KeepBest, learning_rate_schedule
 from skmmcrf.training.checkpoints import Checkpoints, KeepState, open_checkpoints
 from skmmcrf.training.data import Changes, TrainingSet
@@ -402,9 +402,12 @@ def keep_state(checkpoints: Checkpoints | None, stage: str, **rest: Any) -> list
 
 
 def try_augmentation(data: LabelledImages, augmentation: str | Augmentation | None) -> None:
-    """Raise a ValueError before any work begins, if an augmentation does not give an image and a mask."""
-    with seeded(0):
-        TrainingSet(data, Changes(augmentation))[0]
+    """Raise a ValueError before any work begins, if an augmentation fails or does not give an image and a mask."""
+    warn_of_normalize(augmentation)
+    change = build_augmentation(augmentation)
+    if change is not None:
+        with seeded(0):
+            TrainingSet(data, Changes(naming_failures(change)))[0]
 
 
 def names_of_data(data: LabelledImages) -> dict[str, str]:

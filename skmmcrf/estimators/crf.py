@@ -171,6 +171,7 @@ class MaxMarginCRF(FieldSegmenter):
             self.n_channels_in_ = stacked.n_channels
             if interrupted:
                 raise Interrupted
+        warn_of_negative_weight(self.coef_)
         return self
 
     def _first_weights(self, field: Field) -> FloatArray | None:
@@ -217,8 +218,7 @@ def learn_field(
 
     Warns
     -----
-    ConvergenceWarning, UserWarning
-        If learning did not converge, or the weight of the log-odds is negative.
+    ConvergenceWarning
     """
     try:
         solution = learner.learn(examples, w, pass_progress(verbose))
@@ -227,7 +227,6 @@ def learn_field(
             raise
         return replace(solve_program(examples, learner.C), dual_gap=np.inf), True
     warn_unless_converged(solution, learner)
-    warn_of_negative_weight(solution.w)
     return solution, False
 
 

@@ -43,7 +43,7 @@ from skmmcrf.training.checkpoints import Checkpoints
 from skmmcrf.training.data import Changes
 from skmmcrf.training.interrupts import Interrupted, ending_fit
 from skmmcrf.training.joint import N_WATCHED, HeldWeights, JaccardOfField, WeightsOfBatches, joint_net, reprice
-from skmmcrf.training.loss import FIELD_CONSTRAINTS, MaxMarginLoss
+from skmmcrf.training.loss import FIELD_CONSTRAINTS, MaxMarginLoss, warn_of_negative_weight
 from skmmcrf.training.net import history_rows
 from skmmcrf.training.random_states import seeded
 
@@ -312,6 +312,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
             else:
                 fit = _Fit(data, validation, checkpoints, self._changes(cnn))
                 self._learn_field(fit, self.coef_ if warm and self.objective_ is not None else None)
+        warn_of_negative_weight(self.coef_)
         return self
 
     def _cnn(self) -> CNNSegmenter:

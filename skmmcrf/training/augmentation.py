@@ -1,9 +1,11 @@
 """Random changes of an image together with its mask, so that few images teach more."""
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from numbers import Real
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
 from torch import nn
@@ -65,14 +67,20 @@ class RandomIntensity(nn.Module):
 def build_augmentation(augmentation: str | Augmentation | None) -> Augmentation | None:
     """Make the augmentation that an estimator's parameter names.
 
+    It acts on training images alone. What `predict` needs too, such as `Normalize`, does not belong here.
+
     Parameters
     ----------
     augmentation : {"flip", "standard", "strong"}, callable or None
         "flip" mirrors half of the images left to right. "standard" does so too, scales them by 0.8 to 1.25, shifts them
         by up to a tenth, turns them by up to 10 degrees, and changes contrast and brightness (`RandomIntensity`);
         pixels from beyond the border are unlabelled. "strong" does all of that with scales of 0.6 to 1.6, up to 15
-        degrees, twice the changes of intensity, and changes of colour. A callable takes and gives an image and its
-        mask, as torchvision's transforms v2 do.
+        degrees, twice the changes of intensity, and changes of colour. A callable takes and gives an image, a
+        `tv_tensors.Image` of float32 and shape (channels, H, W), and its mask, a `tv_tensors.Mask` (H, W) of 0, 1, and
+        255 where unlabelled, as torchvision's transforms v2 do. A transform of albumentations, or a `Compose` of them,
+        is given the same as arrays, the image as (H, W, channels). Its ``fill_mask=255`` leaves pixels from beyond the
+        border unlabelled. The estimator's `random_state` decides what it draws. Some of its transforms clip floats to
+        [0, 1].
 
     Returns
     -------
@@ -81,7 +89,7 @@ def build_augmentation(augmentation: str | Augmentation | None) -> Augmentation 
     Raises
     ------
     ValueError
-        If there is no such augmentation.
+        If there is no such augmentation, or one of torchvision's transforms v1, which do not change masks.
 
     Examples
     --------
@@ -100,7 +108,85 @@ def build_augmentation(augmentation: str | Augmentation | None) -> Augmentation 
         return _compose(
             degrees=15, scale=(0.6, 1.6), intensity=RandomIntensity(contrast=0.4, brightness=0.2, colour=0.2)
         )
+    for part in _parts(augmentation):
+        module, name = type(part).__module__, type(part).__name__
+        if module.startswith("torchvision.transforms.") and not module.startswith("torchvision.transforms.v2."):
+            raise ValueError(
+                f"augmentation: {name} of torchvision.transforms does not change masks: take it from "
+                "torchvision.transforms.v2"
+            )
+    if any(kind.__module__.partition(".")[0] == "albumentations" for kind in type(augmentation).__mro__):
+        return FromAlbumentations(augmentation)
     return augmentation  # type: ignore[return-value]  # no other name is left
+
+
+class FromAlbumentations:
+    """An augmentation by a transform of albumentations, which draws what torch's generator decides.
+
+    Parameters
+    ----------
+    transform : albumentations.BasicTransform or albumentations.BaseCompose
+    """
+
+    def __init__(self, transform: Any) -> None:
+        self.transform = transform
+
+    def __call__(self, image: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Change an image (channels, H, W) and its mask (H, W)."""
+        if hasattr(self.transform, "set_random_seed"):  # earlier versions draw from the global generators
+            self.transform.set_random_seed(int(torch.randint(2**31 - 1, ())))
+        pixels = np.ascontiguousarray(image.movedim(0, -1).numpy())
+        changed = self.transform(image=pixels, mask=mask.numpy())
+        return _as_channels(changed["image"]), _as_tensor(changed["mask"])
+
+
+def naming_failures(augmentation: Augmentation) -> Augmentation:
+    """Make an augmentation whose errors are ValueErrors that tell how it was called."""
+    how = "augmentation(image, mask), a tv_tensors.Image (channels, H, W) and a tv_tensors.Mask (H, W)"
+    if isinstance(augmentation, FromAlbumentations):
+        how = "augmentation(image=..., mask=...), arrays (H, W, channels) and (H, W)"
+
+    def named(image: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        try:
+            return augmentation(image, mask)
+        except Exception as error:
+            raise ValueError(
+                f"augmentation: called as {how}, of {tuple(image.shape)} and {tuple(mask.shape)}, it raised "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+    return named
+
+
+def warn_of_normalize(augmentation: str | Augmentation | None) -> None:
+    """Warn, by a UserWarning, of a transform that `predict` would have to do too."""
+    if any(type(part).__name__ == "Normalize" for part in _parts(augmentation)):
+        warnings.warn(
+            "augmentation: Normalize acts in training alone, and predict would see other images: normalise the images "
+            "that fit and predict are given, or do it in the network",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def _parts(transform: Any) -> Iterator[Any]:
+    """A transform, and what it is composed of."""
+    yield transform
+    inner = getattr(transform, "transforms", ())
+    for part in inner if isinstance(inner, (list, tuple, nn.ModuleList)) else ():
+        yield from _parts(part)
+
+
+def _as_tensor(values: Any) -> torch.Tensor:
+    # ToTensorV2 gives tensors
+    return values if isinstance(values, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(values))
+
+
+def _as_channels(image: Any) -> torch.Tensor:
+    """An image (channels, H, W); some transforms drop a single channel."""
+    if isinstance(image, torch.Tensor):
+        return image
+    return _as_tensor(image)[None] if image.ndim == 2 else _as_tensor(image).movedim(-1, 0)
 
 
 def _compose(degrees: float, scale: tuple[float, float], intensity: RandomIntensity) -> Augmentation:

@@ -238,7 +238,7 @@ class MaxMarginLoss(nn.Module):
         if not (self._has_seen_foreground or all(a.is_fully_labelled for a in annotations)):
             unlabelled = self.scheme.unlabelled
             warnings.warn(
-                f"labels hold {unlabelled} but no 1, and {unlabelled} is taken for unlabelled. If it is the foreground, "
+                f"labels hold {unlabelled} but no 1, and {unlabelled} counts as unlabelled. If it is the foreground, "
                 f"give labels == {unlabelled}. If these images have no foreground, all is well.",
                 UserWarning,
                 stacklevel=3,

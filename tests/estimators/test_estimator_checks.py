@@ -532,6 +532,7 @@ def test_check_as_it_is(estimator, check):
         if hasattr(estimator, method)
     ],
 )
+@pytest.mark.filterwarnings("ignore:the weight of the log-odds")  # a network may learn nothing
 def test_image_version(estimator, version):
     estimator = clone(estimator)
     version(estimator, *data_for(estimator))

@@ -1,8 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from torchvision import tv_tensors
+from skorch.callbacks import Callback
+from torch import nn
+from torchvision import transforms, tv_tensors
+from torchvision.transforms import v2
 
+from skmmcrf import CNNSegmenter, DeepStructuredSegmenter
 from skmmcrf.field import Annotation
 from skmmcrf.images.checking import LabelledImages
 from skmmcrf.training.augmentation import RandomIntensity, build_augmentation
@@ -73,3 +77,97 @@ def test_other_names_and_shares_are_refused():
         build_augmentation("weak")
     with pytest.raises(ValueError, match="'colour' parameter of RandomIntensity must be"):
         RandomIntensity(colour=-0.1)
+
+
+@pytest.fixture(scope="module")
+def albumentations():
+    # importing it would ask the network for newer versions
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NO_ALBUMENTATIONS_UPDATE", "1")
+        return pytest.importorskip("albumentations")
+
+
+@pytest.fixture(scope="module")
+def turned(albumentations):
+    A = albumentations
+    parts = [A.HorizontalFlip(), A.Affine(translate_percent=(-0.2, 0.2), fill_mask=255, p=1), A.GaussNoise()]
+    return A.Compose(parts)
+
+
+@pytest.mark.parametrize("n_channels", [1, 2, 3, 5])
+def test_transforms_of_albumentations_change_image_and_mask_together(albumentations, turned, n_channels):
+    samples = {augmentation: draw(augmentation, 20, n_channels=n_channels) for augmentation in (turned, turned[0])}
+    for changed, annotation in samples[turned[0]]:
+        assert changed.shape == (n_channels, 10, 12)
+        np.testing.assert_array_equal(annotation.truth, changed[0].numpy() < 0.5)
+    assert 0 < np.mean([annotation.truth[0, 0] for _, annotation in samples[turned[0]]]) < 1
+    assert not all(annotation.is_fully_labelled for _, annotation in samples[turned])
+
+
+def test_tensors_of_albumentations_and_values_beyond_1_are_taken(albumentations):
+    A = albumentations
+    image = 900 * np.random.default_rng(0).uniform(-1, 1, (6, 7, 1)).astype(np.float32)
+    data = LabelledImages([image], [Annotation(image[..., 0] > 0)])
+    for augmentation in (A.VerticalFlip(p=1), A.Compose([A.VerticalFlip(p=1), A.ToTensorV2()])):
+        changed, annotation = TrainingSet(data, Changes(augmentation))[0]
+        np.testing.assert_array_equal(changed.numpy()[0], image[::-1, :, 0])
+        np.testing.assert_array_equal(annotation.truth, image[::-1, :, 0] > 0)
+
+
+def test_the_seed_decides_what_albumentations_draws(turned):
+    draws = [torch.stack([image for image, _ in draw(turned, 3, seed)]) for seed in (0, 0, 1)]
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+    assert not torch.equal(draws[0][0], draws[0][1])
+
+
+class Stop(Callback):
+    def on_epoch_begin(self, net, **kwargs):
+        if len(net.history) == 2:
+            raise RuntimeError("power cut")
+
+
+def test_a_fit_that_goes_on_draws_from_albumentations_as_one_that_was_not_cut(phantoms, turned, tmp_path):
+    def fit(**parameters):
+        cnn = CNNSegmenter(lambda n: nn.Conv2d(n, 1, 3, padding=1), n_epochs=3, augmentation=turned, random_state=0)
+        return cnn.set_params(batch_size=3, **parameters).fit(*phantoms)
+
+    whole = fit().network_.state_dict()
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit(checkpoint=tmp_path, callbacks=[Stop()])
+    gone_on = fit(checkpoint=tmp_path).network_.state_dict()
+    for name, values in whole.items():
+        assert torch.equal(gone_on[name], values)
+
+
+def test_transforms_v1_of_torchvision_are_refused_before_training(phantoms):
+    flip = transforms.RandomHorizontalFlip()
+    for augmentation in (flip, transforms.Compose([v2.RandomHorizontalFlip()]), v2.Compose([flip])):
+        for model in (CNNSegmenter(augmentation=augmentation), DeepStructuredSegmenter(augmentation=augmentation)):
+            with pytest.raises(ValueError, match="does not change masks: take it from torchvision.transforms.v2"):
+                model.fit(*phantoms)
+
+
+def test_an_augmentation_that_fails_is_told_with_its_call(phantoms):
+    called = r"called as augmentation\(image, mask\), .* of \(1, 32, 40\) and \(32, 40\), it raised TypeError"
+    with pytest.raises(ValueError, match=f"augmentation: {called}") as told:
+        CNNSegmenter(augmentation=lambda image: image).fit(*phantoms)
+    assert type(told.value.__cause__) is TypeError
+
+
+def test_a_transform_of_albumentations_that_fails_is_told_with_its_call(phantoms, albumentations):
+    crop = albumentations.RandomCrop(99, 99)
+    with pytest.raises(ValueError, match=r"augmentation\(image=..., mask=...\), arrays .*, it raised CropSizeError"):
+        CNNSegmenter(augmentation=crop).fit(*phantoms)
+
+
+def test_a_normalization_in_training_alone_is_told(phantoms):
+    normalize = v2.Compose([v2.RandomApply([v2.Normalize([0.5], [0.5])])])
+    with pytest.warns(UserWarning, match="augmentation: Normalize acts in training alone, and predict would see"):
+        CNNSegmenter(n_epochs=0, augmentation=normalize).fit(*phantoms)
+
+
+def test_a_normalization_by_albumentations_is_told(phantoms, albumentations):
+    normalize = albumentations.OneOf([albumentations.Normalize(0.5, 0.5)])
+    with pytest.warns(UserWarning, match="augmentation: Normalize acts in training alone, and predict would see"):
+        CNNSegmenter(n_epochs=0, augmentation=normalize).fit(*phantoms)
