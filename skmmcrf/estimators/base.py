@@ -382,7 +382,7 @@ class NetworkSegmenter(BaseSegmenter):
         n_steps = self.n_epochs * -(-n_images // self.batch_size)
         schedule = learning_rate_schedule(self.schedule, self.learning_rate, n_steps)
         callbacks: list[Any] = [("schedule", schedule)] if schedule else []
-        callbacks += [*measures, ("seconds", EpochTimer()), *epoch_progress(stage, self.verbose)]
+        callbacks += [*measures, ("seconds", EpochTimer()), *epoch_progress(stage, n_images, self.verbose)]
         callbacks += self.callbacks or []
         return callbacks + ([("keep_best", KeepBest(self.n_iter_no_change, at_start))] if self.early_stopping else [])
 

@@ -221,7 +221,7 @@ def learn_field(
     ConvergenceWarning
     """
     try:
-        solution = learner.learn(examples, w, pass_progress(verbose))
+        solution = learner.learn(examples, w, pass_progress(len(examples), verbose))
     except KeyboardInterrupt:
         if not all(map(len, examples)):
             raise

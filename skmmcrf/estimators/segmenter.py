@@ -45,6 +45,7 @@ from skmmcrf.training.interrupts import Interrupted, ending_fit
 from skmmcrf.training.joint import N_WATCHED, HeldWeights, JaccardOfField, WeightsOfBatches, joint_net, reprice
 from skmmcrf.training.loss import FIELD_CONSTRAINTS, MaxMarginLoss, warn_of_negative_weight
 from skmmcrf.training.net import history_rows
+from skmmcrf.training.progress import show_start
 from skmmcrf.training.random_states import seeded
 
 # the ways of training jointly
@@ -463,6 +464,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
             results = self._runner().run(self.network_, fit.validation.images)
             row["valid_jaccard"] = _mean_jaccard(fit.validation, self._segment(results))
         row["seconds"] = time.perf_counter() - began
+        show_start(row, len(fit.data), self.verbose)
         if not any(row["stage"] == "joint" for row in self.history_):  # a warm start goes on counting
             self.history_ = [*self.history_, row]
         return row.get("valid_jaccard")

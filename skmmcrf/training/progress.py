@@ -1,50 +1,97 @@
-"""Progress of training, as lines and bars."""
+"""Progress of training, as lines under a heading for each stage, and as bars."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from skorch import NeuralNet
 from skorch.callbacks import Callback, ProgressBar
 
 from skmmcrf.learning.cutting_planes import Report
+from skmmcrf.training.joint import N_WATCHED
+
+_HEADINGS = {
+    "pretraining": "Pretraining of the network on {} images",
+    "joint training": "Joint training of network and field on {} images (loss: gamma of the batches)",
+}
 
 
-def epoch_progress(stage: str, verbose: int) -> list[tuple[str, Callback]]:
+def epoch_progress(stage: str, n_images: int, verbose: int) -> list[tuple[str, Callback]]:
     """Make the callbacks that show the epochs of a stage: a line after each, and from 2 on a bar within it.
+
+    Parameters
+    ----------
+    stage : {"pretraining", "joint training"}
+    n_images : int
+        To train on.
+    verbose : int
 
     Examples
     --------
-    >>> [name for name, _ in epoch_progress("pretraining", verbose=2)]
+    >>> [name for name, _ in epoch_progress("pretraining", 33, verbose=2)]
     ['lines', 'bar']
     """
-    return [("lines", EpochLines(stage)), ("bar", ProgressBar())][:verbose]
+    return [("lines", EpochLines(stage, n_images)), ("bar", ProgressBar())][:verbose]
 
 
 class EpochLines(Callback):
-    """Print a line after every epoch: its number, what the history holds of it, seconds, and time left."""
+    """Print a heading, and a line after every epoch: what the history holds of it, seconds, and time left."""
 
-    def __init__(self, stage: str) -> None:
+    def __init__(self, stage: str, n_images: int) -> None:
         self.stage = stage
+        self.n_images = n_images
+
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Print the heading."""
+        print(_HEADINGS[self.stage].format(self.n_images), flush=True)
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Print the line."""
         epoch = net.history[-1]
         left = sum(net.history[:, "dur"]) / epoch["epoch"] * (net.max_epochs - epoch["epoch"])
-        shown = ", ".join([*_values(epoch), f"{epoch['dur']:.1f} s", f"{left:.0f} s left"])
-        print(f"{self.stage} {epoch['epoch']}/{net.max_epochs}: {shown}", flush=True)
+        shown = ", ".join([*_measures(epoch, self.stage, self.n_images), f"{epoch['dur']:.1f} s", f"{left:.0f} s left"])
+        print(f"  epoch {epoch['epoch']}/{net.max_epochs}: {shown}", flush=True)
 
 
-def pass_progress(verbose: int) -> Report | None:
-    """Make what prints a line after each part of a pass of Algorithm 1, with the bounds of gamma; None for 0."""
-    return _print_pass if verbose else None
+def show_start(row: Mapping[str, Any], n_images: int, verbose: int) -> None:
+    """Print what joint training starts from, as epoch 0 of its history has it, unless `verbose` is 0."""
+    if verbose:
+        shown = ", ".join(_measures(row, "joint training", n_images))
+        print(f"  epoch 0, before joint training: {shown}", flush=True)
 
 
-def _print_pass(n_iter: int, lower: float, upper: float, share: float) -> None:
-    gap = (upper - lower) / upper if upper else 0.0
-    about = "" if share == 1 else f", by {share:.0%} of the images"
-    print(f"Algorithm 1, pass {n_iter}: gap {gap:.2%}, gamma {lower:.6g} to {upper:.6g}{about}", flush=True)
+def pass_progress(n_images: int, verbose: int) -> Report | None:
+    """Print a heading, and make what prints a line for each pass of Algorithm 1; None for 0."""
+    if not verbose:
+        return None
+    what = "gamma: the objective, to be minimised"
+    print(f"Learning the weights of the field on {n_images} images by Algorithm 1 ({what})", flush=True)
+    return PassLines()
 
 
-def _values(epoch: dict[str, Any]) -> list[str]:
-    shown = {"jaccard": "Jaccard {:.3f}", "valid_jaccard": "validation {:.3f}", "train_loss": "loss {:.4g}",
-             "gamma": "gamma {:.4g}"}  # fmt: skip
+class PassLines:
+    """Print a line for each pass, with the bounds of gamma; the upper one is an estimate while few images were cut."""
+
+    def __init__(self) -> None:
+        self.waiting = 0, ""
+
+    def __call__(self, n_iter: int, lower: float, upper: float, share: float) -> None:
+        """Print the line of a pass if this is its end, or that of the one before if this is the first part of it."""
+        about = "" if share == 1 else "about "
+        gap = (upper - lower) / upper if upper else 0.0
+        line = f"  pass {n_iter}: gamma between {lower:.5g} and {about}{upper:.5g}, gap {about}{gap:.2%}"
+        last, waiting = self.waiting
+        if waiting and last < n_iter:
+            print(waiting, flush=True)
+        self.waiting = n_iter, "" if share == 1 else line
+        if share == 1:
+            print(line, flush=True)
+
+
+def _measures(epoch: Mapping[str, Any], stage: str, n_images: int) -> list[str]:
+    """What is known of an epoch, each with what it is of."""
+    of = "on the training images while training"
+    if stage == "joint training":
+        of = f"on {N_WATCHED} of the training images" if n_images > N_WATCHED else "on the training images"
+    shown = {"train_loss": "loss {:.4g}", "gamma": "gamma {:.4g}", "jaccard": f"Jaccard {{:.3f}} {of}",
+             "valid_jaccard": "{:.3f} on the validation images"}  # fmt: skip
     return [text.format(epoch[key]) for key, text in shown.items() if key in epoch]

@@ -6,14 +6,19 @@ from nets import pretraining_net
 from skorch.callbacks import EarlyStopping, EpochTimer
 from torch import nn
 
-from skmmcrf import MaxMarginCRF
+from skmmcrf import CNNSegmenter, DeepStructuredSegmenter, MaxMarginCRF
+from skmmcrf.datasets import make_phantoms
 from skmmcrf.field import Annotation
 from skmmcrf.images.checking import LabelledImages
 from skmmcrf.training.callbacks import JaccardOfNetwork
 from skmmcrf.training.data import TrainingSet
-from skmmcrf.training.progress import epoch_progress
+from skmmcrf.training.progress import epoch_progress, pass_progress
 
-LINE = r"pretraining {}/{}: Jaccard \d\.\d{{3}}, validation \d\.\d{{3}}, loss \d+\.\d+, \d+\.\d s, \d+ s left"
+INDEX = r"[01]\.\d{3}"
+LINE = (
+    rf"  epoch (\d)/(\d): loss \S+, Jaccard {INDEX} on the training images while training, "
+    rf"{INDEX} on the validation images, \d+\.\d s, \d+ s left"
+)
 
 
 @pytest.fixture
@@ -26,7 +31,7 @@ def train(phantoms):
         callbacks = [
             ("jaccard", JaccardOfNetwork(data)),
             ("seconds", EpochTimer()),
-            *epoch_progress("pretraining", verbose),
+            *epoch_progress("pretraining", 6, verbose),
             *callbacks,
         ]
         net = pretraining_net(nn.Conv2d(1, 1, 1), 6, max_epochs=n_epochs, batch_size=2, callbacks=callbacks)
@@ -38,8 +43,10 @@ def train(phantoms):
 def test_lines_hold_the_measures_and_the_time_left(train, capsys):
     train(verbose=1)
     out, err = capsys.readouterr()
-    for n, line in enumerate(out.splitlines(), 1):
-        assert re.fullmatch(LINE.format(n, 3), line)
+    heading, *lines = out.splitlines()
+    assert heading == "Pretraining of the network on 6 images"
+    for n, line in enumerate(lines, 1):
+        assert re.fullmatch(LINE, line).groups() == (str(n), "3")
     assert n == 3
     assert line.endswith(", 0 s left")
     assert err == ""
@@ -48,14 +55,14 @@ def test_lines_hold_the_measures_and_the_time_left(train, capsys):
 def test_a_bar_shows_the_batches_of_an_epoch_beside_the_lines(train, capsys):
     train(verbose=2)
     out, err = capsys.readouterr()
-    assert re.search(LINE.format(3, 3), out)
+    assert re.search(LINE, out.splitlines()[-1]).groups() == ("3", "3")
     assert "/3 [" in err
 
 
 def test_the_last_epoch_before_an_early_stop_is_shown(train, capsys):
     stop = EarlyStopping("train_loss", patience=1, threshold=1e9, threshold_mode="abs", sink=lambda *_: None)
     train(1, [("stop", stop)], n_epochs=9)
-    assert re.fullmatch(LINE.format(2, 9), capsys.readouterr().out.splitlines()[-1])
+    assert re.fullmatch(LINE, capsys.readouterr().out.splitlines()[-1]).groups() == ("2", "9")
 
 
 def test_nothing_is_shown_unless_it_is_asked_for(train, capsys):
@@ -63,9 +70,38 @@ def test_nothing_is_shown_unless_it_is_asked_for(train, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_passes_are_shown_with_the_bounds_of_gamma(phantoms, capsys):
+def test_a_pass_has_a_line_with_the_bounds_of_gamma(phantoms, capsys):
     X, y = phantoms
     crf = MaxMarginCRF(verbose=1).fit(np.stack([2.0 * y - 1, X / 255], axis=-1), y)
-    lines = capsys.readouterr().out.splitlines()
+    heading, *lines = capsys.readouterr().out.splitlines()
+    assert heading.startswith("Learning the weights of the field on 6 images by Algorithm 1")
     assert len(lines) == crf.n_iter_
-    assert all(re.match(r"Algorithm 1, pass \d+: gap .*%, gamma .* to .*", line) for line in lines)
+    for n, line in enumerate(lines, 1):
+        assert re.fullmatch(rf"  pass {n}: gamma between [\d.]+ and [\d.]+, gap [\d.]+%", line)
+    assert f"{crf.objective_:.5g}, " in line
+
+
+def test_the_parts_of_a_pass_share_a_line(capsys):
+    show = pass_progress(33, verbose=1)
+    for report in ((1, 1.0, 4.0, 0.1), (1, 1.5, 3.0, 0.1), (2, 1.6, 2.0, 0.1), (2, 1.6, 2.5, 1.0), (3, 2.4, 2.5, 1.0)):
+        show(*report)
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "  pass 1: gamma between 1.5 and about 3, gap about 50.00%",
+        "  pass 2: gamma between 1.6 and 2.5, gap 36.00%",
+        "  pass 3: gamma between 2.4 and 2.5, gap 4.00%",
+    ]
+
+
+@pytest.mark.parametrize(("n_images", "of"), [(4, "the training images"), (12, "10 of the training images")])
+def test_each_stage_has_a_heading_and_each_number_says_what_it_is_of(capsys, n_images, of):
+    X, y = make_phantoms(n_images, shape=(16, 20), random_state=0)
+    cnn = CNNSegmenter(lambda n_channels: nn.Conv2d(n_channels, 1, 3, padding=1), n_epochs=1, learning_rate=0.1)
+    model = DeepStructuredSegmenter(cnn, n_epochs=1, random_state=0, verbose=1).fit(X, y, validation_data=(X, y))
+    lines = capsys.readouterr().out.splitlines()
+    first_words = [" ".join(line.split()[:2]).rstrip(":,") for line in lines if not line.startswith("  pass")]
+    learning = "Learning the"
+    assert first_words == ["Pretraining of", "epoch 1/1", learning, "epoch 0", "Joint training", "epoch 1/1", learning]
+    joint = [line for line in lines if "gamma" in line and "epoch" in line]
+    for row, line in zip([row for row in model.history_ if row["stage"] == "joint"], joint, strict=True):
+        assert f"gamma {row['gamma']:.4g}, Jaccard {row['jaccard']:.3f} on {of}, " in line
+        assert f", {row['valid_jaccard']:.3f} on the validation images" in line
