@@ -20,7 +20,8 @@ Channels = Literal["L", "RGB"]
 _PLAIN_MODES = {"RGBa": "RGBA", "La": "LA", "RGBX": "RGB", "YCbCr": "RGB", "HSV": "RGB"}
 
 # tags of TIFF
-_SUBFILE, _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _SUBFILES, _SAMPLE_FORMAT = 254, 258, 262, 274, 277, 330, 339
+_SUBFILE, _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _SUBFILES = 254, 258, 262, 274, 277, 330
+_EXTRA_SAMPLES, _SAMPLE_FORMAT = 338, 339
 _KINDS = {1: "u", 2: "i", 3: "f"}
 
 
@@ -117,20 +118,18 @@ def pixels_of(image: Image.Image, *, as_labels: bool = False, channels: Channels
 
 def described_mask(mask: Any) -> str:
     """Say, for errors about its labels, which file a mask comes from and whether they are indices of a palette."""
-    if not isinstance(mask, (str, PathLike, Image.Image)):
+    if isinstance(mask, (str, PathLike)):
+        try:
+            with warnings.catch_warnings(), Image.open(mask, formats=FORMATS) as image:
+                warnings.simplefilter("ignore")
+                return described_mask(image)
+        except UnidentifiedImageError:  # of an array
+            return f" ({fspath(mask)})"
+    if not isinstance(mask, Image.Image):
         return ""
-    notes = []
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = mask if isinstance(mask, Image.Image) else Image.open(mask, formats=FORMATS)
-            notes.append(_file_of(image))
-            if image.mode in ("P", "PA") and _has_colours(image):
-                notes.append("a mask with a palette of colours, whose indices are taken as labels")
-            if image is not mask:
-                image.close()
-    except UnidentifiedImageError:  # an array in a file
-        notes.append(fspath(mask))  # type: ignore[arg-type]
+    notes = [_file_of(mask)]
+    if mask.mode in ("P", "PA") and _has_colours(mask):
+        notes.append("a mask with a palette of colours, whose indices are taken as labels")
     return f" ({', '.join(filter(None, notes))})" if any(notes) else ""
 
 
@@ -144,8 +143,8 @@ def _errors_named(start: str) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except UnidentifiedImageError as error:
-        known = ", ".join(FORMATS)
-        raise ValueError(f"{start}: it is none of {known}, .npy and DICOM, or in a variant that PIL lacks") from error
+        known = f"{', '.join(FORMATS)}, .npy and DICOM"
+        raise ValueError(f"{start}: it is none of {known}, or of a variant that PIL lacks; give an array") from error
     except Exception as error:  # a damaged file makes PIL raise almost anything
         raise ValueError(f"{start}: {str(error) or type(error).__name__}") from error
 
@@ -179,6 +178,8 @@ def _read_with_itk(file: str, image: Image.Image) -> np.ndarray:
     elif image.format == "TIFF":
         if _tags(image).get(_ORIENTATION, 1) != 1:
             raise ValueError("it is to be turned, and PIL can't read such pixels: give an array instead")
+        if 1 in np.atleast_1d(_tags(image).get(_EXTRA_SAMPLES, 0)):
+            raise ValueError("its colours are multiplied by alpha, and PIL can't read such pixels: give an array")
         bits, n_channels, kind = _layout(_tags(image))
         dtype = np.dtype(f"{kind}{bits // 8}")
     else:
@@ -192,14 +193,16 @@ def _seek_page(image: Image.Image) -> None:
     n_pages = _n_pages(image)
     if image.format == "TIFF" and n_pages > 1:
         full = [page for page in range(n_pages) if not _is_reduced(image, page)]
-        if len(full) == 1:
+        n_pages = len(full)
+        if n_pages == 1:
             image.seek(full[0])
             check_size(image.width * image.height)
-        n_pages = len(full)
-    if image.format == "TIFF" and n_pages == 1 and _tags(image).get(_SUBFILE, 0) & 1 and _SUBFILES in _tags(image):
+    elif image.format == "TIFF" and _is_reduced(image, 0) and _SUBFILES in _tags(image):
         n_pages = 0
-    if n_pages != 1:
-        raise ValueError(f"it holds {n_pages or 'reduced'} images, where one is wanted: give arrays instead")
+    if n_pages == 0:
+        raise ValueError("it holds a reduced version beside its image: give an array instead")
+    if n_pages > 1:
+        raise ValueError(f"it holds {n_pages} images, where one is wanted: give arrays instead")
 
 
 def _n_pages(image: Image.Image) -> int:
@@ -214,7 +217,8 @@ def _n_pages(image: Image.Image) -> int:
 
 
 def _is_reduced(image: Image.Image, page: int) -> bool:
-    image.seek(page)
+    if image.tell() != page:
+        image.seek(page)
     return bool(_tags(image).get(_SUBFILE, 0) & 1)
 
 

@@ -1,11 +1,18 @@
 """Reading files with SimpleITK: what PIL would give only half of, and slices in DICOM."""
 
 import math
+import struct
 from os import PathLike, fspath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+_IMPLICIT, _EXPLICIT = b"1.2.840.10008.1.2", b"1.2.840.10008.1.2.1"  # kinds of DICOM that compress nothing
+_LONG = b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split()
+_SHORT = b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()
+_UNDEFINED = 2**32 - 1
 
 
 def check_size(n_pixels: int) -> None:
@@ -44,7 +51,7 @@ def read_whole(
 
 
 def read_dicom(file: str | PathLike[str], *, as_labels: bool = False) -> np.ndarray:
-    """Read a slice in DICOM.
+    """Read a slice in DICOM that is not compressed.
 
     Parameters
     ----------
@@ -60,8 +67,10 @@ def read_dicom(file: str | PathLike[str], *, as_labels: bool = False) -> np.ndar
     Raises
     ------
     ValueError
-        If SimpleITK is missing, the file is damaged, holds several slices, or does not say what is black and white.
+        If SimpleITK is missing, the file is damaged or compressed, holds several slices, or does not say what is black
+        and white.
     """
+    _check_elements(Path(file).read_bytes())
     reader = _opened(file, "GDCMImageIO", "DICOM")
     shape = _shape(reader)
     if shape[0] != 1:
@@ -76,6 +85,40 @@ def read_dicom(file: str | PathLike[str], *, as_labels: bool = False) -> np.ndar
     if not as_labels and values.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"it has no window, and pixels of {values.dtype}: scale them to [0, 1] and give the array")
     return values
+
+
+def _check_elements(data: bytes) -> None:
+    """Refuse DICOM whose elements are longer than the file: GDCM would take up to 4 GB of memory for each.
+
+    What is compressed is refused too, as its decoders believe the sizes that the pixel data have within.
+    """
+    if data[128:132] != b"DICM":
+        raise ValueError("it lacks the letters DICM, with which DICOM begins")
+    at, syntax = 132, b""
+    while at + 8 <= len(data):
+        group, number, kind, length = struct.unpack_from("<HH2sH", data, at)
+        if group != 2 and syntax not in (_IMPLICIT, _EXPLICIT):
+            name = syntax.decode("ascii", "replace")
+            raise ValueError(f"its transfer syntax {name} compresses it: convert it, as by gdcmconv --raw")
+        if (group, number) == (0x28, 0x3000):
+            raise ValueError("its values go by a table: give an array instead")
+        is_item = group == 0xFFFE
+        if is_item or (group != 2 and syntax == _IMPLICIT):
+            (length,) = struct.unpack_from("<I", data, at + 4)
+            at += 8
+        elif kind in _LONG:
+            (length,) = struct.unpack_from("<I", data.ljust(at + 12, b"\0"), at + 8)
+            at += 12
+        elif kind in _SHORT:
+            at += 8
+        else:
+            raise ValueError("it is damaged")
+        if length != _UNDEFINED and at + length > len(data):
+            raise ValueError("it is truncated, or damaged")
+        if (group, number) == (2, 0x10):
+            syntax = data[at : at + length].rstrip(b"\0 ")
+        is_sequence = is_item or length == _UNDEFINED or (kind == b"SQ" and syntax == _EXPLICIT)
+        at += 0 if is_sequence else length  # the elements of a sequence follow
 
 
 def _windowed(values: np.ndarray, center: float, width: float, function: str) -> np.ndarray:
@@ -132,4 +175,4 @@ def _tag(reader: Any, tag: str, default: str) -> str:
 
 
 def _shortened(error: RuntimeError) -> ValueError:
-    return ValueError(f"SimpleITK can't read it: {str(error).strip().splitlines()[-1]}")
+    return ValueError(f"SimpleITK can't read it, give an array instead: {str(error).strip().splitlines()[-1]}")

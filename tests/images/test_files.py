@@ -191,6 +191,14 @@ def test_png_of_16_bits_in_several_channels_is_read_whole(tmp_path, n_channels, 
     assert read_image(tmp_path / f"a.{ending}", channels="RGB").tolist() == values[..., :3].tolist()
 
 
+def test_png_of_16_bits_in_grey_and_alpha_is_refused(tmp_path):
+    header, pixels = struct.pack(">IIBBBBB", 1, 1, 16, 4, 0, 0, 0), zlib.compress(bytes(5))
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+    with pytest.raises(ValueError, match="a.png can't be read as an image: .* give an array"):
+        read_image(tmp_path / "a.png")
+
+
 def test_greys_stored_as_16_bits_in_several_channels_are_labels(tmp_path):
     labels = np.array([[0, 1, 65535]], np.uint16)
     write_png(tmp_path / "a.png", np.repeat(labels[..., None], 3, axis=2))
@@ -255,6 +263,7 @@ def test_tiff_gives_the_values_that_it_holds(tmp_path, values, options):
         (DEEP, COLOUR | {"extratags": [(274, "H", 1, 4, True)]}),
         (DEEP[..., :2], {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": ["unassalpha"]}),
         (FOUR, {"photometric": "separated"}),
+        (FOUR, COLOUR | {"extrasamples": ["assocalpha"]}),
         (np.repeat(DEEP, 2, axis=2), {"photometric": "minisblack", "planarconfig": "contig"}),
         (UINT16.astype(np.uint32) * 65536, {"byteorder": ">"}),
         (UINT16.astype(np.float16), {}),
@@ -264,9 +273,7 @@ def test_tiff_gives_the_values_that_it_holds(tmp_path, values, options):
 )
 def test_tiff_of_other_layouts_is_refused(tmp_path, values, options):
     tifffile.imwrite(tmp_path / "a.tif", values, **options)
-    with pytest.raises(
-        ValueError, match="a.tif can't be read as an image: .*(give an array instead|that PIL lacks|ITK)"
-    ):
+    with pytest.raises(ValueError, match="a.tif can't be read as an image: .* give an array"):
         read_image(tmp_path / "a.tif")
 
 
@@ -391,7 +398,7 @@ def test_a_preview_without_its_image_is_refused(tmp_path):
     with tifffile.TiffWriter(tmp_path / "a.tif") as writer:  # as raw files of cameras are
         writer.write(UINT16[::2, ::2], subifds=1, subfiletype=1, metadata=None)
         writer.write(UINT16, metadata=None)
-    with pytest.raises(ValueError, match="it holds reduced images"):
+    with pytest.raises(ValueError, match="it holds a reduced version beside its image"):
         read_image(tmp_path / "a.tif")
 
 
@@ -529,7 +536,7 @@ def test_what_can_not_be_converted_is_told(tmp_path):
             read(source, as_labels=True, channels="L")
 
 
-def pictures():
+def pictures(folder):
     """Small files of all formats and modes."""
     rng = np.random.default_rng(0)
     colours = Image.fromarray(rng.integers(0, 255, (20, 24, 3), np.uint8))
@@ -554,7 +561,12 @@ def pictures():
         file = io.BytesIO()
         image.save(file, name, **options)
         pictures.append(file.getvalue())
-    return pictures
+    deep = rng.integers(0, 65535, (20, 24, 3), np.uint16)
+    write_png(folder / "a.png", deep)
+    tifffile.imwrite(folder / "a.tif", deep, photometric="rgb")
+    np.save(folder / "a.npy", deep)
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(deep[..., 0]), folder / "a.dcm")
+    return pictures + [(folder / f"a.{ending}").read_bytes() for ending in ("png", "tif", "npy", "dcm")]
 
 
 def with_right_checksums(data):
@@ -570,7 +582,7 @@ def with_right_checksums(data):
 @pytest.mark.parametrize("n_files", [500, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_damaged_files_are_read_or_told(tmp_path, monkeypatch, memory_growth, n_files):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)
-    originals = pictures()
+    originals = pictures(tmp_path)
     rng = np.random.default_rng(0)
     n_read = 0
 

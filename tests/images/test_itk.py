@@ -1,3 +1,4 @@
+import struct
 import sys
 
 import numpy as np
@@ -24,6 +25,29 @@ def write_dicom(file, values, tags=None, changes=()):
         assert data.count(old) == 1
         data = data.replace(old, new)
     file.write_bytes(data)
+
+
+def explicit_dicom(pixels, syntax=b"1.2.840.10008.1.2.1\0", more=b""):
+    """A slice in DICOM as most devices write it: each element with its kind."""
+
+    def element(group, number, kind, value):
+        length = struct.pack("<HI", 0, len(value)) if kind in (b"OW", b"SQ") else struct.pack("<H", len(value))
+        return struct.pack("<HH", group, number) + kind + length + value
+
+    numbers = {0x02: 1, 0x10: pixels.shape[0], 0x11: pixels.shape[1], 0x100: 16, 0x101: 16, 0x102: 15, 0x103: 0}
+    image = {number: (b"US", struct.pack("<H", value)) for number, value in numbers.items()}
+    image[0x04] = (b"CS", b"MONOCHROME2 ")
+    return b"".join(
+        [
+            bytes(128) + b"DICM",
+            element(2, 0x10, b"UI", syntax),
+            element(8, 0x16, b"UI", b"1.2.840.10008.5.1.4.1.1.7\0"),
+            element(8, 0x1140, b"SQ", struct.pack("<HHI", 0xFFFE, 0xE000, 0)),
+            more,
+            *(element(0x28, number, *image[number]) for number in sorted(image)),
+            element(0x7FE0, 0x10, b"OW", pixels.tobytes()),
+        ]
+    )
 
 
 @pytest.fixture
@@ -88,6 +112,32 @@ def test_dicom_is_known_by_its_ending_or_its_magic(file, tmp_path):
     assert read_image(file, channels="RGB").shape == (4, 5, 3)
 
 
+def test_elements_with_their_kinds_are_read(file):
+    pixels = np.arange(20, dtype=np.uint16).reshape(4, 5)
+    file.write_bytes(explicit_dicom(pixels))
+    np.testing.assert_array_equal(read_dicom(file), pixels)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"more": struct.pack("<HH2sHI", 8, 0x2000, b"OB", 0, 2**31)}, "it is truncated, or damaged"),
+        ({"more": struct.pack("<HH2sHI", 8, 0x2000, b"XX", 0, 2**31)}, "it is damaged"),
+        ({"more": struct.pack("<HH2sHIHHI", 8, 0x2000, b"SQ", 0, 2**32 - 1, 0xFFFE, 0xE000, 2**31)}, "it is truncated"),
+        ({"syntax": b"1.2.840.10008.1.2.4.50"}, "transfer syntax 1.2.840.10008.1.2.4.50 compresses it"),
+        ({"more": struct.pack("<HH2sHI", 0x28, 0x3000, b"SQ", 0, 0)}, "its values go by a table"),
+    ],
+)
+def test_elements_that_gdcm_would_take_memory_for_are_refused_before(file, memory_growth, options, message):
+    file.write_bytes(explicit_dicom(np.zeros((4, 5), np.uint16), **options))
+
+    def read():
+        with pytest.raises(ValueError, match=message):
+            read_dicom(file)
+
+    assert memory_growth(read) < 20_000_000
+
+
 def test_bombs_are_refused_before_they_are_decoded(file, memory_growth):
     write_dicom(file, np.zeros((4, 5), np.uint16))
     data = file.read_bytes()
@@ -121,7 +171,7 @@ def test_files_are_read_as_their_header_says_or_not_at_all(tmp_path):
     for shape, dtype in (((4, 5), np.uint16), ((4, 5, 3), np.uint8)):
         with pytest.raises(ValueError, match="neither PIL nor SimpleITK reads colours"):
             read_whole(shape=shape, dtype=np.dtype(dtype), **options)
-    with pytest.raises(ValueError, match="SimpleITK can't read it: "):
+    with pytest.raises(ValueError, match="SimpleITK can't read it, give an array instead: "):
         read_whole(shape=(4, 5, 3), dtype=np.dtype(np.uint16), **options | {"image_io": "TIFFImageIO"})
 
 
