@@ -176,11 +176,16 @@ def _read_with_itk(file: str, image: Image.Image) -> np.ndarray:
     if image.format == "PNG":
         n_channels, dtype = len(image.getbands()), np.dtype(np.uint16)
     elif image.format == "TIFF":
-        if _tags(image).get(_ORIENTATION, 1) != 1:
-            raise ValueError("it is to be turned, and PIL can't read such pixels: give an array instead")
-        if 1 in np.atleast_1d(_tags(image).get(_EXTRA_SAMPLES, 0)):
-            raise ValueError("its colours are multiplied by alpha, and PIL can't read such pixels: give an array")
-        bits, n_channels, kind = _layout(_tags(image))
+        tags = _tags(image)
+        unread = {
+            "is to be turned": tags.get(_ORIENTATION, 1) != 1,
+            "has white zeros": tags.get(_PHOTOMETRIC) == 0,
+            "has colours multiplied by alpha": 1 in np.atleast_1d(tags.get(_EXTRA_SAMPLES, 0)),
+        }
+        for what, holds in unread.items():
+            if holds:
+                raise ValueError(f"it {what}, and PIL can't read such pixels: give an array instead")
+        bits, n_channels, kind = _layout(tags)
         dtype = np.dtype(f"{kind}{bits // 8}")
     else:
         raise ValueError("PIL drops half of its 16 bits: convert it to PNG or TIFF, or give an array instead")
@@ -197,7 +202,7 @@ def _seek_page(image: Image.Image) -> None:
         if n_pages == 1:
             image.seek(full[0])
             check_size(image.width * image.height)
-    elif image.format == "TIFF" and _is_reduced(image, 0) and _SUBFILES in _tags(image):
+    elif image.format == "TIFF" and _is_reduced(image, image.tell()) and _SUBFILES in _tags(image):
         n_pages = 0
     if n_pages == 0:
         raise ValueError("it holds a reduced version beside its image: give an array instead")
@@ -210,8 +215,8 @@ def _n_pages(image: Image.Image) -> int:
         return 1
     try:
         return getattr(image, "n_frames", 1)
-    except ValueError:
-        if getattr(image, "fp", None) is not None:
+    except ValueError as error:
+        if str(error) != "Operation on closed image":
             raise
         return 1  # the one that was loaded before the file was closed
 
@@ -230,10 +235,10 @@ def _is_cut_by_pil(image: Image.Image) -> bool:
     """Whether PIL gives other pixels than a file holds: the half of 16 bits, other signs, or fewer channels."""
     if image.format == "TIFF":
         bits, n_samples, kind = _layout(_tags(image))
-        if _tags(image).get(_PHOTOMETRIC) == 0 and image.mode not in ("1", "L", "I;16", "I;16B"):
-            raise ValueError("its zeros are white, which is not known of such pixels: give an array instead")
         whole = kind == "u" if bits <= 8 else n_samples == 1 and (bits, kind) != (32, "u")
-        return not whole or n_samples != len(image.getbands())
+        is_negative = _tags(image).get(_PHOTOMETRIC) == 0 and image.mode not in ("1", "L", "I;16", "I;16B")
+        n_bands = 3 if image.mode == "RGBX" else len(image.getbands())
+        return not whole or n_samples != n_bands or is_negative
     if image.format not in ("PNG", "PPM", "JPEG2000") or image.mode not in ("LA", "RGB", "RGBA"):
         return False
     return _has_deep_tiles(image) if image.tile else _its_file(image, _has_deep_tiles)  # type: ignore[attr-defined]
