@@ -42,7 +42,7 @@ from skmmcrf.networks.running import Runner, resolve_device
 from skmmcrf.training.augmentation import Augmentation, build_augmentation, naming_failures, warn_of_normalize
 from skmmcrf.training.callbacks import KeepBest, learning_rate_schedule
 from skmmcrf.training.checkpoints import Checkpoints, KeepState, open_checkpoints
-from skmmcrf.training.data import Changes, TrainingSet
+from skmmcrf.training.data import Changes, TrainingSet, batch_sizes
 from skmmcrf.training.progress import epoch_progress
 from skmmcrf.training.random_states import seeded
 
@@ -379,7 +379,7 @@ class NetworkSegmenter(BaseSegmenter):
         self, stage: str, n_images: int, measures: list[tuple[str, Callback]], at_start: float | None = None
     ) -> list[Any]:
         """What goes along with a stage of training; `at_start` is the validation index that it begins with."""
-        n_steps = self.n_epochs * -(-n_images // self.batch_size)
+        n_steps = self.n_epochs * len(batch_sizes(n_images, self.batch_size))
         schedule = learning_rate_schedule(self.schedule, self.learning_rate, n_steps)
         callbacks: list[Any] = [("schedule", schedule)] if schedule else []
         callbacks += [*measures, ("seconds", EpochTimer()), *epoch_progress(stage, n_images, self.verbose)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from numbers import Integral
 from typing import Any
 
@@ -122,6 +123,51 @@ def check_crop(crop: Any) -> tuple[int, int] | None:
     if len(sizes) != 2 or not all(isinstance(size, Integral) and int(size) > 0 for size in sizes):
         raise ValueError(f"crop must be a positive integer, or two for height and width, got {crop!r}")
     return int(sizes[0]), int(sizes[1])
+
+
+def batch_sizes(n_images: int, batch_size: int) -> list[int]:
+    """Say how many images each batch of an epoch holds.
+
+    A last one of a single image, over which a network could not normalise, joins the batch before it.
+
+    Examples
+    --------
+    >>> batch_sizes(12, 5), batch_sizes(11, 5), batch_sizes(1, 5)
+    ([5, 5, 2], [5, 6], [1])
+    """
+    n_whole, rest = divmod(n_images, batch_size)
+    sizes = [batch_size] * n_whole
+    if rest == 1 and sizes:
+        sizes[-1] += 1
+    elif rest:
+        sizes.append(rest)
+    return sizes
+
+
+class Batches(Sampler):
+    """The batches of an order of images, see `batch_sizes`.
+
+    Parameters
+    ----------
+    order : Sampler
+    batch_size : int
+
+    Examples
+    --------
+    >>> list(Batches(range(5), batch_size=2))
+    [[0, 1], [2, 3, 4]]
+    """
+
+    def __init__(self, order: Sampler, batch_size: int) -> None:
+        self.order = order
+        self.sizes = batch_sizes(len(order), batch_size)  # type: ignore[arg-type]  # torch has no type for it
+
+    def __iter__(self) -> Iterator[list[int]]:
+        numbers = iter(self.order)
+        return (list(islice(numbers, size)) for size in self.sizes)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
 
 
 class ShuffledOrder(Sampler):

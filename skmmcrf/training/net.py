@@ -7,11 +7,12 @@ import numpy as np
 import torch
 from skorch import NeuralNet
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 from skmmcrf.images.tensors import as_lists, scaled
 from skmmcrf.networks import AnySize
 from skmmcrf.networks.running import Runner
-from skmmcrf.training.data import ShuffledOrder
+from skmmcrf.training.data import Batches, ShuffledOrder
 from skmmcrf.training.interrupts import Interrupted, noting_interrupts
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -154,6 +155,7 @@ def segmentation_net(
         verbose=0,
         callbacks__print_log=None,
         callbacks__epoch_timer=None,  # ours has its place behind what is measured at the end of an epoch
+        iterator_train=_loader,
         iterator_train__sampler=order,
         iterator_train__collate_fn=as_lists,
         iterator_train__generator=torch.Generator(),  # else it would draw from the global one
@@ -161,6 +163,10 @@ def segmentation_net(
     )
     net.runner = runner
     return net.initialize()
+
+
+def _loader(dataset: Dataset, *, batch_size: int, sampler: ShuffledOrder, **parameters: Any) -> DataLoader:
+    return DataLoader(dataset, batch_sampler=Batches(sampler, batch_size), **parameters)
 
 
 def history_rows(net: SegmentationNet, stage: str) -> list[dict[str, Any]]:

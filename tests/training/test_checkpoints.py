@@ -48,7 +48,7 @@ class NoisyFlip:
         return v2.RandomHorizontalFlip()(image, mask)
 
 
-BEST_EPOCH = {"early_stopping": True, "n_iter_no_change": 1, "validation_fraction": 0.4}
+BEST_EPOCH = {"early_stopping": True, "n_iter_no_change": 2, "validation_fraction": 0.4}
 
 
 def cnn(**parameters):

@@ -4,7 +4,7 @@ import torch
 
 from skmmcrf.field import Annotation
 from skmmcrf.images.checking import LabelledImages
-from skmmcrf.training.data import Changes, ShuffledOrder, TrainingSet, check_crop
+from skmmcrf.training.data import Batches, Changes, ShuffledOrder, TrainingSet, batch_sizes, check_crop
 
 
 def image():
@@ -91,3 +91,16 @@ def test_every_epoch_has_an_order_of_its_own_which_the_seed_decides():
             assert sorted(order) == list(range(20))
             assert orders.setdefault((seed, epoch), list(order)) == list(order)
     assert len(set(map(tuple, orders.values()))) == 4
+
+
+@pytest.mark.parametrize("n_images", range(1, 12))
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 20])
+def test_no_image_is_alone_in_a_batch_unless_it_has_to_be(n_images, batch_size):
+    batches = list(Batches(range(n_images), batch_size))
+    assert sum(batches, []) == list(range(n_images))
+    assert list(map(len, batches)) == batch_sizes(n_images, batch_size)
+    assert len(Batches(range(n_images), batch_size)) == len(batches)
+    if n_images > 1 and batch_size > 1:
+        assert all(2 <= len(batch) <= batch_size + 1 for batch in batches)
+    else:
+        assert all(len(batch) == 1 for batch in batches)

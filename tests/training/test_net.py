@@ -38,6 +38,10 @@ def test_batches_of_unequal_images_count_as_many_as_they_are(unequal):
     assert train(unequal).history[0, "batches", :, "train_batch_size"] == [4, 2]
 
 
+def test_a_last_image_joins_the_batch_before_it(unequal):
+    assert train(unequal, batch_size=5).history[0, "batches", :, "train_batch_size"] == [6]
+
+
 def test_the_seed_decides_the_order_of_images(unequal):
     weights = [next(train(unequal, seed=seed).module.parameters()) for seed in (1, 1, 2)]
     assert torch.equal(weights[0], weights[1])
