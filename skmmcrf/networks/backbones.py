@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from numbers import Integral
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -112,14 +113,29 @@ def load_backbone(name: str, weights: str | PathLike[str] | None) -> nn.Module:
     Raises
     ------
     ValueError
-        If there is no such network, or the file can't be read or belongs to another.
+        If there is no such network, the weights for ImageNet can't be downloaded, or the file can't be read or belongs
+        to another.
     """
     if name not in backbone_names():
         raise ValueError(f"network: there is no backbone {name!r}; there are {', '.join(backbone_names())}")
-    model = torchvision.models.get_model(name, weights="DEFAULT" if weights == "imagenet" else None)
-    if weights not in (None, "imagenet"):
+    if weights == "imagenet":
+        return _with_imagenet_weights(name)
+    model = torchvision.models.get_model(name, weights=None)
+    if weights is not None:
         _load_state(model, name, weights)
     return model
+
+
+def _with_imagenet_weights(name: str) -> nn.Module:
+    try:
+        return torchvision.models.get_model(name, weights="DEFAULT")
+    except (OSError, RuntimeError) as error:  # URLError is an OSError; torch finds a RuntimeError in a damaged file
+        url = torchvision.models.get_model_weights(name).DEFAULT.url
+        kept = Path(torch.hub.get_dir(), "checkpoints", Path(url).name)
+        raise ValueError(
+            f'weights: "imagenet" can\'t be loaded for {name}: {error}. They come from {url} and are kept as {kept}. '
+            "Put the file there on a machine without internet, or give its path as weights"
+        ) from error
 
 
 def _load_state(model: nn.Module, name: str, path: str | PathLike[str]) -> None:

@@ -1,3 +1,6 @@
+import re
+from urllib.error import URLError
+
 import pytest
 import torch
 import torchvision
@@ -52,6 +55,24 @@ def test_imagenet_weights_come_from_torchvision(monkeypatch):
     load_backbone("squeezenet1_1", "imagenet")
     assert asked == [("squeezenet1_1", "DEFAULT")]
     assert torchvision.models.get_model_weights("squeezenet1_1").DEFAULT.url.startswith("https://")
+
+
+@pytest.mark.parametrize("error", [URLError("no route"), TimeoutError("no route"), RuntimeError("no route: bad hash")])
+def test_without_internet_the_file_for_imagenet_is_named(monkeypatch, tmp_path, error):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    url = torchvision.models.SqueezeNet1_1_Weights.DEFAULT.url
+    kept = tmp_path / "checkpoints" / url.rpartition("/")[2]
+    expected = f'weights: "imagenet" can\'t be loaded for squeezenet1_1: .*no route.* from {re.escape(url)} .* {kept}. '
+    with pytest.raises(ValueError, match=expected):
+        BackboneUNet("squeezenet1_1", weights="imagenet")
+    monkeypatch.undo()
+    torch.save(torchvision.models.squeezenet1_1().state_dict(), kept)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    BackboneUNet("squeezenet1_1", weights="imagenet")
 
 
 @on_backbones
