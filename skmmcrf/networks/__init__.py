@@ -8,7 +8,7 @@ from torch import nn
 from skmmcrf._typing import NetworkLike
 from skmmcrf.networks.any_size import AnySize, keep_prepared_layers
 from skmmcrf.networks.backbone_unet import BackboneUNet
-from skmmcrf.networks.backbones import backbone_names
+from skmmcrf.networks.backbones import OnBackbone, backbone_names
 from skmmcrf.networks.fcn import FCN8s
 from skmmcrf.networks.unet import UNet
 
@@ -37,7 +37,7 @@ def build_network(network: NetworkLike, n_channels: int, weights: str | PathLike
     Raises
     ------
     ValueError
-        If there is no network of that name, or the weights don't belong to it.
+        If there is no network of that name, the weights don't belong to it, or torch can't copy the module.
     TypeError
         If `network` is none of the above.
 
@@ -50,13 +50,13 @@ def build_network(network: NetworkLike, n_channels: int, weights: str | PathLike
     if isinstance(network, str):
         kind, _, backbone = network.partition("_")
         if kind in _ON_BACKBONES and "_" in network:
-            return _ON_BACKBONES[kind](backbone, n_channels, weights=weights)
+            return _ON_BACKBONES[kind](backbone, n_channels, weights=weights).float()
     if weights is not None:
         raise ValueError(f"weights: only networks named after a backbone take weights for it, not {network!r}")
     if isinstance(network, nn.Module):
-        return copy.deepcopy(network)
+        return _copied(network)
     if network == "unet":
-        return UNet(n_channels)
+        return UNet(n_channels).float()
     if callable(network):
         made = network(n_channels)
         if not isinstance(made, nn.Module):
@@ -65,3 +65,28 @@ def build_network(network: NetworkLike, n_channels: int, weights: str | PathLike
     if isinstance(network, str):
         raise ValueError(f"network must be 'unet', or 'unet_' or 'fcn8s_' with a torchvision backbone, got {network!r}")
     raise TypeError(f"network must be a name, a torch.nn.Module or a function, got {type(network).__name__}")
+
+
+def is_own(network: nn.Module) -> bool:
+    """Tell whether a network is one of this package, which take images of any size.
+
+    Examples
+    --------
+    >>> is_own(UNet(1)), is_own(nn.Conv2d(1, 1, 1))
+    (True, False)
+    """
+    return isinstance(network, (UNet, OnBackbone))
+
+
+def _copied(network: nn.Module) -> nn.Module:
+    try:
+        copied = copy.deepcopy(network)
+        if not all(parameter.is_leaf for parameter in copied.parameters()):  # those of a scripted module
+            raise RuntimeError("the parameters of a copy can't be trained")
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise ValueError(
+            "network: torch can't copy this module, because it is scripted or has lazy buffers, the older "
+            "torch.nn.utils.weight_norm or tensors kept of its last run; give a function of the number of channels "
+            f"that makes it instead of the module: {error}"
+        ) from error
+    return copied

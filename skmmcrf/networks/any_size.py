@@ -4,6 +4,7 @@ import os
 from collections import defaultdict
 from collections.abc import Sequence
 from numbers import Real
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 
 # a file from a stranger must not ask for any memory
 _LARGEST = 16
+_ON_MULTIPLES = ". If it needs sizes that are multiples of a number, give it that as its attribute size_divisor"
 
 
 def keep_prepared_layers() -> None:
@@ -46,9 +48,10 @@ def check_scales(scale: float | Sequence[float], name: str) -> list[float]:
 class AnySize(nn.Module):
     """Give a network's log-odds for lists of images whose sizes may differ.
 
-    Images of one size go through the network together. They are padded, by repeating their border, to multiples of the
-    network's attribute ``size_divisor`` (1 if it has none), and its output is cropped back. So no image's result
-    depends on the images beside it, unless the network normalises over the batch.
+    Images of one size go through the network together, in its dtype. They are padded, by repeating their border, to
+    multiples of the attribute ``size_divisor`` of the network, or of the first module in it that has one (1 if none
+    has), and its output is cropped back. So no image's result depends on the images beside it, unless the network
+    normalises over the batch.
 
     Parameters
     ----------
@@ -96,13 +99,19 @@ class AnySize(nn.Module):
                     module.eval()
         return self
 
-    def forward(self, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Compute the log-odds (H, W) of each image (channels, H, W).
+    def forward(self, images: Sequence[torch.Tensor], names: Sequence[str] | None = None) -> list[torch.Tensor]:
+        """Compute the log-odds (H, W), float32, of each image (channels, H, W).
+
+        Parameters
+        ----------
+        images : sequence of Tensor
+        names : sequence of str, optional
+            What errors call them beside their shape.
 
         Raises
         ------
         ValueError
-            If an image has another shape, or the network does not give one map of the size of its input.
+            If an image has another shape, the network fails on it, or does not give one map of the size of its input.
         """
         of_size = defaultdict(list)
         for n, image in enumerate(images):
@@ -112,8 +121,34 @@ class AnySize(nn.Module):
         log_odds: dict[int, torch.Tensor] = {}
         for group in of_size.values():
             stacked = torch.stack([images[n] for n in group])
-            log_odds.update(zip(group, self._equal_sizes(stacked)))
+            try:
+                log_odds.update(zip(group, self._equal_sizes(stacked)))
+            except _NetworkFailed as failed:
+                channels, height, width = stacked.shape[1:]
+                name = f" ({names[group[0]]})" if names else ""
+                what = f"an image of shape {(height, width, channels)}{name}"
+                raise ValueError(_explained(failed.error, what)) from failed.error
         return [log_odds[n] for n in range(len(images))]
+
+    def padded_sizes(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
+        """Give the sizes in which the network sees an image, one a scale.
+
+        Examples
+        --------
+        >>> from skmmcrf.networks import UNet
+        >>> AnySize(UNet(1), scale=(1.0, 0.5)).padded_sizes(30, 40)
+        ((32, 40), (16, 24))
+        """
+        divisor = self._size_divisor()
+        sizes = [_scaled_size((height, width), scale) for scale in self.scales]
+        return tuple((h + -h % divisor, w + -w % divisor) for h, w in sizes)
+
+    def _size_divisor(self) -> int:
+        divisors = (m.size_divisor for m in self.network.modules() if hasattr(m, "size_divisor"))
+        divisor: Any = next(divisors, 1)
+        if not isinstance(divisor, int) or divisor < 1:
+            raise ValueError(f"network: its size_divisor must be a positive integer, got {divisor!r}")
+        return divisor
 
     def _equal_sizes(self, images: torch.Tensor) -> torch.Tensor:
         if self.training:
@@ -126,26 +161,76 @@ class AnySize(nn.Module):
     def _resized(self, images: torch.Tensor, scale: float) -> torch.Tensor:
         if scale == 1:
             return self._padded(images)
-        size = [max(1, round(scale * length)) for length in images.shape[2:]]
+        size = _scaled_size(images.shape[2:], scale)
         resized = F.interpolate(images, size=size, mode="bilinear", antialias=True)
         return F.interpolate(self._padded(resized)[:, None], size=images.shape[2:], mode="bilinear")[:, 0]
 
     def _padded(self, images: torch.Tensor) -> torch.Tensor:
         height, width = images.shape[2:]
-        divisor = getattr(self.network, "size_divisor", 1)
-        if not isinstance(divisor, int) or divisor < 1:
-            raise ValueError(f"network: its size_divisor must be a positive integer, got {divisor!r}")
+        divisor = self._size_divisor()
         down, right = -height % divisor, -width % divisor
         top, left = down // 2, right // 2
         padded = F.pad(images, (left, right - left, top, down - top), mode="replicate")
-        log_odds = self.network(padded)
+        log_odds = self._run(padded)
+        return log_odds[:, top : top + height, left : left + width]
+
+    def _run(self, images: torch.Tensor) -> torch.Tensor:
+        """Log-odds (n, H, W) of images whose size fits the network."""
+        dtypes = (parameter.dtype for parameter in self.network.parameters() if parameter.is_floating_point())
+        try:
+            log_odds = self.network(images.to(next(dtypes, images.dtype)))
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, AssertionError) as error:
+            raise _NetworkFailed(error) from error
         if not isinstance(log_odds, torch.Tensor) or not log_odds.is_floating_point():
-            kind = log_odds.dtype if isinstance(log_odds, torch.Tensor) else type(log_odds).__name__
-            raise ValueError(f"network: it must give log-odds, a tensor of float, not {kind}")
-        n, size = len(padded), padded.shape[2:]
+            is_tensor = isinstance(log_odds, torch.Tensor)
+            raise ValueError(
+                f"network: it must give log-odds, a tensor of float, not {log_odds.dtype}"
+                if is_tensor
+                else f"network: it must give log-odds, a tensor of float, not {type(log_odds).__name__}: wrap it in a "
+                "module that gives the one part of its output that they are"
+            )
+        n, size = len(images), images.shape[2:]
         if log_odds.shape not in ((n, 1, *size), (n, *size)):
             raise ValueError(
                 f"network: it must give one log-odds map of its input's size, (n, 1, H, W); for images of shape "
-                f"{tuple(padded.shape)} it gave {tuple(log_odds.shape)}"
+                f"{tuple(images.shape)} it gave {tuple(log_odds.shape)}{_way_to_one_map(log_odds.shape, (n, *size))}"
             )
-        return log_odds.view(n, *size)[:, top : top + height, left : left + width]
+        return log_odds.float().view(n, *size)
+
+
+class _NetworkFailed(Exception):
+    """A network raised an error."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def _scaled_size(size: Sequence[int], scale: float) -> list[int]:
+    return list(size) if scale == 1 else [max(1, round(scale * length)) for length in size]
+
+
+def _explained(error: Exception, what: str) -> str:
+    """What a network's error means for the image that it raised it for."""
+    text = str(error).rstrip(".") or type(error).__name__
+    if "more than 1 value per channel" in text:
+        return (
+            f"network: its batch normalisation can't train on {what} alone, because a single pixel is left of it where "
+            "the network normalises. Images of one size go through the network together. Give images of one size and a "
+            "batch_size of at least 2, larger images, a network with another normalisation, such as GroupNorm, or a "
+            "backbone's weights, whose statistics are kept"
+        )
+    is_about_size = not any(word in text for word in ("channels", "device", "type", "memory"))
+    return f"network: it can't take {what}: {text}{_ON_MULTIPLES if is_about_size else ''}"
+
+
+def _way_to_one_map(given: Sequence[int], wanted: tuple[int, int, int]) -> str:
+    """How to come to the output that is wanted, of shape (n, H, W) or (n, 1, H, W)."""
+    n, *size = wanted
+    if tuple(given) == (n, 2, *size):
+        return ". Of scores z of background and foreground, the log-odds are z[:, 1:] - z[:, :1], without softmax"
+    if tuple(given[:-2]) in ((n,), (n, 1)):
+        return _ON_MULTIPLES
+    return ""

@@ -54,7 +54,7 @@ class Runner:
         Raises
         ------
         ValueError
-            If the log-odds of an image are not finite.
+            If the network fails on an image, or its log-odds are not finite.
         """
         module = AnySize(network, average_mirrored=self.average_mirrored, scale=self.scale).to(self.device).eval()
         # a generator, else the global one would be drawn from
@@ -63,8 +63,10 @@ class Runner:
         )
         for n_batch, (batch, _) in enumerate(loader):
             # within the loop, because the next batch may be asked for from another thread
-            with torch.inference_mode():
-                outputs = module([scaled(image.to(self.device)) for image in batch])
+            # not inference_mode: what a network keeps of this run, it could not be trained with
+            numbers = [f"image number {n_batch * self.batch_size + n}" for n in range(len(batch))]
+            with torch.no_grad():
+                outputs = module([scaled(image.to(self.device)) for image in batch], numbers)
                 log_odds = [l.cpu().float().numpy() for l in outputs]
             for n, l in enumerate(log_odds, n_batch * self.batch_size):
                 if not np.isfinite(l).all():

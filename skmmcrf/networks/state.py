@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from skmmcrf.networks import build_network
 
@@ -44,10 +45,11 @@ def load_arrays(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> nn.Modu
     >>> load_arrays(empty_network("unet", 3), network_arrays(UNet(3))).size_divisor
     8
     """
+    lazy = {key for key, value in network.state_dict().items() if is_lazy(value)}  # they take the shapes that come
     wanted = _layout(network)
     given = {key: f"{array.dtype.name} {array.shape}" for key, array in arrays.items()}
     for key in sorted(wanted.keys() | given.keys()):
-        if wanted.get(key) != given.get(key):
+        if wanted.get(key) != given.get(key) and not (key in lazy and key in given):
             raise ValueError(
                 f"network: the weights are not those of this network: its {key!r} is {wanted.get(key, 'missing')}, "
                 f"that of the weights is {given.get(key, 'missing')}"
@@ -58,11 +60,20 @@ def load_arrays(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> nn.Modu
     return network.eval()
 
 
+def forget_last_run(network: nn.Module) -> nn.Module:
+    """Detach the tensors that modules keep of their last run, with which a network can't be copied; and give it."""
+    for module in network.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, torch.Tensor) and not value.is_leaf:
+                vars(module)[name] = value.detach()
+    return network
+
+
 def _layout(network: nn.Module) -> dict[str, str]:
     """Dtype and shape of what the state dict holds, in numpy's words."""
     return {
         key: f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
-        if isinstance(value, torch.Tensor)
+        if isinstance(value, torch.Tensor) and not is_lazy(value)
         else type(value).__name__
         for key, value in network.state_dict().items()
     }

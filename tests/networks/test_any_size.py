@@ -60,6 +60,68 @@ def test_other_outputs_are_told(network, message):
         AnySize(network)([torch.zeros(1, 4, 4)])
 
 
+@pytest.mark.parametrize(
+    ("network", "way_out"),
+    [
+        (Function(lambda images: {"out": images}), "wrap it in a module that gives the one part"),
+        (nn.Conv2d(1, 2, 1), r"the log-odds are z\[:, 1:\] - z\[:, :1\], without softmax"),
+        (nn.MaxPool2d(2), "multiples of a number, give it that as its attribute size_divisor"),
+    ],
+)
+def test_the_way_to_one_map_is_told(network, way_out):
+    with pytest.raises(ValueError, match=f"network: it must give .*{way_out}"):
+        AnySize(network)([torch.zeros(1, 4, 4)])
+
+
+def raising(error):
+    def function(images):
+        raise error
+
+    return Function(function)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("wide."), ValueError("wide"), AssertionError("wide")])
+def test_an_error_of_the_network_names_the_image_and_hints_at_the_divisor(error):
+    images = [torch.zeros(1, 4, 5)]
+    expected = r"^network: it can't take an image of shape \(4, 5, 1\){}: wide. If it needs .* attribute size_divisor$"
+    with pytest.raises(ValueError, match=expected.format("")):
+        AnySize(raising(error))(images)
+    with pytest.raises(ValueError, match=expected.format(r" \(the last one\)")):
+        AnySize(raising(error))(images, ["the last one"])
+
+
+def test_what_sizes_are_not_to_blame_for_comes_without_a_hint_at_them():
+    with pytest.raises(ValueError, match="to have 3 channels, but got 1 channels instead$"):
+        AnySize(nn.Conv2d(3, 1, 1))([torch.zeros(1, 4, 5)])
+    with pytest.raises(torch.cuda.OutOfMemoryError, match="full"):
+        AnySize(raising(torch.cuda.OutOfMemoryError("full")))([torch.zeros(1, 4, 5)])
+
+
+def test_batch_norm_over_a_single_value_is_told_with_the_ways_out():
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(1), nn.Upsample((4, 5)))
+    with pytest.raises(ValueError, match=r"network: its batch norm.*\(4, 5, 1\) alone.*batch_size.*GroupNorm"):
+        AnySize(network).train()([torch.rand(1, 4, 5)])
+    assert len(AnySize(network).train()([torch.rand(1, 4, 5)] * 2)) == 2
+    assert len(AnySize(network, freeze_batch_norm=True).train()([torch.rand(1, 4, 5)])) == 1
+
+
+@pytest.mark.parametrize("wrap", [nn.Sequential, nn.DataParallel, torch.optim.swa_utils.AveragedModel])
+def test_the_divisor_of_a_wrapped_network_counts(wrap):
+    network = AnySize(wrap(UNet(1, width=8)))
+    assert network([torch.zeros(1, 5, 9)])[0].shape == (5, 9)
+    assert network.padded_sizes(5, 9) == ((8, 16),)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_networks_run_in_their_dtype_and_log_odds_are_of_single_precision(dtype):
+    network = nn.Conv2d(1, 1, 3, padding=1).eval()
+    images = [torch.rand(1, 4, 5)]
+    expected = AnySize(network)(images)[0]
+    (log_odds,) = AnySize(network.to(dtype))(images)
+    assert log_odds.dtype == torch.float32
+    torch.testing.assert_close(log_odds, expected, rtol=0, atol=0.02)
+
+
 def test_what_is_no_network_or_image_or_divisor_is_told():
     with pytest.raises(TypeError, match="network must be a torch.nn.Module, got int"):
         AnySize(3)

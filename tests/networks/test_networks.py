@@ -28,6 +28,24 @@ def test_a_function_is_told_the_number_of_channels():
     assert build_network(lambda n_channels: nn.Conv2d(n_channels, 1, 1), 2).in_channels == 2
 
 
+def test_modules_that_torch_can_not_copy_are_told_with_the_way_out():
+    kept = nn.Conv2d(1, 1, 1)
+    kept.last = kept(torch.zeros(1, 1, 2, 2))
+    for module in (nn.LazyBatchNorm2d(), kept):
+        with pytest.raises(ValueError, match="network: torch can't copy this module.*give a function of the number of"):
+            build_network(module, 1)
+
+
+@pytest.mark.parametrize("name", ["unet", "fcn8s_squeezenet1_1"])
+def test_named_networks_are_of_single_precision_whatever_torch_defaults_to(name):
+    torch.set_default_dtype(torch.float64)
+    try:
+        network = build_network(name, 1)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+
+
 @pytest.mark.parametrize(
     ("network", "weights", "error", "message"),
     [

@@ -1,9 +1,11 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
 
 from skmmcrf.networks import UNet, build_network
-from skmmcrf.networks.state import empty_network, load_arrays, network_arrays
+from skmmcrf.networks.state import empty_network, forget_last_run, load_arrays, network_arrays
 
 
 @pytest.mark.parametrize(("name", "n_channels"), [("unet", 4), ("fcn8s_squeezenet1_1", 1), ("unet_resnet18", 4)])
@@ -67,3 +69,25 @@ def test_what_numpy_can_not_hold_is_told():
         network_arrays(UNet(1).bfloat16())
     with pytest.raises(ValueError, match="'_extra_state' is dict"):
         load_arrays(WithExtraState(1, 1), network_arrays(torch.nn.Linear(1, 1)))
+
+
+def test_lazy_modules_take_the_shapes_of_the_weights():
+    def lazy():
+        return torch.nn.Sequential(torch.nn.LazyConv2d(3, 1), torch.nn.LazyBatchNorm2d())
+
+    network = lazy().eval()
+    images = torch.rand(1, 2, 4, 5)
+    expected = network(images)
+    arrays = network_arrays(network)
+    assert torch.equal(load_arrays(lazy(), arrays)(images), expected)
+    del arrays["0.weight"]
+    with pytest.raises(ValueError, match="'0.weight' is UninitializedParameter, that of the weights is missing"):
+        load_arrays(lazy(), arrays)
+
+
+def test_a_network_that_forgot_its_last_run_can_be_copied():
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1))
+    network[0].last = network(torch.rand(1, 1, 2, 2))
+    value = network[0].last.detach().clone()
+    copied = copy.deepcopy(forget_last_run(network))
+    assert torch.equal(copied[0].last, value)
