@@ -24,7 +24,7 @@ from skmmcrf.images.checking import LabelledImages, as_given
 from skmmcrf.images.labels import LABEL_CONSTRAINTS
 from skmmcrf.networks import build_network
 from skmmcrf.networks.any_size import check_scales
-from skmmcrf.networks.state import network_arrays
+from skmmcrf.networks.state import forget_last_run, network_arrays
 from skmmcrf.training.augmentation import AUGMENTATIONS, Augmentation
 from skmmcrf.training.callbacks import SCHEDULES, JaccardOfNetwork
 from skmmcrf.training.checkpoints import Checkpoints
@@ -33,6 +33,7 @@ from skmmcrf.training.interrupts import ending_fit
 from skmmcrf.training.net import SegmentationNet, history_rows, segmentation_net
 from skmmcrf.training.pixel_losses import PIXEL_LOSSES
 from skmmcrf.training.random_states import seeded
+from skmmcrf.training.trial import try_network
 
 
 @documented
@@ -275,6 +276,8 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
                 callbacks=self._callbacks("pretraining", len(data), [("jaccard", JaccardOfNetwork(validation))])
                 + keep_state(checkpoints, "cnn"),
             )
+            of_validation = [a.shape for a in validation.annotations] if validation else []
+            try_network(net, data.n_channels, self._training_sizes(data), of_validation)
             try:
                 if self.n_epochs:
                     net.partial_fit(TrainingSet(data, self.changes))
@@ -282,9 +285,21 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
                 self.adopt(network, history_rows(net, stage="cnn"), data)
         return self
 
+    def _training_sizes(self, data: LabelledImages) -> list[tuple[int, ...]]:
+        """Heights and widths of the images in training; a user's augmentation may change them, so its first counts."""
+        if callable(self.augmentation):
+            with seeded(0):
+                _, annotation = TrainingSet(data, self.changes)[0]
+            return [annotation.shape] * len(data)
+        crop = check_crop(self.crop)
+        return [
+            annotation.shape if crop is None else tuple(map(min, annotation.shape, crop))
+            for annotation in data.annotations
+        ]
+
     def adopt(self, network: nn.Module, history: list[dict[str, Any]], data: LabelledImages) -> "CNNSegmenter":
         """Become fitted by a network that was trained on some data."""
-        self.network_ = network.eval().cpu()
+        self.network_ = forget_last_run(network).eval().cpu()
         self.history_ = history
         self.n_channels_in_ = data.n_channels
         self.class_weight_ = np.array(data.annotations[0].class_weight)
@@ -296,15 +311,13 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         Raises
         ------
         ValueError, TypeError
-            If there is no such network, or it can't take such images, or does not give one log-odds map.
+            If there is no such network, or it can't take such images, does not give one log-odds map, or has no
+            parameters that can be trained.
         """
         network = build_network(self.network, image.shape[-1], self.weights)
-        try:
-            self._runner().log_odds(network, [image])
-        except RuntimeError as error:
-            raise ValueError(f"network: it can't take an image of shape {image.shape}: {error}") from error
-        if self.n_epochs and not any(parameter.requires_grad for parameter in network.parameters()):
-            raise ValueError("network: it has no parameters to train")
+        self._runner().log_odds(network, [image])
+        if self.n_epochs:
+            _check_parameters([parameter for parameter in network.parameters() if parameter.requires_grad])
         return network
 
     @documented
@@ -340,6 +353,15 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
+
+
+def _check_parameters(trained: list[nn.Parameter]) -> None:
+    """Raise a ValueError if these are no parameters that can be trained."""
+    if not trained:
+        raise ValueError("network: it has no parameters to train")
+    halves = {parameter.dtype for parameter in trained} & {torch.float16, torch.bfloat16}
+    if halves:
+        raise ValueError(f"network: its parameters are of {halves.pop()}, too coarse for training; call its float()")
 
 
 def _plain_attributes(module: nn.Module) -> dict[str, Any]:

@@ -1,13 +1,19 @@
+import copy
+import pickle
+import warnings
+
 import numpy as np
 import pytest
 import torch
 import torchvision
-from skorch.callbacks import Freezer, Unfreezer
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from skorch.callbacks import Callback, EpochScoring, Freezer, Unfreezer
 from torch import nn
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
-from skmmcrf import CNNSegmenter, DeepStructuredSegmenter
+from skmmcrf import CNNSegmenter, DeepStructuredSegmenter, load
 from skmmcrf.datasets import make_phantoms
 from skmmcrf.field.terms import scale_image
 from skmmcrf.images.checking import check_labelled_images
@@ -230,3 +236,144 @@ def test_with_the_mean_of_mirrored_images_left_and_right_are_alike(phantoms):
     mirrored = cnn.decision_function(X[:, :, ::-1])[:, :, ::-1]
     np.testing.assert_allclose(cnn.decision_function(X), mirrored, rtol=1e-4, atol=1e-5)
     assert cnn.history_[-1]["valid_jaccard"] == pytest.approx(cnn.score(X, y))
+
+
+def own_network(*layers):
+    """A small network of a user, with further layers behind its convolutions."""
+    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 1, 1), *layers)
+
+
+def lazy():
+    return nn.Sequential(nn.LazyConv2d(4, 3, padding=1), nn.LazyBatchNorm2d(), nn.ReLU(), nn.LazyConv2d(1, 1))
+
+
+class KeepsItsMaps(nn.Sequential):
+    """Keeps tensors of each run, some for the next."""
+
+    def forward(self, images):
+        self.scale = getattr(self, "scale", images.new_ones(1))
+        self.last = super().forward(images) * self.scale
+        return self.last
+
+
+def weight_normed(n_channels):
+    network = own_network()
+    with warnings.catch_warnings(action="ignore"):  # torch has a newer one
+        nn.utils.weight_norm(network[0])
+    return network
+
+
+@pytest.mark.filterwarnings("ignore:the weight of the log-odds")  # few steps teach little
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: lambda n_channels: lazy(),
+        lambda: nn.Sequential(nn.LazyConv2d(1, 3, padding=1)),
+        lambda: weight_normed,
+        lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 4, 1)), nn.Conv2d(4, 1, 1)),
+        lambda: nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Conv2d(1, 1, 1))),
+        lambda: nn.DataParallel(small_unet(1)),
+        lambda: nn.Sequential(small_unet(1)),
+        lambda: small_unet(1).double(),
+        lambda: KeepsItsMaps(*own_network()),
+        lambda: nn.Sequential(nn.Conv2d(1, 4, 1).requires_grad_(False), nn.Conv2d(4, 1, 1)),
+    ],
+)
+def test_unusual_networks_are_trained_run_copied_and_kept(make, phantoms, tmp_path):
+    X, y = [image[:29] for image in phantoms[0]], [mask[:29] for mask in phantoms[1]]
+    cnn = CNNSegmenter(make(), n_epochs=1, batch_size=4, random_state=0)
+    clone(cnn)
+    cnn.fit(X, y)
+    expected = cnn.decision_function(X)
+    model = DeepStructuredSegmenter(FrozenEstimator(cnn), n_epochs=1, random_state=0).fit(X, y)
+    assert model.history_[-1]["stage"] == "joint"
+    cnn.save(tmp_path / "cnn")
+    for same in (cnn, copy.deepcopy(cnn), load(tmp_path / "cnn", network=make())):
+        for log_odds, wanted in zip(same.decision_function(X), expected, strict=True):
+            np.testing.assert_array_equal(log_odds, wanted)
+
+
+def test_what_a_network_keeps_of_a_run_does_not_end_training(phantoms):
+    cnn = CNNSegmenter(KeepsItsMaps(*own_network()), n_epochs=2, random_state=0)
+    cnn.fit(*phantoms, validation_data=phantoms)
+    assert cnn.n_iter_ == 2
+    pickle.dumps(cnn)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (own_network().half(), "its parameters are of torch.float16, too coarse for training; call its float"),
+        (own_network().bfloat16(), "its parameters are of torch.bfloat16, too coarse"),
+        (lazy(), "torch can't copy this module"),
+        (nn.Conv2d(1, 1, 1, dtype=torch.complex64), r"it can't take an image .*complex<float>\) should be the same$"),
+    ],
+)
+def test_networks_that_can_not_be_trained_are_told_before(network, message, phantoms):
+    with pytest.raises(ValueError, match=f"^network: {message}"):
+        CNNSegmenter(network).fit(*phantoms)
+
+
+def test_scripted_modules_are_told_the_way_out(phantoms):
+    with warnings.catch_warnings(action="ignore"):  # torch advises against them
+        network = torch.jit.script(own_network())
+    with pytest.raises(ValueError, match="network: torch can't copy this module.* give a function"):
+        CNNSegmenter(network).fit(*phantoms)
+    CNNSegmenter(lambda n_channels: network, n_epochs=1).fit(*phantoms)
+
+
+def test_networks_are_trained_whatever_dtype_torch_defaults_to(phantoms, tmp_path):
+    model = DeepStructuredSegmenter(quick(n_epochs=1).set_params(network="unet"), n_epochs=1, random_state=0)
+    torch.set_default_dtype(torch.float64)
+    try:
+        model.fit(*phantoms).save(tmp_path / "model")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    same = load(tmp_path / "model")
+    np.testing.assert_array_equal(same.decision_function(phantoms[0]), model.decision_function(phantoms[0]))
+
+
+@pytest.mark.parametrize("n_epochs", [0, 1])
+def test_networks_that_give_probabilities_are_warned_of(n_epochs, phantoms):
+    with pytest.warns(UserWarning, match="network: it ends in a sigmoid or softmax"):
+        CNNSegmenter(own_network(nn.Sigmoid()).requires_grad_(), n_epochs=n_epochs).fit(*phantoms)
+
+
+def test_sizes_that_do_not_fit_are_told_before_training_and_in_prediction(phantoms):
+    class Coarse(nn.Conv2d):
+        def forward(self, images):
+            coarse = nn.functional.max_pool2d(super().forward(images), 8)
+            return images + nn.functional.interpolate(coarse, scale_factor=8)
+
+    X, y = phantoms
+    began = []
+    cnn = CNNSegmenter(Coarse(1, 1, 1), n_epochs=1, callbacks=[EpochScoring(lambda *args: began.append(1))])
+    for images, labels, validation in [([*X, X[0][:30]], [*y, y[0][:30]], None), (X, y, (X[:, :30], y[:, :30]))]:
+        with pytest.raises(ValueError, match=r"network: it can't take .* \(30, 40, 1\) \(number [60] of"):
+            cnn.fit(images, labels, validation_data=validation)
+    assert not began
+    cnn.set_params(callbacks=None).fit(X, y)
+    with pytest.raises(ValueError, match=r"shape \(30, 40, 1\) \(image number 1\): .* its attribute size_divisor$"):
+        cnn.predict([X[0], X[1][:30]])
+
+
+@pytest.mark.parametrize("schedule", ["one_cycle", "linear", "cosine"])
+def test_the_schedule_ends_with_the_last_batch(schedule, phantoms):
+    rates = []
+
+    class Rates(Callback):
+        def on_batch_end(self, net, **kwargs):
+            rates.append(net.optimizer_.param_groups[0]["lr"])
+
+    quick(n_epochs=2, batch_size=5, schedule=schedule, callbacks=[Rates()]).fit(*phantoms)  # 6 images in a batch
+    assert len(rates) == 2
+    assert rates[-1] < 1e-2 * max(rates)
+
+
+def test_batch_norm_of_single_pixels_trains_in_batches_and_is_told_for_single_images(phantoms):
+    X, y = phantoms[0][:, :, :32], phantoms[1][:, :, :32]
+    CNNSegmenter("fcn8s_resnet18", n_epochs=1, batch_size=5).fit(X, y)
+    with pytest.raises(ValueError, match="network: its batch normalisation can't train on .*batch_size"):
+        CNNSegmenter("fcn8s_resnet18", n_epochs=1, batch_size=1).fit(X, y)
+    grown = v2.Resize((40, 40))
+    CNNSegmenter("fcn8s_resnet18", n_epochs=1, batch_size=1, augmentation=grown).fit(X[:2], y[:2])

@@ -1,0 +1,126 @@
+"""Trials of a network, so that what does not fit is told before any work is lost."""
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from scipy.stats import hypergeom
+from torch import nn
+from torch.autograd.graph import Node, saved_tensors_hooks
+
+from skmmcrf.networks import AnySize, is_own
+from skmmcrf.training.data import batch_sizes
+from skmmcrf.training.net import SegmentationNet
+from skmmcrf.training.random_states import seeded
+
+Size: TypeAlias = tuple[int, ...]
+
+# what autograd calls steps that give probabilities, and those that only move, resize or average values
+_TO_PROBABILITIES = re.compile(r"(Sigmoid|Softmax|Hardsigmoid)Backward\d*")
+_KEEPS_RANGE = re.compile(
+    r"(Alias|Clamp|Clone|Mean|Permute|ReshapeAlias|Select|Slice|Squeeze|Stack|ToCopy|Transpose|Unbind|UnsafeView|"
+    r"Unsqueeze|Upsample\w+?|View)Backward\d*"
+)
+# a batch that is less likely than this in all of training does not count
+_RARE = 1e-6
+
+
+def try_network(net: SegmentationNet, n_channels: int, sizes: Sequence[Size], of_validation: Sequence[Size]) -> None:
+    """Run a network on blank images of the sizes that it will see, and leave it as it was.
+
+    It is tried on one image of each size, unless it is of this package, whose networks take any size; and in training
+    mode on the most difficult batch that may come: the smallest image that may be the only one of its size.
+
+    Parameters
+    ----------
+    net : SegmentationNet
+        With the network, its device, the size of batches and the number of epochs.
+    n_channels : int
+    sizes : sequence of tuple (int, int)
+        Heights and widths of the images to train on, as augmentation leaves them.
+    of_validation : sequence of tuple (int, int)
+        Those of the validation images.
+
+    Raises
+    ------
+    ValueError
+        If the network can't take images of a size, or be trained on them.
+
+    Warns
+    -----
+    UserWarning
+        If the network ends in a sigmoid or softmax.
+    """
+    with _untouched(net.module_):
+        if not is_own(net.module.network):
+            _try_sizes(net, sizes, n_channels, "the images to train on")
+            _try_sizes(net, of_validation, n_channels, "the validation images")
+        gives_probabilities = _try_step(net, sizes, n_channels)
+    if gives_probabilities:
+        warnings.warn(
+            "network: it ends in a sigmoid or softmax. Leave that out, because log-odds are wanted, which are negative "
+            "for background",
+            stacklevel=2,
+        )
+
+
+def _try_sizes(net: SegmentationNet, sizes: Sequence[Size], n_channels: int, name: str) -> None:
+    module: AnySize = net.module_.eval()
+    tried = set()
+    for n, size in enumerate(sizes):
+        seen = module.padded_sizes(*size)
+        if seen not in tried:
+            tried.add(seen)
+            with torch.no_grad():
+                module([_blank(net, size, n_channels)], [f"number {n} of {name}"])
+
+
+def _try_step(net: SegmentationNet, sizes: Sequence[Size], n_channels: int) -> bool:
+    """Run the most difficult batch, and tell whether the network gives probabilities."""
+    alone = _sizes_alone(sizes, net.batch_size, net.max_epochs)
+    smallest = min(alone or sizes, key=max)
+    image = _blank(net, smallest, n_channels).requires_grad_()  # for a graph, also of frozen networks
+    module: AnySize = net.module_.train(net.max_epochs > 0)
+    # without what a backward pass needs, the graph takes no memory
+    with torch.enable_grad(), saved_tensors_hooks(lambda saved: None, lambda kept: kept):
+        log_odds = module([image] * (1 if alone else 2))[0]
+    return _are_probabilities(log_odds.grad_fn)
+
+
+def _sizes_alone(sizes: Sequence[Size], batch_size: int, n_epochs: int) -> list[Size]:
+    """The sizes of which a batch may hold a single image."""
+    lengths, repeats = np.unique(batch_sizes(len(sizes), batch_size), return_counts=True)
+    n_images_of = Counter(sizes)
+    times = {n: n_epochs * repeats @ hypergeom.pmf(1, len(sizes), n, lengths) for n in set(n_images_of.values())}
+    return [size for size, n in n_images_of.items() if times[n] > _RARE]
+
+
+def _blank(net: SegmentationNet, size: Sequence[int], n_channels: int) -> torch.Tensor:
+    return torch.zeros(n_channels, *size, dtype=torch.float32, device=net.device)
+
+
+def _are_probabilities(step: Node | None) -> bool:
+    """Whether the last step that does more than move values gives probabilities."""
+    while step is not None and _KEEPS_RANGE.fullmatch(step.name()):
+        step = step.next_functions[0][0]
+    return step is not None and bool(_TO_PROBABILITIES.fullmatch(step.name()))
+
+
+@contextmanager
+def _untouched(network: nn.Module) -> Iterator[None]:
+    """Give modules back what they count and keep, such as statistics, and draw from no global generator."""
+    attributes = [(module, dict(vars(module))) for module in network.modules()]
+    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    with seeded(0):
+        yield
+    for module, before in attributes:
+        vars(module).clear()
+        vars(module).update(before)
+    with torch.no_grad():
+        for buffer, values in buffers:
+            buffer.copy_(values)
