@@ -1,0 +1,208 @@
+"""Mask files: which of their values are foreground, and writing predictions as masks."""
+
+import os
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
+from os import PathLike
+from pathlib import Path, PureWindowsPath
+from typing import Any, TypeAlias
+from unicodedata import normalize
+
+import numpy as np
+from PIL import Image
+
+from skmmcrf._typing import BoolArray, LabelsLike
+from skmmcrf.field.labels import UNLABELLED
+from skmmcrf.images.entries import as_array, as_sequence
+from skmmcrf.images.files import read_image
+
+#: A value of a mask, a colour, or a bound such as ">127".
+Value: TypeAlias = int | tuple[int, int, int] | str
+
+_BOUND = re.compile(r"(>=?) *(\d+(?:\.\d+)?)")
+
+
+class MaskReader:
+    """Reads masks from files, and gives their labels.
+
+    Parameters
+    ----------
+    foreground : int, tuple of int, or str
+        As `load_image_pairs` has it.
+    ignore_label : int, tuple of int, or None
+    """
+
+    def __init__(self, foreground: Value, ignore_label: Value | None) -> None:
+        self.foreground = foreground
+        if foreground != "auto":
+            _test_of(foreground, "foreground")
+        self._is_unlabelled = None if ignore_label is None else _test_of(ignore_label, "ignore_label")
+        if ignore_label is not None and ignore_label == foreground:
+            raise ValueError(f"ignore_label must not be the foreground, got {ignore_label!r}")
+
+    def read(self, file: Path) -> np.ndarray:
+        """Read the values of a mask: an array (H, W, 1), or (H, W, 3) of colours."""
+        mask = read_image(file, as_labels=True)
+        mask = mask.astype(np.uint8) if mask.dtype == bool else mask
+        mask = mask[..., np.newaxis] if mask.ndim == 2 else mask
+        if mask.ndim != 3 or not 1 <= mask.shape[2] <= 4:
+            raise ValueError(f"{file} must be a mask of shape (H, W), or of colours, got {mask.shape}")
+        mask = mask[..., : 1 if mask.shape[2] == 2 else 3]  # without what says how transparent a pixel is
+        return mask[..., :1] if (mask == mask[..., :1]).all() else mask
+
+    def labels(self, masks: Mapping[Path, np.ndarray]) -> dict[Path, np.ndarray]:
+        """Give the labels, 0, 1 and 255, of all masks of a data set, as `read` gives them.
+
+        Raises
+        ------
+        ValueError
+            If there is no foreground of that value, or "auto" can't tell what it is.
+        """
+        foreground = self._only_value(masks) if self.foreground == "auto" else self.foreground
+        is_foreground = _test_of(foreground, "foreground")
+        labels = {file: is_foreground(mask).astype(np.uint8) for file, mask in masks.items()}
+        if not any(label.any() for label in labels.values()):
+            if self.foreground != "auto":
+                raise ValueError(f"no mask has the foreground {foreground!r}: the masks hold {_told_values(masks)}")
+            warnings.warn("no mask has any foreground", stacklevel=4)
+        if self._is_unlabelled is not None:
+            for file, mask in masks.items():
+                labels[file][self._is_unlabelled(mask)] = UNLABELLED
+        return labels
+
+    def _only_value(self, masks: Mapping[Path, np.ndarray]) -> Value:
+        found: set[Any] = set()
+        for mask in masks.values():
+            known = mask if self._is_unlabelled is None else mask[~self._is_unlabelled(mask)]
+            found |= _count_values(known).keys()
+        others = found - {0}
+        if len(others) > 1:
+            raise ValueError(
+                f"the masks hold {_told_values(masks)}: say which is the foreground, as foreground=255, and which is "
+                "unlabelled, as ignore_label=255, if any; foreground='>127' takes all that are larger than 127, as for "
+                "masks with soft edges"
+            )
+        return others.pop() if others else 1
+
+
+def save_masks(
+    folder: str | PathLike[str],
+    names: Sequence[str],
+    labels: LabelsLike,
+    *,
+    foreground: int = 255,
+    overwrite: bool = False,
+) -> None:
+    """Save predictions as mask files.
+
+    Each is a PNG file of 8 bits that any viewer shows: black, and white in the foreground. `load_image_pairs` reads
+    such files back.
+
+    Parameters
+    ----------
+    folder : path
+        It is made if there is none.
+    names : sequence of str
+        What the files are called, without the ending ``.png``: ``data.names``, as the loaders give them.
+    labels : array of shape (n, H, W), or sequence of arrays (H, W)
+        As `predict` gives them: 0, and the same other label in all foreground.
+    foreground : int, default=255
+        The value of foreground in the files, 1 to 255.
+    overwrite : bool, default=False
+        Whether files that there are may be replaced.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a name is not a plain one or comes twice, there are not as many labels as names, or these are not such as
+        `predict` gives.
+    FileExistsError
+        If there is such a file. Nothing is written then, as with all errors in what is given.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_masks(f"{folder}/results", ["a"], [[[0, 1, 1]]])
+    ...     print(read_image(f"{folder}/results/a.png"))
+    [[  0 255 255]]
+    """
+    if not (isinstance(foreground, Integral) and 1 <= foreground <= 255):
+        raise ValueError(f"foreground must be an int from 1 to 255, got {foreground!r}")
+    if isinstance(names, str):
+        raise TypeError(f"names must be a sequence of str, got {names!r}")
+    for name in names:
+        check_plain_name(name, "a name")
+    files = [Path(folder) / f"{name.removesuffix('.png')}.png" for name in names]
+    # some systems do not tell a from A
+    _, counts = np.unique([normalize("NFC", file.name.casefold()) for file in files], return_counts=True)
+    if (counts > 1).any():
+        raise ValueError(f"names must differ, got {len(files) - len(counts)} more than once")
+    entries, _ = as_sequence(labels, "labels", dimensions=(3,))
+    if len(entries) != len(files):
+        raise ValueError(f"names and labels must have the same length, got {len(files)} and {len(entries)}")
+    masks = [as_array(entries[n], f"labels[{n}]") for n in range(len(files))]
+    for n, mask in enumerate(masks):
+        if mask.ndim != 2 or 0 in mask.shape or mask.dtype.kind not in "buif":
+            raise ValueError(f"labels[{n}] must be numbers of shape (H, W), none of them 0, got {mask.shape}")
+    if len(others := set().union(*(np.unique(mask).tolist() for mask in masks)) - {0}) > 1:
+        raise ValueError(f"labels must be 0 and one other value, as predict gives them, got {sorted(others)[:5]} too")
+    if not overwrite and (existing := [file for file in files if os.path.lexists(file)]):
+        raise FileExistsError(f"there is {some_of(existing)}: give another folder, or overwrite=True to replace that")
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for file, mask in zip(files, masks):
+        if overwrite:
+            file.unlink(missing_ok=True)  # nothing is written through a link
+        with file.open("xb") as stream:
+            Image.fromarray(np.where(mask != 0, foreground, 0).astype(np.uint8)).save(stream, "PNG")
+
+
+def check_plain_name(name: str, what: str) -> None:
+    """Refuse what would lead into another folder."""
+    if not isinstance(name, str):
+        raise TypeError(f"{what} must be a str, got {type(name).__name__}")
+    # names of Windows have all the separators
+    if name in ("", "..") or PureWindowsPath(name).name != name:
+        raise ValueError(f"{what} must be a plain name, of no other folder, got {name!r}")
+
+
+def some_of(names: Sequence[object]) -> str:
+    """Name the first five, and how many there are more."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(repr(str(name)) for name in names[:5]) + more
+
+
+def _test_of(value: Value, name: str) -> Callable[[np.ndarray], BoolArray]:
+    """Make a function that tells for each pixel (H, W) of a mask (H, W, 1 or 3) whether it has a value."""
+    if isinstance(value, str) and name == "foreground" and (bound := _BOUND.fullmatch(value)):
+        compare = np.greater_equal if bound[1] == ">=" else np.greater
+        return lambda mask: compare(mask.max(axis=-1), float(bound[2]))
+    if np.shape(value) in ((), (3,)) and all(isinstance(each, Integral) for each in np.ravel(value)):
+        return lambda mask: (mask == value).all(axis=-1)
+    more = ', a bound such as ">127", or "auto"' if name == "foreground" else ", or None"
+    raise ValueError(f"{name} must be a value of the masks, a colour (red, green, blue){more}, got {value!r}")
+
+
+def _count_values(mask: np.ndarray) -> Counter[Any]:
+    """Count the pixels of each value; greys among colours are one number."""
+    if mask.shape[-1] == 1:
+        values, counts = np.unique(mask, return_counts=True)
+        return Counter(dict(zip(values.tolist(), counts.tolist())))
+    codes, counts = np.unique(mask.astype(np.int64) @ np.array([1 << 32, 1 << 16, 1]), return_counts=True)
+    colours = np.stack([codes >> 32, codes >> 16 & 0xFFFF, codes & 0xFFFF], axis=1).tolist()
+    return Counter({c[0] if len(set(c)) == 1 else tuple(c): n for c, n in zip(colours, counts.tolist())})
+
+
+def _told_values(masks: Mapping[Path, np.ndarray]) -> str:
+    pixels: Counter[Any] = Counter()
+    first: dict[Any, Path] = {}
+    for file, mask in masks.items():
+        counts = _count_values(mask)
+        pixels += counts
+        first = dict.fromkeys(counts, file) | first
+    told = [f"{value} in {count} pixels" for value, count in pixels.most_common(6)]
+    rarest = pixels.most_common()[-1][0]
+    return f"{', '.join(told)}{' and more' if len(pixels) > 6 else ''} (the rarest is {rarest}, in {first[rarest]})"

@@ -1,0 +1,323 @@
+"""Loading people's own images and masks, which are told by their names, and splitting them."""
+
+import glob
+import re
+import warnings
+from collections.abc import Callable, Hashable, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TypeAlias
+from unicodedata import normalize
+
+import numpy as np
+from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit
+from sklearn.utils import Bunch
+
+from skmmcrf._typing import RandomStateLike
+from skmmcrf.datasets.masks import MaskReader, Value, some_of
+from skmmcrf.images.files import read_image
+from skmmcrf.images.pairing import names_in_folders, pair_by_name, stem
+
+#: A folder, a pattern, or a list of files.
+FilesLike: TypeAlias = str | PathLike[str] | Sequence[str | PathLike[str]]
+
+#: An image file and its masks.
+Pair: TypeAlias = tuple[Path, list[Path]]
+
+_NO_IMAGES = frozenset(
+    [".txt", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".md", ".rst", ".html", ".pdf", ".log", ".ini"]
+    + [".doc", ".docx", ".xls", ".xlsx", ".ppt", ".pptx", ".zip", ".py", ".ipynb"]
+)
+
+
+def load_image_pairs(
+    images: FilesLike,
+    masks: FilesLike,
+    *,
+    channels: str | None = None,
+    foreground: Value = "auto",
+    ignore_label: int | tuple[int, int, int] | None = None,
+    group: str | Callable[[Path], Hashable] | None = None,
+) -> Bunch:
+    r"""Load images and their masks, which belong together by their names.
+
+    The usual case is one folder of images and another of masks:
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name in ("scans/anna_1.jpg", "scans/ben_1.jpg", "masks/anna_1_mask.png", "masks/ben_1_mask.png"):
+    ...     (folder / name).parent.mkdir(exist_ok=True)
+    ...     Image.new("L", (8, 6), 255).save(folder / name)
+
+    >>> data = load_image_pairs(folder / "scans", folder / "masks")
+    >>> data.names, data.images[0].shape, data.masks[0].shape
+    (['anna_1', 'ben_1'], (6, 8), (6, 8))
+
+    `model.fit(data.images, data.masks)` learns from them.
+
+    Names belong together if they are equal, or differ by their endings (jpg and png), by case, or by words such as
+    "_mask", "_seg", "_label", "_gt" and "_annotation" of the mask or "_img" of the image, at either end. Another word
+    is left out if all masks, or all images, have it, and the rest then fits in one way only. Numbers must be the same:
+    img_1 belongs to img_1_mask, never to img_11_mask. A mask a_mask with further ones a_mask_1, a_mask_2 is their
+    union.
+
+    Parameters
+    ----------
+    images, masks : folder, pattern or list of paths
+        A pattern is as "data/*_img.png", or "data/**/image.png" for all folders within. If both lie in one folder, give
+        patterns, or the folder as images and a pattern of the masks: what is a mask then is no image. If both lie in
+        several folders, these are part of the names.
+    channels : {"L", "RGB"}, optional
+        What to make of all images: grey ("L") or colour. By default they are as stored.
+    foreground : "auto", int, str or (red, green, blue), default="auto"
+        Which pixels of a mask are foreground: those of a value, those above a bound such as ">127", or those of a
+        colour. All others are background. "auto" takes what is not 0, if that is the same value in all masks.
+    ignore_label : int, (red, green, blue) or None, default=None
+        The value of unlabelled pixels.
+    group : str or function, optional
+        Says which images are of one patient. It is a regular expression whose part in parentheses is the patient's
+        name, such as r"^(patient\d+)", searched for in the image's name. Or it is a function of the image's path.
+
+    Returns
+    -------
+    Bunch
+        images : list of ndarray of shape (H, W) or (H, W, channels)
+            In the order of the list, or else of their paths.
+        masks : list of ndarray of uint8 and shape (H, W)
+            Labels: 0 in the background, 1 in the foreground, 255 where unlabelled.
+        names : list of str
+            Of the image files, without ending. If two were the same they have the names of their folders before them.
+        image_files : list of Path
+        mask_files : list of Path, or of lists where an image has several masks
+        groups : list, or None
+            The patients, if `group` is given.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file or folder, or no file fits a pattern.
+    ValueError
+        If no names belong together, or some do in several ways; a file can't be read, see
+        `skmmcrf.images.files.read_image`; a mask's size is not its image's; images differ in their channels; "auto"
+        can't tell what is foreground, or there is no foreground of the value that is given; or `group` does not fit.
+
+    Warns
+    -----
+    UserWarning
+        If images without mask or masks without image are left out, masks are united, pairs are guessed by words that
+        are not known of both, or no mask has any foreground.
+
+    Examples
+    --------
+    Images x.png and masks x_mask.png in one folder, in which several images are of one patient:
+
+    >>> for name in ("anna_1.png", "anna_2.png", "ben_1.png", "anna_1_mask.png", "anna_2_mask.png", "ben_1_mask.png"):
+    ...     Image.new("L", (8, 6), 255).save(folder / name)
+    >>> data = load_image_pairs(folder, f"{folder}/*_mask.png", group=r"^([a-z]+)")
+    >>> data.groups
+    ['anna', 'anna', 'ben']
+    >>> train, test = split_pairs(data, test_size=0.5, random_state=0)
+    >>> train.names, test.names
+    (['anna_1', 'anna_2'], ['ben_1'])
+    """
+    image_files, mask_files = _told_apart(_files(images, "images"), _files(masks, "masks"))
+    pairs = pair_files(image_files, mask_files)
+    warn_of_unpaired(pairs, image_files, mask_files)
+    return read_pairs(pairs, channels, MaskReader(foreground, ignore_label), group)
+
+
+def split_pairs(data: Bunch, test_size: float = 0.2, *, random_state: RandomStateLike = None) -> tuple[Bunch, Bunch]:
+    """Split loaded images and masks at random, into those to train on and those to test on.
+
+    No group is in both parts: all images of one patient are in the same one, if `load_image_pairs` was told `group`.
+
+    Parameters
+    ----------
+    data : Bunch
+        As `load_image_pairs` or `load_image_folder` gives it.
+    test_size : float or int, default=0.2
+        The share of the images to test on, or of the groups where there are groups; or how many.
+    random_state : int, RandomState or None, default=None
+
+    Returns
+    -------
+    train, test : Bunch
+        Each as `data`, in its order.
+
+    Raises
+    ------
+    ValueError
+        If a part would be empty.
+
+    Examples
+    --------
+    >>> data = Bunch(images=[[[0]], [[1]], [[2]]], masks=[[[0]], [[1]], [[0]]], names=["a", "b", "c"], groups=None)
+    >>> train, test = split_pairs(data, test_size=1, random_state=0)
+    >>> train.names, test.names
+    (['a', 'b'], ['c'])
+    """
+    if data.groups is not None and len(set(data.groups)) == 1:
+        raise ValueError(f"all images are of one group, {data.groups[0]!r}: no two parts can be made of it")
+    splitter = ShuffleSplit if data.groups is None else GroupShuffleSplit
+    parts = next(splitter(1, test_size=test_size, random_state=random_state).split(data.names, groups=data.groups))
+    train, test = (
+        Bunch(**{key: values and [values[n] for n in sorted(part)] for key, values in data.items()}) for part in parts
+    )
+    return train, test
+
+
+def pair_files(images: Sequence[Path], masks: Sequence[Path]) -> list[Pair]:
+    """Pair images with masks by their names, and warn where that is not beyond doubt.
+
+    Raises
+    ------
+    ValueError
+        If no names belong together, or some do in several ways.
+    """
+    pairing = pair_by_name(images, masks)
+    pairs = [(images[n], [masks[m] for m in numbers]) for n, numbers in pairing.masks_of.items()]
+    if not pairs:
+        raise ValueError(
+            f"no mask has a name that fits one image's: the images are {some_of([file.name for file in images])}, and "
+            f"the masks {some_of([file.name for file in masks])}; lists of paths whose order is right need no names: "
+            "give fit these"
+        )
+    if pairing.is_guess:
+        image, (mask, *_) = pairs[0]
+        warnings.warn(
+            f"images and masks have words in their names that are not known, so that pairs are a guess: "
+            f"{image.name!r} with {mask.name!r}, for one; rename them if that is wrong",
+            stacklevel=3,
+        )
+    if united := [image.name for image, several in pairs if len(several) > 1]:
+        warnings.warn(f"the union of several masks is taken of {some_of(united)}", stacklevel=3)
+    return pairs
+
+
+def warn_of_unpaired(pairs: Sequence[Pair], images: Sequence[Path], masks: Sequence[Path]) -> None:
+    """Warn of images and masks that are in no pair."""
+    used_images, used_masks = {image for image, _ in pairs}, {mask for _, several in pairs for mask in several}
+    for files, used, what in ((images, used_images, "images have no mask"), (masks, used_masks, "masks have no image")):
+        if others := [file.name for file in files if file not in used]:
+            warnings.warn(
+                f"{len(others)} of {len(files)} {what} and are left out: {some_of(others)}",
+                stacklevel=3,
+            )
+
+
+def read_pairs(
+    pairs: Sequence[Pair],
+    channels: str | None,
+    reader: MaskReader,
+    group: str | Callable[[Path], Hashable] | None = None,
+) -> Bunch:
+    """Read the images and masks of pairs of files; see `load_image_pairs`."""
+    image_files = [image for image, _ in pairs]
+    names = _names(image_files)
+    groups = None if group is None else _groups(group, names, image_files)
+    images: list[np.ndarray] = []
+    masks: dict[Path, np.ndarray] = {}
+    for image_file, mask_files in pairs:
+        image = read_image(image_file, channels=channels)
+        if images and image.shape[2:] != images[0].shape[2:]:
+            raise ValueError(
+                f"images must have the same channels, but {image_files[0]} has shape {images[0].shape} and "
+                f'{image_file} {image.shape}: channels="L" makes all of them grey, channels="RGB" colour'
+            )
+        images.append(image)
+        for file in mask_files:
+            masks[file] = reader.read(file)
+            if masks[file].shape[:2] != image.shape[:2]:
+                raise ValueError(
+                    f"{file} has the height and width {masks[file].shape[:2]}, but its image {image_file} has "
+                    f"{image.shape[:2]}"
+                )
+    labels = reader.labels(masks)
+    return Bunch(
+        images=images,
+        masks=[_union([labels[file] for file in files]) for _, files in pairs],
+        names=names,
+        image_files=image_files,
+        mask_files=[files if len(files) > 1 else files[0] for _, files in pairs],
+        groups=groups,
+    )
+
+
+def is_hidden(entry: Path) -> bool:
+    """Whether a system, not a person, put it there."""
+    return entry.name.startswith(".") or entry.name.lower() in ("thumbs.db", "desktop.ini")
+
+
+def is_image_file(entry: Path) -> bool:
+    """Whether it is a file that, by its ending, may be an image."""
+    return not is_hidden(entry) and entry.suffix.lower() not in _NO_IMAGES and entry.is_file()
+
+
+def _files(source: FilesLike, name: str) -> list[Path]:
+    if not isinstance(source, (str, PathLike)):
+        try:
+            files = [Path(file) for file in source]
+        except TypeError as error:
+            raise TypeError(f"{name} must be a folder, a pattern or a list of paths, got {source!r}") from error
+        if missing := [file for file in files if not file.is_file()]:
+            raise FileNotFoundError(f"{name} must be files, but there is no file {some_of(missing)}")
+    elif Path(source).is_dir():
+        files = sorted(file for file in Path(source).iterdir() if is_image_file(file))
+    else:
+        if not glob.has_magic(str(source)):
+            raise FileNotFoundError(
+                f"{name} must be a folder, a pattern or a list of paths, there is no folder {source}"
+            )
+        files = sorted(file for file in map(Path, glob.glob(str(source), recursive=True)) if is_image_file(file))
+    if not files:
+        raise FileNotFoundError(f"there are no {name} in {source!s}")
+    return files
+
+
+def _told_apart(images: list[Path], masks: list[Path]) -> tuple[list[Path], list[Path]]:
+    """Take the masks out of the images, or the other way round if there are more files among the masks."""
+    image_targets, mask_targets = ({file.resolve() for file in files} for files in (images, masks))
+    if image_targets == mask_targets:
+        raise ValueError(
+            f"images and masks are the same files, {some_of([file.name for file in images])}: tell them apart by "
+            'patterns, as load_image_pairs("data", "data/*_mask.png")'
+        )
+    if mask_targets < image_targets:
+        images = [file for file in images if file.resolve() not in mask_targets]
+    elif image_targets < mask_targets:
+        masks = [file for file in masks if file.resolve() not in image_targets]
+    elif both := [file.name for file in images if file.resolve() in mask_targets]:
+        raise ValueError(f"{some_of(both)} must be images or masks, not both: make one of the patterns narrower")
+    return images, masks
+
+
+def _names(files: Sequence[Path]) -> list[str]:
+    names = [stem(file) for file in files]
+    if len(set(names)) < len(names):
+        names = [normalize("NFC", name.replace("/", "_")) for name in names_in_folders(files)]
+    return names
+
+
+def _groups(group: str | Callable[[Path], Hashable], names: Sequence[str], files: Sequence[Path]) -> list[Hashable]:
+    if callable(group):
+        return [group(file) for file in files]
+    try:
+        pattern = re.compile(group)
+    except (re.error, TypeError) as error:
+        raise ValueError(f"group must be a regular expression or a function, got {group!r}: {error}") from error
+    if pattern.groups < 1:
+        raise ValueError(
+            f"group must have the part that names the patient in parentheses, as '^(p\\d+)', got {group!r}"
+        )
+    found = [pattern.search(name) for name in names]
+    if others := [name for name, match in zip(names, found) if not (match and match[1])]:
+        raise ValueError(f"group={group!r} finds nothing in {some_of(others)}")
+    return [match[1] for match in found if match]
+
+
+def _union(labels: Sequence[np.ndarray]) -> np.ndarray:
+    """Foreground where one of them has it; else unlabelled where one is."""
+    if len(labels) == 1:
+        return labels[0]
+    return np.where(np.any(np.equal(labels, 1), axis=0), np.uint8(1), np.max(labels, axis=0))
