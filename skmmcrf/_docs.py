@@ -129,6 +129,16 @@ backbone_weights => weights : None, "imagenet" or path, default=None
 
 size_divisor : int
     Heights and widths must be multiples of it; estimators pad the images so.
+
+channels : {"L", "RGB"}, optional
+    What to make of all images: grey ("L") or colour. By default they are as stored.
+
+foreground : "auto", int, str or (red, green, blue), default="auto"
+    Which pixels of a mask are foreground: those of a value, those above a bound such as ">127", or those of a colour.
+    All others are background. "auto" takes what is not 0, if that is the same value in all masks.
+
+mask_ignore_label => ignore_label : int, (red, green, blue) or None, default=None
+    The value of unlabelled pixels in the masks.
 """
 
 

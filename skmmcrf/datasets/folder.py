@@ -9,11 +9,13 @@ from unicodedata import normalize
 
 from sklearn.utils import Bunch
 
+from skmmcrf._docs import documented
 from skmmcrf.datasets.masks import MaskReader, Value, check_plain_name, some_of
 from skmmcrf.datasets.pairs import Pair, is_hidden, is_image_file, pair_files, read_pairs, warn_of_unpaired
 from skmmcrf.images.pairing import stem
 
 
+@documented
 def load_image_folder(
     folder: str | PathLike[str],
     split: str | None = None,
@@ -34,13 +36,9 @@ def load_image_folder(
     folder : path
     split : str, optional
         "train" for the names in ``train.txt``; None for all images, sorted by name.
-    channels : {"L", "RGB"}, optional
-        What to make of all images: grey ("L") or colour. By default they are as stored.
-    foreground : "auto", int, str or (red, green, blue), default="auto"
-        Which pixels of a mask are foreground: those of a value, those above a bound such as ">127", or those of a
-        colour. All others are background. "auto" takes what is not 0, if that is the same value in all masks.
-    ignore_label : int, (red, green, blue) or None, default=None
-        The value of unlabelled pixels.
+    %(channels)s
+    %(foreground)s
+    %(mask_ignore_label)s
 
     Returns
     -------

@@ -5,7 +5,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path, PureWindowsPath
 from typing import Any, TypeAlias
@@ -20,7 +20,7 @@ from skmmcrf.images.entries import as_array, as_sequence
 from skmmcrf.images.files import read_image
 
 #: A value of a mask, a colour, or a bound such as ">127".
-Value: TypeAlias = int | tuple[int, int, int] | str
+Value: TypeAlias = float | tuple[int, int, int] | str
 
 _BOUND = re.compile(r"(>=?) *(\d+(?:\.\d+)?)")
 
@@ -137,10 +137,10 @@ def save_masks(
     for name in names:
         check_plain_name(name, "a name")
     files = [Path(folder) / f"{name.removesuffix('.png')}.png" for name in names]
-    # some systems do not tell a from A
-    _, counts = np.unique([normalize("NFC", file.name.casefold()) for file in files], return_counts=True)
-    if (counts > 1).any():
-        raise ValueError(f"names must differ, got {len(files) - len(counts)} more than once")
+    by_name = {normalize("NFC", file.name.casefold()): file.name for file in files}  # for some systems a is A
+    if len(by_name) < len(files):
+        twice = Counter(file.name for file in files) - Counter(by_name.values())
+        raise ValueError(f"names must differ, got {some_of(list(twice))} more than once")
     entries, _ = as_sequence(labels, "labels", dimensions=(3,))
     if len(entries) != len(files):
         raise ValueError(f"names and labels must have the same length, got {len(files)} and {len(entries)}")
@@ -180,7 +180,7 @@ def _test_of(value: Value, name: str) -> Callable[[np.ndarray], BoolArray]:
     if isinstance(value, str) and name == "foreground" and (bound := _BOUND.fullmatch(value)):
         compare = np.greater_equal if bound[1] == ">=" else np.greater
         return lambda mask: compare(mask.max(axis=-1), float(bound[2]))
-    if np.shape(value) in ((), (3,)) and all(isinstance(each, Integral) for each in np.ravel(value)):
+    if np.shape(value) in ((), (3,)) and all(isinstance(each, Real) for each in np.ravel(value)):
         return lambda mask: (mask == value).all(axis=-1)
     more = ', a bound such as ">127", or "auto"' if name == "foreground" else ", or None"
     raise ValueError(f"{name} must be a value of the masks, a colour (red, green, blue){more}, got {value!r}")

@@ -13,9 +13,10 @@ import numpy as np
 from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit
 from sklearn.utils import Bunch
 
+from skmmcrf._docs import documented
 from skmmcrf._typing import RandomStateLike
 from skmmcrf.datasets.masks import MaskReader, Value, some_of
-from skmmcrf.images.files import read_image
+from skmmcrf.images.files import Channels, read_image
 from skmmcrf.images.pairing import names_in_folders, pair_by_name, stem
 
 #: A folder, a pattern, or a list of files.
@@ -30,11 +31,12 @@ _NO_IMAGES = frozenset(
 )
 
 
+@documented
 def load_image_pairs(
     images: FilesLike,
     masks: FilesLike,
     *,
-    channels: str | None = None,
+    channels: Channels | None = None,
     foreground: Value = "auto",
     ignore_label: int | tuple[int, int, int] | None = None,
     group: str | Callable[[Path], Hashable] | None = None,
@@ -68,13 +70,9 @@ def load_image_pairs(
         A pattern is as "data/*_img.png", or "data/**/image.png" for all folders within. If both lie in one folder, give
         patterns, or the folder as images and a pattern of the masks: what is a mask then is no image. If both lie in
         several folders, these are part of the names.
-    channels : {"L", "RGB"}, optional
-        What to make of all images: grey ("L") or colour. By default they are as stored.
-    foreground : "auto", int, str or (red, green, blue), default="auto"
-        Which pixels of a mask are foreground: those of a value, those above a bound such as ">127", or those of a
-        colour. All others are background. "auto" takes what is not 0, if that is the same value in all masks.
-    ignore_label : int, (red, green, blue) or None, default=None
-        The value of unlabelled pixels.
+    %(channels)s
+    %(foreground)s
+    %(mask_ignore_label)s
     group : str or function, optional
         Says which images are of one patient. It is a regular expression whose part in parentheses is the patient's
         name, such as r"^(patient\d+)", searched for in the image's name. Or it is a function of the image's path.
@@ -208,7 +206,7 @@ def warn_of_unpaired(pairs: Sequence[Pair], images: Sequence[Path], masks: Seque
 
 def read_pairs(
     pairs: Sequence[Pair],
-    channels: str | None,
+    channels: Channels | None,
     reader: MaskReader,
     group: str | Callable[[Path], Hashable] | None = None,
 ) -> Bunch:
@@ -271,7 +269,9 @@ def _files(source: FilesLike, name: str) -> list[Path]:
             )
         files = sorted(file for file in map(Path, glob.glob(str(source), recursive=True)) if is_image_file(file))
     if not files:
-        raise FileNotFoundError(f"there are no {name} in {source!s}")
+        raise FileNotFoundError(
+            f'there are no {name} in {source}: the pattern "folder/**/*.png" takes those within, too'
+        )
     return files
 
 

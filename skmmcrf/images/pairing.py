@@ -6,6 +6,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
+from os import PathLike
 from pathlib import PurePath
 from typing import NamedTuple
 
@@ -95,7 +96,7 @@ def pair_by_name(images: Sequence[PurePath], masks: Sequence[PurePath]) -> Pairi
     return Pairing({})
 
 
-def first_mispaired(images: Sequence[PurePath], masks: Sequence[PurePath]) -> int | None:
+def first_mispaired(images: Sequence[str | PathLike[str]], masks: Sequence[str | PathLike[str]]) -> int | None:
     """Give the first position where the mask is another image's, by its name, and the image has another mask.
 
     That happens to sorted lists: img_1 comes before img_10, but img_1_mask after img_10_mask. Names that tell nothing
@@ -103,24 +104,23 @@ def first_mispaired(images: Sequence[PurePath], masks: Sequence[PurePath]) -> in
 
     Parameters
     ----------
-    images, masks : sequence of PurePath
+    images, masks : sequence of path
         Of one length.
 
     Examples
     --------
-    >>> images, masks = ["img_1.png", "img_10.png"], ["img_10_mask.png", "img_1_mask.png"]
-    >>> first_mispaired([PurePath(name) for name in images], [PurePath(name) for name in masks])
+    >>> first_mispaired(["img_1.png", "img_10.png"], ["img_10_mask.png", "img_1_mask.png"])
     0
     """
-    image_names, mask_names = _names(images, masks)[0]
-    levels = [_folded_keys(image_names, mask_names), _bare_keys(image_names, mask_names)]
-    is_own = [any(pair) for pair in zip(*([i == m for i, m in zip(*level)] for level in levels))]
-    for image_keys, mask_keys in levels:
-        if len(steps := {_step(i, m) for i, m in zip(image_keys, mask_keys)}) == 1 and None not in steps:
-            return None
+    image_names, mask_names = _names([PurePath(file) for file in images], [PurePath(file) for file in masks])[0]
+    bare_keys = _bare_keys(image_names, mask_names)
+    steps = {_step(image, mask) for image, mask in zip(*bare_keys)}
+    if None not in steps and len(steps) == 1:
+        return None
+    for image_keys, mask_keys in (_folded_keys(image_names, mask_names), bare_keys):
         known_images, known_masks = set(image_keys), set(mask_keys)
         for n, (image, mask) in enumerate(zip(image_keys, mask_keys)):
-            if not is_own[n] and image != mask and mask in known_images and image in known_masks:
+            if image != mask and mask in known_images and image in known_masks:
                 return n
     return None
 
@@ -173,14 +173,12 @@ def _pair_all(images: Sequence[str], masks: Sequence[str]) -> Pairing:
 
 def _pair_some(images: Sequence[str], masks: Sequence[str]) -> Pairing:
     """Give each mask all images of an equal name, or of the same without the known words."""
-    images_by_key = defaultdict(set)
     image_keys, mask_keys = _bare_keys(images, masks)
-    for keys in (map(_folded, images), image_keys):
-        for n, key in enumerate(keys):
-            images_by_key[key].add(n)
-    found = [
-        images_by_key.get(_folded(mask), set()) | images_by_key.get(key, set()) for mask, key in zip(masks, mask_keys)
-    ]
+    images_by_key = defaultdict(set)
+    for n, (name, key) in enumerate(zip(images, image_keys)):
+        images_by_key[_folded(name)].add(n)
+        images_by_key[key].add(n)
+    found = [images_by_key[_folded(name)] | images_by_key[key] for name, key in zip(masks, mask_keys)]
     for first, others in _numbered(masks).items():
         if not any(found[other] for other in others):
             for other in others:
@@ -229,12 +227,12 @@ def _pair_by_affixes(images: Sequence[str], masks: Sequence[str]) -> Pairing:
         image_cores = _cores([_words(name, IMAGE_WORDS, pattern) for name in images])
         mask_cores = _cores([_words(name, IMAGE_WORDS | MASK_WORDS, pattern) for name in masks])
         for (image_affix, by_image), (mask_affix, by_mask) in product(image_cores, list(mask_cores)):
-            if not (by_image.keys() <= by_mask.keys() or by_mask.keys() <= by_image.keys()):
-                continue
-            if _has_digit(image_affix) and _has_digit(mask_affix):  # p1_a is not p2_a
-                continue
-            pairs = tuple(sorted((n, by_mask[core]) for core, n in by_image.items() if core in by_mask))
-            is_guess[pairs] = is_guess.get(pairs, True) and bool(image_affix and mask_affix)
+            has_all = by_image.keys() <= by_mask.keys() or by_mask.keys() <= by_image.keys()
+            numbered = _has_digit(image_affix) and _has_digit(mask_affix)  # p1_a is not p2_a
+            # words of a single name are not common to anything
+            if has_all and not numbered and min(len(by_image), len(by_mask)) > 1:
+                pairs = tuple(sorted((n, by_mask[core]) for core, n in by_image.items() if core in by_mask))
+                is_guess[pairs] = is_guess.get(pairs, True) and bool(image_affix and mask_affix)
     if len(is_guess) != 1:
         return Pairing({})
     ((pairs, guess),) = is_guess.items()

@@ -1,0 +1,191 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from skmmcrf.datasets import load_image_pairs, save_masks
+from skmmcrf.images.files import read_image
+
+RED, GREEN, BLACK, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 0), (255, 255, 255)
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Load the labels of masks that are given as arrays."""
+
+    def load(*masks, ending="png", **options):
+        for part in ("images", "masks"):
+            (tmp_path / part).mkdir()
+        for n, mask in enumerate(masks):
+            mask = mask if isinstance(mask, Image.Image) else Image.fromarray(np.asarray(mask))
+            Image.new("L", mask.size).save(tmp_path / "images" / f"{n}.png")
+            mask.save(tmp_path / "masks" / f"{n}.{ending}", **({"quality": 50} if ending == "jpg" else {}))
+        data = load_image_pairs(tmp_path / "images", tmp_path / "masks", **options)
+        assert all(mask.dtype == np.uint8 for mask in data.masks)
+        return [mask.tolist() for mask in data.masks]
+
+    return load
+
+
+def palette_image():
+    image = Image.fromarray(np.array([[0, 1, 2]], np.uint8), mode="P")
+    image.putpalette([9, 9, 9, *RED, *GREEN])
+    return image
+
+
+@pytest.mark.parametrize(
+    ("mask", "options", "labels"),
+    [
+        (np.array([[False, True, True]]), {}, [[0, 1, 1]]),
+        (np.array([[0, 1, 0]], np.uint8), {}, [[0, 1, 0]]),
+        (np.array([[0, 255, 0]], np.uint8), {}, [[0, 1, 0]]),
+        (np.array([[0, 65535, 0]], np.uint16), {}, [[0, 1, 0]]),
+        (np.array([[0, 300, 7]], np.uint16), {"foreground": 300, "ignore_label": 7}, [[0, 1, 255]]),
+        (np.array([[0, 1, 255]], np.uint8), {"ignore_label": 255}, [[0, 1, 255]]),
+        (np.array([[0, 1, 255]], np.uint8), {"foreground": 255}, [[0, 0, 1]]),
+        (np.array([[0, 1, 2]], np.uint8), {"foreground": 2, "ignore_label": 0}, [[255, 0, 1]]),
+        (np.array([[0, 1, 1]], np.uint8), {"foreground": 0}, [[1, 0, 0]]),
+        (np.array([[3, 127, 128]], np.uint8), {"foreground": ">127"}, [[0, 0, 1]]),
+        (np.array([[3, 127, 128]], np.uint8), {"foreground": ">=127"}, [[0, 1, 1]]),
+        (np.array([[0, 1, 2]], np.uint8), {"foreground": "> 0.5"}, [[0, 1, 1]]),
+        (np.array([[BLACK, WHITE, BLACK]], np.uint8), {}, [[0, 1, 0]]),
+        (np.array([[BLACK, RED, BLACK]], np.uint8), {}, [[0, 1, 0]]),
+        (np.array([[BLACK, RED, GREEN]], np.uint8), {"foreground": GREEN}, [[0, 0, 1]]),
+        (np.array([[BLACK, RED, GREEN]], np.uint8), {"foreground": RED, "ignore_label": GREEN}, [[0, 1, 255]]),
+        (np.array([[BLACK, RED, WHITE]], np.uint8), {"foreground": 255}, [[0, 0, 1]]),
+        (np.array([[BLACK, RED, WHITE]], np.uint8), {"foreground": ">0"}, [[0, 1, 1]]),
+        (np.array([[0, 255, 0]], np.uint8), {"foreground": WHITE}, [[0, 1, 0]]),
+        (np.array([[(*BLACK, 255), (*RED, 255), (*BLACK, 0)]], np.uint8), {}, [[0, 1, 0]]),
+        (np.array([[(0, 255), (255, 255), (0, 9)]], np.uint8), {}, [[0, 1, 0]]),
+        (palette_image(), {"foreground": 1}, [[0, 1, 0]]),
+    ],
+)
+def test_foreground_is_a_value_a_colour_or_what_is_above_a_bound(load, mask, options, labels):
+    assert load(mask, **options) == [labels]
+
+
+def test_masks_of_floats_are_read_as_those_of_integers(load):
+    assert load(np.array([[0, 1, 1]], np.float32), ending="tif") == [[[0, 1, 1]]]
+
+
+def test_masks_with_soft_edges_need_a_bound(load):
+    mask = np.zeros((24, 24), np.uint8)
+    mask[3:14, 3:14] = 255
+    with pytest.raises(
+        ValueError, match="^the masks hold .* and more .*: say which .* foreground='>127' takes all that"
+    ):
+        load(mask, ending="jpg")
+
+
+def test_a_bound_mends_soft_edges(load):
+    mask = np.zeros((24, 24), np.uint8)
+    mask[3:14, 3:14] = 255
+    assert load(mask, ending="jpg", foreground=">127") == [(mask // 255).tolist()]
+
+
+def test_a_mask_without_foreground_is_read_as_the_others_are(load):
+    assert load(np.zeros((1, 2), np.uint8), np.array([[0, 255]], np.uint8), np.zeros((1, 2, 3), np.uint8)) == [
+        [[0, 0]],
+        [[0, 1]],
+        [[0, 0]],
+    ]
+
+
+def test_masks_without_any_foreground_are_told(load):
+    with pytest.warns(UserWarning, match="no mask has any foreground") as record:
+        load(np.zeros((1, 2), np.uint8))
+    assert record[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    ("masks", "options", "message"),
+    [
+        (
+            ([[0, 1, 0]], [[0, 255, 255]]),
+            {},
+            r"^the masks hold 0 in 3 pixels, 255 in 2 pixels, 1 in 1 pixels \(the rarest is 1, in .*0.png\): say which",
+        ),
+        (([[0, 1, 255]],), {}, "say which is the foreground, as foreground=255, and which is unlabelled, as"),
+        (([[BLACK, RED, GREEN]],), {}, r"hold 0 in 1 pixels, .*\(255, 0, 0\) in 1 pixels"),
+        (([[1, 2, 2]],), {}, "hold 2 in 2 pixels, 1 in 1 pixels"),
+        (([[0, 1, 1]],), {"foreground": 255}, "^no mask has the foreground 255: the masks hold 1 in 2 pixels, 0 in 1"),
+        (([[0, 1, 1]],), {"foreground": 1, "ignore_label": 1}, "ignore_label must not be the foreground, got 1"),
+        *(
+            (([[0, 1, 1]],), {"foreground": wrong}, "^foreground must be a value of the masks, a colour .*got")
+            for wrong in ("nonzero", "127", [], None, (255, 0), ">-1")
+        ),
+        (([[0, 1, 1]],), {"ignore_label": ">7"}, r"^ignore_label must be a value .*, or None, got '>7'"),
+    ],
+)
+def test_what_can_not_be_told_is_an_error(load, masks, options, message):
+    with pytest.raises(ValueError, match=message):
+        load(*(np.array(mask, np.uint8) for mask in masks), **options)
+
+
+LABELS = [np.array([[0, 1], [1, 0]], np.uint8), np.array([[0, 0, 0]], np.uint8)]
+
+
+@pytest.mark.parametrize(
+    ("give", "foreground"),
+    [(lambda m: m, 255), (lambda m: m * 255, 255), (lambda m: m == 1, 1), (lambda m: m * 7.0, 9)],
+)
+def test_saved_masks_are_read_back(tmp_path, give, foreground):
+    for name, mask in zip(["a.1", "Müller"], LABELS):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        Image.fromarray(mask).save(tmp_path / "images" / f"{name}.png")
+    save_masks(
+        tmp_path / "new" / "masks", ["a.1", "Müller.png"], [give(mask) for mask in LABELS], foreground=foreground
+    )
+    assert sorted(file.name for file in (tmp_path / "new" / "masks").iterdir()) == ["Müller.png", "a.1.png"]
+    data = load_image_pairs(tmp_path / "images", tmp_path / "new" / "masks")
+    assert [mask.tolist() for mask in data.masks] == [LABELS[1].tolist(), LABELS[0].tolist()]
+    np.testing.assert_array_equal(read_image(tmp_path / "new" / "masks" / "a.1.png"), foreground * LABELS[0])
+
+
+def test_no_file_is_lost_unless_that_is_asked_for(tmp_path):
+    (tmp_path / "b.png").write_text("work of a week")
+    with pytest.raises(FileExistsError, match="there is '.*b.png': give another folder, or overwrite=True to replace"):
+        save_masks(tmp_path, ["a", "b"], LABELS)
+    assert [file.name for file in tmp_path.iterdir()] == ["b.png"]
+    assert (tmp_path / "b.png").read_text() == "work of a week"
+    save_masks(tmp_path, ["a", "b"], LABELS, overwrite=True)
+    assert read_image(tmp_path / "b.png").tolist() == [[0, 0, 0]]
+
+
+def test_nothing_is_written_through_links(tmp_path):
+    (tmp_path / "masks").mkdir()
+    elsewhere = tmp_path / "elsewhere.png"
+    try:
+        (tmp_path / "masks" / "a.png").symlink_to(elsewhere)
+    except OSError:
+        pytest.skip("this system lets not everyone make links")
+    with pytest.raises(FileExistsError):
+        save_masks(tmp_path / "masks", ["a"], LABELS[:1])
+    elsewhere.write_text("kept")
+    save_masks(tmp_path / "masks", ["a"], LABELS[:1], overwrite=True)
+    assert elsewhere.read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "options", "error", "message"),
+    [
+        (["a"], LABELS, {}, ValueError, "names and labels must have the same length, got 1 and 2"),
+        (["a", "A"], LABELS, {}, ValueError, "names must differ, got 'a.png' more than once"),
+        (["a", "a.png"], LABELS, {}, ValueError, "names must differ"),
+        ("ab", LABELS, {}, TypeError, "names must be a sequence of str, got 'ab'"),
+        (["a", 3], LABELS, {}, TypeError, "a name must be a str, got int"),
+        *(
+            (["a", wrong], LABELS, {}, ValueError, "a name must be a plain")
+            for wrong in ("../b", "", "..", "C:b", "/b")
+        ),
+        (["a", "b"], None, {}, TypeError, "labels must be an array"),
+        (["a", "b"], [LABELS[0], [[0, 0.2, 0.7]]], {}, ValueError, r"labels must be 0 and one other .* got \[0.2, 0.7"),
+        (["a", "b"], [LABELS[0], [[0, 255]]], {}, ValueError, r"got \[1, 255\] too"),
+        (["a", "b"], [LABELS[0], [0, 1]], {}, ValueError, r"labels\[1\] must be numbers of shape \(H, W\)"),
+        (["a", "b"], [LABELS[0], [["x"]]], {}, ValueError, r"labels\[1\] must be numbers"),
+        *((["a", "b"], LABELS, {"foreground": wrong}, ValueError, "foreground must be") for wrong in (0, 256, "1")),
+    ],
+)
+def test_what_can_not_be_saved_is_told_before_anything_is_written(tmp_path, names, labels, options, error, message):
+    with pytest.raises(error, match=message):
+        save_masks(tmp_path / "masks", names, labels, **options)
+    assert not list(tmp_path.iterdir())
