@@ -140,8 +140,9 @@ def split_pairs(data: Bunch, test_size: float = 0.2, *, random_state: RandomStat
 
     Returns
     -------
-    train, test : Bunch
-        Each as `data`, in its order.
+    train : Bunch
+        As `data`, and in its order.
+    test : Bunch
 
     Raises
     ------
@@ -178,8 +179,8 @@ def pair_files(images: Sequence[Path], masks: Sequence[Path]) -> list[Pair]:
     if not pairs:
         raise ValueError(
             f"no mask has a name that fits one image's: the images are {some_of([file.name for file in images])}, and "
-            f"the masks {some_of([file.name for file in masks])}; lists of paths whose order is right need no names: "
-            "give fit these"
+            f"the masks {some_of([file.name for file in masks])}. Rename them; or, if lists of their paths have the right "
+            "order as they are, give these to fit"
         )
     if pairing.is_guess:
         image, (mask, *_) = pairs[0]

@@ -143,7 +143,7 @@ def test_names_are_in_one_unicode_form(tmp_path):
         ([], "masks", {}, FileNotFoundError, "there are no images in"),
         ("images", "images", {}, ValueError, r"images and masks are the same files, 'a.png', 'b.png': .*\*_mask.png"),
         ("images/*", ["images/a.png", "masks/a.png"], {}, ValueError, "'a.png' must be images or masks, not both"),
-        ("images", "other", {}, ValueError, "the images are 'a.png', 'b.png', and the masks 'x.png', 'y.png'; lists"),
+        ("images", "other", {}, ValueError, "the images are 'a.png', 'b.png', and the masks 'x.png', 'y.png'. Rename"),
         ("images", "twice", {}, ValueError, "images/a.png fits several masks by its name: .*a_gt.png, .*a_mask.png"),
         ("images", "large", {}, ValueError, r"large/a.png has the .* \(1, 3\), but its image .*a.png has \(2, 2\)"),
         ("images", "masks", {"group": "("}, ValueError, r"group must be a regular expression or a function, got '\('"),
