@@ -74,6 +74,8 @@ class LabelScheme:
     def read(self, labels: Any, name: str) -> Annotation:
         """Read the labels of one image: an array or tensor (H, W), a PIL image or the path of a mask file.
 
+        A palette of colours means its indices, one of greys these greys; see `skmmcrf.images.files.pixels_of`.
+
         Raises
         ------
         ValueError

@@ -195,6 +195,20 @@ def test_validation_data_are_none_a_tuple_or_pairs():
         np.testing.assert_array_equal([annotation.truth for annotation in data.annotations], LABELS == 1)
 
 
+def test_opened_images_give_what_their_files_give(tmp_path):
+    palette = Image.fromarray(np.array([[0, 1]], np.uint8), mode="P")
+    palette.putpalette([0, 0, 0, 255, 10, 20])
+    palette.save(tmp_path / "a.png")
+    for X in ([palette, palette], [str(tmp_path / "a.png")]):
+        np.testing.assert_array_equal(check_images(X)[0], [[[0, 0, 0], [255, 10, 20]]])
+
+
+@pytest.mark.skipif(np.dtype(np.longdouble) == np.float64, reason="it has no more bits here")
+def test_floats_of_more_bits_are_refused():
+    with pytest.raises(ValueError, match=r"X\[0\] must be of dtype .*, got float(96|128)"):
+        check_images(IMAGES.astype(np.longdouble))
+
+
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.uint16, ">u2", np.float16, np.float32, float])
 def test_images_keep_their_pixels(dtype):
     X = np.ones((2, 4, 5), dtype=dtype)

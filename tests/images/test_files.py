@@ -97,6 +97,11 @@ def test_transparency_in_a_palette_is_left_out_of_images(tmp_path):
     alpha.putalpha(77)
     assert pixels_of(alpha).tolist() == [COLOURS]
     assert pixels_of(alpha, as_labels=True).tolist() == [[0, 1]]
+    alpha = palette_image(GREYS, mode="PA")
+    alpha.putalpha(77)
+    assert pixels_of(alpha).tolist() == [[255, 0]]
+    with pytest.raises(ValueError, match="transparent pixels"):
+        pixels_of(alpha, as_labels=True)
 
 
 @pytest.mark.parametrize(
@@ -296,11 +301,13 @@ def test_opened_images_of_16_bits_in_several_channels_are_refused(tmp_path):
                     pixels_of(image)
 
 
-def test_opened_images_whose_file_has_gone_are_read(tmp_path):
+def test_opened_images_whose_file_has_changed_or_gone_are_read(tmp_path):
     for ending in ("png", "tif"):
         Image.new("RGB", (4, 5)).save(tmp_path / f"a.{ending}")
         with Image.open(tmp_path / f"a.{ending}") as image:
             image.load()
+        Image.new("RGB", (9, 9)).save(tmp_path / f"a.{ending}", "BMP")
+        assert pixels_of(image).shape == (5, 4, 3)
         (tmp_path / f"a.{ending}").unlink()
         assert pixels_of(image).shape == (5, 4, 3)
 

@@ -112,6 +112,12 @@ def test_dicom_is_known_by_its_ending_or_its_magic(file, tmp_path):
     assert read_image(file, channels="RGB").shape == (4, 5, 3)
 
 
+def test_dicom_without_its_magic_is_refused(tmp_path):
+    (tmp_path / "a.DCM").write_bytes(bytes(500))
+    with pytest.raises(ValueError, match=r"a.DCM can't be read as an image: it lacks the letters DICM"):
+        read_image(tmp_path / "a.DCM")
+
+
 def test_elements_with_their_kinds_are_read(file):
     pixels = np.arange(20, dtype=np.uint16).reshape(4, 5)
     file.write_bytes(explicit_dicom(pixels))
