@@ -81,7 +81,7 @@ def test_benchmark_compares_the_three_ways_and_goes_on_where_it_was(capsys, tmp_
     write_folder(tmp_path)
     settings = "cnn__class_weight={0:1.0,1:2.0}"
     run_on_folder(monkeypatch, "benchmark.py", tmp_path, settings)
-    assert capsys.readouterr().out.count("pretraining 1/2") == 1  # one network for all three
+    assert capsys.readouterr().out.count("Pretraining of the network") == 1  # one network for all three
     run_on_folder(monkeypatch, "benchmark.py", f"{tmp_path} --seeds 0 1 --watch", settings)
     out = capsys.readouterr().out
     assert "seed 0" not in out
@@ -154,7 +154,7 @@ def test_learning_curves_train_on_some_of_the_images(capsys, tmp_path, monkeypat
     assert [row[0] for row in table] == ["1", "3"]
     assert re.search(r"^1 images, joint - log-likelihood: [+-]\d+\.\d\d \([+-]", out, re.MULTILINE)
     assert "\n3 images, Dice loss + joint - Dice loss + piecewise: " in out
-    assert "pretraining 6/6" in out  # one image is seen three times as often
+    assert "epoch 6/6" in out  # one image is seen three times as often
     results = json.loads((tmp_path / "results" / "learning_curves.json").read_text())
     assert float(table[1][3]) == pytest.approx(50 * sum(results["joint, 3 images, seed 0"]), abs=0.01)
     with Image.open(tmp_path / "results" / "learning_curves.png") as picture:

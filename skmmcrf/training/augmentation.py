@@ -137,7 +137,10 @@ class FromAlbumentations:
             self.transform.set_random_seed(int(torch.randint(2**31 - 1, ())))
         pixels = np.ascontiguousarray(image.movedim(0, -1).numpy())
         changed = self.transform(image=pixels, mask=mask.numpy())
-        return _as_channels(changed["image"]), _as_tensor(changed["mask"])
+        image = changed["image"]
+        if not isinstance(image, torch.Tensor):  # as ToTensorV2 gives
+            image = torch.from_numpy(np.ascontiguousarray(image)).movedim(-1, 0)
+        return image, torch.from_numpy(np.ascontiguousarray(changed["mask"]))
 
 
 def naming_failures(augmentation: Augmentation) -> Augmentation:
@@ -175,18 +178,6 @@ def _parts(transform: Any) -> Iterator[Any]:
     inner = getattr(transform, "transforms", ())
     for part in inner if isinstance(inner, (list, tuple, nn.ModuleList)) else ():
         yield from _parts(part)
-
-
-def _as_tensor(values: Any) -> torch.Tensor:
-    # ToTensorV2 gives tensors
-    return values if isinstance(values, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(values))
-
-
-def _as_channels(image: Any) -> torch.Tensor:
-    """An image (channels, H, W); some transforms drop a single channel."""
-    if isinstance(image, torch.Tensor):
-        return image
-    return _as_tensor(image)[None] if image.ndim == 2 else _as_tensor(image).movedim(-1, 0)
 
 
 def _compose(degrees: float, scale: tuple[float, float], intensity: RandomIntensity) -> Augmentation:

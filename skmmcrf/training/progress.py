@@ -10,8 +10,8 @@ from skmmcrf.learning.cutting_planes import Report
 from skmmcrf.training.joint import N_WATCHED
 
 _HEADINGS = {
-    "pretraining": "Pretraining of the network on {} images",
-    "joint training": "Joint training of network and field on {} images (loss: gamma of the batches)",
+    "pretraining": "Pretraining of the network (training images: {})",
+    "joint training": "Joint training of network and field (training images: {}; loss: gamma of the batches)",
 }
 
 
@@ -63,8 +63,8 @@ def pass_progress(n_images: int, verbose: int) -> Report | None:
     """Print a heading, and make what prints a line for each pass of Algorithm 1; None for 0."""
     if not verbose:
         return None
-    what = "gamma: the objective, to be minimised"
-    print(f"Learning the weights of the field on {n_images} images by Algorithm 1 ({what})", flush=True)
+    what = f"training images: {n_images}; gamma: the objective, which is minimised"
+    print(f"Learning the weights of the field by Algorithm 1 ({what})", flush=True)
     return PassLines()
 
 

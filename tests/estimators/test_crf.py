@@ -1,5 +1,3 @@
-import re
-
 import numpy as np
 import pytest
 from sklearn.base import clone
@@ -98,8 +96,7 @@ def test_progress_is_printed_only_when_asked(capsys):
     assert capsys.readouterr().out == ""
     crf = MaxMarginCRF(verbose=1).fit(*noisy_squares())
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == crf.n_iter_
-    assert all(re.match(r"Algorithm 1, pass \d+: gap .*%, gamma .* to .*", line) for line in lines)
+    assert [line.split(":")[0] for line in lines[1:]] == [f"  pass {n + 1}" for n in range(crf.n_iter_)]
 
 
 def test_too_few_passes_warn():

@@ -211,11 +211,11 @@ def test_random_state_and_verbose_are_those_of_the_network_where_it_has_none(pha
     assert capsys.readouterr().out == ""
     quicker(verbose=1).fit(*phantoms)
     out = capsys.readouterr().out
-    assert all(stage in out for stage in ("pretraining 1/1:", "Algorithm 1, pass 1:", "joint training 1/1:"))
+    assert all(stage in out for stage in ("Pretraining", "epoch 1/1:", "pass 1:", "Joint training"))
     quicker(cnn__verbose=1).fit(*phantoms)
     out = capsys.readouterr().out
-    assert "pretraining 1/1:" in out
-    assert "joint training" not in out
+    assert "Pretraining" in out
+    assert "Joint training" not in out
 
 
 @pytest.mark.parametrize("training", TRAININGS[:3])
@@ -589,3 +589,11 @@ def test_the_memory_tells_modules_apart_by_their_attributes(phantoms, tmp_path):
         for network in (one, other)
     ]
     assert [model.network_.factor for model in fitted] == [1.0, 5.0]
+
+
+def test_a_field_that_turns_the_log_odds_round_is_told(phantoms):
+    X, y = phantoms
+    cnn = quick().cnn.set_params(random_state=0).fit(X, y)
+    inverted = DeepStructuredSegmenter(FrozenEstimator(cnn), training="piecewise")
+    with pytest.warns(UserWarning, match=r"coef_\[0\], is negative: .* Either labels are inverted"):
+        inverted.fit(X, 1 - y)

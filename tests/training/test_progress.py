@@ -44,7 +44,7 @@ def test_lines_hold_the_measures_and_the_time_left(train, capsys):
     train(verbose=1)
     out, err = capsys.readouterr()
     heading, *lines = out.splitlines()
-    assert heading == "Pretraining of the network on 6 images"
+    assert heading == "Pretraining of the network (training images: 6)"
     for n, line in enumerate(lines, 1):
         assert re.fullmatch(LINE, line).groups() == (str(n), "3")
     assert n == 3
@@ -74,7 +74,7 @@ def test_a_pass_has_a_line_with_the_bounds_of_gamma(phantoms, capsys):
     X, y = phantoms
     crf = MaxMarginCRF(verbose=1).fit(np.stack([2.0 * y - 1, X / 255], axis=-1), y)
     heading, *lines = capsys.readouterr().out.splitlines()
-    assert heading.startswith("Learning the weights of the field on 6 images by Algorithm 1")
+    assert heading.startswith("Learning the weights of the field by Algorithm 1 (training images: 6;")
     assert len(lines) == crf.n_iter_
     for n, line in enumerate(lines, 1):
         assert re.fullmatch(rf"  pass {n}: gamma between [\d.]+ and [\d.]+, gap [\d.]+%", line)
