@@ -17,7 +17,7 @@ def small_unet(n_channels):
 
 
 def segmenter(n_jobs, **parameters):
-    cnn = CNNSegmenter(small_unet, n_epochs=2, batch_size=4)
+    cnn = CNNSegmenter(small_unet, n_epochs=2, batch_size=4, device="cpu")
     return DeepStructuredSegmenter(cnn, n_epochs=1, batch_size=4, n_jobs=n_jobs, random_state=0, **parameters)
 
 

@@ -23,7 +23,9 @@ def fit(**parameters):
     # 8 images of a size that joblib hands over by a file of memory
     X, y = make_phantoms(8, shape=(64, 72), random_state=0)
     X = np.repeat(X[..., np.newaxis] / 255, 32, axis=-1)
-    cnn = CNNSegmenter(lambda n: UNet(n, width=8, depth=2), n_epochs=2, batch_size=3, augmentation="standard")
+    cnn = CNNSegmenter(
+        lambda n: UNet(n, width=8, depth=2), n_epochs=2, batch_size=3, augmentation="standard", device="cpu"
+    )
     return DeepStructuredSegmenter(cnn, **PARAMETERS | parameters).fit(X, y)
 
 

@@ -26,7 +26,7 @@ def small_unet(n_channels):
 
 
 def quick(**parameters):
-    defaults = {"n_epochs": 12, "learning_rate": 1e-2, "batch_size": 3, "random_state": 0}
+    defaults = {"n_epochs": 12, "learning_rate": 1e-2, "batch_size": 3, "device": "cpu", "random_state": 0}
     return CNNSegmenter(small_unet, **(defaults | parameters))
 
 

@@ -45,7 +45,7 @@ class SmallUNet:
 
 
 def quick(**parameters):
-    cnn = CNNSegmenter(SmallUNet(), n_epochs=2, learning_rate=1e-2, batch_size=3)
+    cnn = CNNSegmenter(SmallUNet(), n_epochs=2, learning_rate=1e-2, batch_size=3, device="cpu")
     return DeepStructuredSegmenter(cnn, n_epochs=1, batch_size=3, random_state=0).set_params(**parameters)
 
 
@@ -168,7 +168,7 @@ def test_weights_are_routed_to_the_parts_of_a_pipeline(data):
     X, y = data["array"]
     weights = np.arange(1, 13)
     with config_context(enable_metadata_routing=True):
-        cnn = CNNSegmenter(SmallUNet(), n_epochs=1, random_state=0).set_fit_request(sample_weight=True)
+        cnn = CNNSegmenter(SmallUNet(), n_epochs=1, device="cpu", random_state=0).set_fit_request(sample_weight=True)
         crf = MaxMarginCRF().set_fit_request(sample_weight=True)
         routed = make_pipeline(cnn, crf).fit(X, y, sample_weight=weights)[-1].coef_
     by_hand = MaxMarginCRF().fit(cnn.fit(X, y, sample_weight=weights).transform(X), y, sample_weight=weights)

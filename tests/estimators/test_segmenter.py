@@ -28,7 +28,7 @@ def small_unet(n_channels):
 
 
 def quick(**parameters):
-    cnn = CNNSegmenter(small_unet, n_epochs=6, learning_rate=1e-2, batch_size=3)
+    cnn = CNNSegmenter(small_unet, n_epochs=6, learning_rate=1e-2, batch_size=3, device="cpu")
     return DeepStructuredSegmenter(cnn, n_epochs=2, batch_size=3, random_state=0).set_params(**parameters)
 
 

@@ -52,7 +52,8 @@ BEST_EPOCH = {"early_stopping": True, "n_iter_no_change": 2, "validation_fractio
 
 
 def cnn(**parameters):
-    return CNNSegmenter(**{"network": Small, "n_epochs": 3, "batch_size": 2, "random_state": 0} | parameters)
+    defaults = {"network": Small, "n_epochs": 3, "batch_size": 2, "device": "cpu", "random_state": 0}
+    return CNNSegmenter(**defaults | parameters)
 
 
 def joint(of_cnn=None, **parameters):

@@ -41,7 +41,7 @@ class StopsEarly(Callback):
 
 
 def cnn(*callbacks):
-    return CNNSegmenter(n_epochs=2, batch_size=2, callbacks=list(callbacks), random_state=0)
+    return CNNSegmenter(n_epochs=2, batch_size=2, callbacks=list(callbacks), device="cpu", random_state=0)
 
 
 def segmenter(*callbacks, in_pretraining=(), checkpoint=None):
