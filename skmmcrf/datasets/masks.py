@@ -50,8 +50,7 @@ class MaskReader:
         mask = mask[..., np.newaxis] if mask.ndim == 2 else mask
         if mask.ndim != 3 or not 1 <= mask.shape[2] <= 4:
             raise ValueError(f"{file} must be a mask of shape (H, W), or of colours, got {mask.shape}")
-        mask = mask[..., : 1 if mask.shape[2] == 2 else 3]  # without what says how transparent a pixel is
-        return mask[..., :1] if (mask == mask[..., :1]).all() else mask
+        return mask[..., : 1 if mask.shape[2] == 2 else 3]  # without what says how transparent a pixel is
 
     def labels(self, masks: Mapping[Path, np.ndarray]) -> dict[Path, np.ndarray]:
         """Give the labels, 0, 1 and 255, of all masks of a data set, as `read` gives them.

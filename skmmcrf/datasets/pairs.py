@@ -177,10 +177,10 @@ def pair_files(images: Sequence[Path], masks: Sequence[Path]) -> list[Pair]:
     pairing = pair_by_name(images, masks)
     pairs = [(images[n], [masks[m] for m in numbers]) for n, numbers in pairing.masks_of.items()]
     if not pairs:
+        shown_images, shown_masks = (some_of([file.name for file in files]) for files in (images, masks))
         raise ValueError(
-            f"no mask has a name that fits one image's: the images are {some_of([file.name for file in images])}, and "
-            f"the masks {some_of([file.name for file in masks])}. Rename them; or, if lists of their paths have the right "
-            "order as they are, give these to fit"
+            f"no mask has a name that fits one image's: the images are {shown_images}, and the masks {shown_masks}. "
+            "Rename them; or give fit lists of their paths, if the order of these is right as it is"
         )
     if pairing.is_guess:
         image, (mask, *_) = pairs[0]

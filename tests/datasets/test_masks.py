@@ -158,7 +158,7 @@ def test_nothing_is_written_through_links(tmp_path):
         (tmp_path / "masks" / "a.png").symlink_to(elsewhere)
     except OSError:
         pytest.skip("this system lets not everyone make links")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(FileExistsError, match="give another folder"):
         save_masks(tmp_path / "masks", ["a"], LABELS[:1])
     elsewhere.write_text("kept")
     save_masks(tmp_path / "masks", ["a"], LABELS[:1], overwrite=True)

@@ -103,8 +103,9 @@ def test_numbered_masks_of_an_image_are_united(tmp_path):
     put_all(tmp_path, "images/a (1).png|images/a (2).png|masks/a (2)_mask.png")
     put(tmp_path / "masks" / "a (1)_mask.png", [[0, 1], [7, 7]])
     put(tmp_path / "masks" / "a (1)_mask_1.png", [[1, 7], [7, 0]])
-    with pytest.warns(UserWarning, match=r"^the union of several masks is taken of 'a \(1\).png'$"):
+    with pytest.warns(UserWarning, match=r"^the union of several masks is taken of 'a \(1\).png'$") as record:
         data = load_image_pairs(tmp_path / "images", tmp_path / "masks", ignore_label=7)
+    assert record[0].filename == __file__
     assert data.masks[0].tolist() == [[1, 1], [255, 255]]
     assert data.masks[0].dtype == np.uint8
     assert names_of(data.mask_files[0]) == ["a (1)_mask.png", "a (1)_mask_1.png"]
@@ -113,8 +114,17 @@ def test_numbered_masks_of_an_image_are_united(tmp_path):
 
 def test_guesses_are_told(tmp_path):
     put_all(tmp_path, "images/1_a.png|images/2_a.png|masks/1_b.png|masks/2_b.png")
-    with pytest.warns(UserWarning, match="pairs are a guess: '1_a.png' with '1_b.png'"):
+    with pytest.warns(UserWarning, match="pairs are a guess: '1_a.png' with '1_b.png'") as record:
         load_image_pairs(tmp_path / "images", tmp_path / "masks")
+    assert record[0].filename == __file__
+
+
+def test_options_are_checked_before_anything_is_read(tmp_path):
+    put_all(tmp_path, "masks/a.png")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_text("no image")
+    with pytest.raises(ValueError, match="^foreground must be"):
+        load_image_pairs(tmp_path / "images", tmp_path / "masks", foreground="nonzero")
 
 
 def test_all_images_may_be_made_grey_or_coloured(tmp_path):
@@ -177,6 +187,7 @@ def test_a_split_puts_each_image_in_one_part(data):
     assert (len(train.names), len(test.names)) == (8, 2)
     assert sorted(train.names + test.names) == whole.names
     for part in (train, test):
+        assert part.names == sorted(part.names)
         assert part.keys() == whole.keys()
         assert names_of(part.image_files) == names_of(part.mask_files) == [f"{name}.png" for name in part.names]
         assert [image[0, 0] for image in part.images] == [int(name[3:]) for name in part.names]

@@ -34,6 +34,7 @@ def pairs(images, masks):
         ("z_-12.png|a.png", "z_12_mask.png|a.png", "- 1"),
         ("1.2.840.1|1.2.840.2", "1.2.840.2|1.2.840.1", "1 0"),
         ("A.png|a.png", "a.png|A.png", "1 0"),
+        ("MASK_1.png|1.png", "1.png|mask_1.png", "1 0"),
         ("1.png|img_1.png", "img_1_mask.png|1_mask.png", "1 0"),
         # photographs of masks
         ("mask_1.png|1.png|mask_2.png", "1.png|mask_1.png|mask_2.png", "1 0 2"),
@@ -81,6 +82,7 @@ def test_folders_are_part_of_names_where_both_have_several(images, masks, expect
         ("img_1_1.png|img_1_2.png", "gt_1.png|gt_2.png", "- -", False),
         ("c_1_0000.png|c_1_0001.png", "c_1.png", "- -", False),
         ("1_a.png|2_b.png", "1_x.png|2_y.png", "- -", False),
+        ("x_a.png|x_x_a.png|x_b.png|x_x_b.png", "x_a_z.png|x_b_z.png", "- - - -", False),
         ("foo.png", "bar.png", "-", False),
         ("anna_1.png", "ben_1.png", "-", False),
     ],
