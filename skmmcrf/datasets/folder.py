@@ -12,6 +12,7 @@ from sklearn.utils import Bunch
 from skmmcrf._docs import documented
 from skmmcrf.datasets.masks import MaskReader, Value, check_plain_name, some_of
 from skmmcrf.datasets.pairs import Pair, is_hidden, is_image_file, pair_files, read_pairs, warn_of_unpaired
+from skmmcrf.images.files import Channels
 from skmmcrf.images.pairing import stem
 
 
@@ -20,7 +21,7 @@ def load_image_folder(
     folder: str | PathLike[str],
     split: str | None = None,
     *,
-    channels: str | None = None,
+    channels: Channels | None = None,
     foreground: Value = "auto",
     ignore_label: int | tuple[int, int, int] | None = None,
 ) -> Bunch:

@@ -39,18 +39,19 @@ class MaskReader:
         self.foreground = foreground
         if foreground != "auto":
             _test_of(foreground, "foreground")
+        self._in_colours = any(np.shape(value) == (3,) for value in (foreground, ignore_label) if value is not None)
         self._is_unlabelled = None if ignore_label is None else _test_of(ignore_label, "ignore_label")
         if ignore_label is not None and ignore_label == foreground:
             raise ValueError(f"ignore_label must not be the foreground, got {ignore_label!r}")
 
     def read(self, file: Path) -> np.ndarray:
         """Read the values of a mask: an array (H, W, 1), or (H, W, 3) of colours."""
-        mask = read_image(file, as_labels=True)
+        mask = read_image(file, channels="RGB") if self._in_colours else read_image(file, as_labels=True)
         mask = mask.astype(np.uint8) if mask.dtype == bool else mask
         mask = mask[..., np.newaxis] if mask.ndim == 2 else mask
-        if mask.ndim != 3 or not 1 <= mask.shape[2] <= 4:
+        if mask.ndim != 3 or mask.shape[2] not in (1, 3):
             raise ValueError(f"{file} must be a mask of shape (H, W), or of colours, got {mask.shape}")
-        return mask[..., : 1 if mask.shape[2] == 2 else 3]  # without what says how transparent a pixel is
+        return mask
 
     def labels(self, masks: Mapping[Path, np.ndarray]) -> dict[Path, np.ndarray]:
         """Give the labels, 0, 1 and 255, of all masks of a data set, as `read` gives them.
