@@ -4,10 +4,12 @@ Inside the package a set of images is a sequence of arrays (H, W, channels), and
 The functions here bring what users give into that form, or say what is wrong with it.
 """
 
+import warnings
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from skmmcrf._typing import FloatArray, ImagesLike, LabelledImagesLike, LabelsLi
 from skmmcrf.field.labels import Annotation
 from skmmcrf.images.entries import READABLE, as_array, as_sequence, image_and_labels, read_named
 from skmmcrf.images.labels import LabelScheme
+from skmmcrf.images.pairing import first_mispaired
 from skmmcrf.images.sequences import ImageList, Mapped
 
 _IMAGE_DTYPES = "bool, uint8, uint16, float16, float32 or float64"
@@ -156,6 +159,7 @@ def check_labelled_images(
                 f"{names[0]} and {names[1]} must have the same length, got {len(entries)} images and {len(labels)} "
                 "labels"
             )
+        _warn_of_wrong_pairs(entries, labels, names)
     read_pair = partial(_read_pair, entries, None if y is None else labels, scheme, names)
     images, annotations, checksums = [], [], []
     for n in range(len(entries)):
@@ -267,6 +271,20 @@ def _read_pair(
     if of_image is None:
         raise TypeError(f"{names[1]} is missing, and {name} is an image alone, not a pair of image and labels")
     return image, _read_labels(of_image, image.shape[:2], scheme, f"the labels of {name}")
+
+
+def _warn_of_wrong_pairs(images: Sequence[Any], labels: Sequence[Any], names: tuple[str, str]) -> None:
+    for entries in (images, labels):
+        if not (isinstance(entries, (list, tuple)) and all(isinstance(entry, (str, PathLike)) for entry in entries)):
+            return
+    n = first_mispaired(images, labels)
+    if n is not None:
+        warnings.warn(
+            f"{names[1]}[{n}], {labels[n]}, has the name of another image's mask, not of {names[0]}[{n}], {images[n]}: "
+            "sorted lists may differ in their order. skmmcrf.datasets.load_image_pairs pairs files by name",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def _read_labels(labels: Any, shape: tuple[int, ...], scheme: LabelScheme, name: str) -> Annotation:

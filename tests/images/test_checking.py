@@ -355,6 +355,19 @@ def test_images_that_are_others_each_time_are_told_where_labels_would_not_belong
         check_labelled_images(pairs, [image % 2 for image in images], LabelScheme()).images[0]
 
 
+def test_files_that_sorting_paired_wrongly_are_told(tmp_path):
+    for n in range(12):
+        for name in (f"img_{n}.png", f"img_{n}_mask.png"):
+            Image.new("L", (5, 4)).save(tmp_path / name)
+    masks = sorted(map(str, tmp_path.glob("*_mask.png")))
+    images = sorted(set(map(str, tmp_path.glob("*"))) - set(masks))
+    with pytest.warns(
+        UserWarning, match=r"y\[1\], .*img_10_mask.png, has the name of another .*, not of X\[1\], .*img_1.png"
+    ):
+        check_labelled_images(images, masks, LabelScheme())
+    check_labelled_images(images, [image.replace(".png", "_mask.png") for image in images], LabelScheme())
+
+
 def test_broken_files_are_named(files):
     _, _, X, y = files
     with pytest.raises(FileNotFoundError, match=r"X\[1\]: .*nowhere.png"):
