@@ -183,14 +183,13 @@ class AnySize(nn.Module):
             raise
         except (RuntimeError, ValueError, AssertionError) as error:
             raise _NetworkFailed(error) from error
-        if not isinstance(log_odds, torch.Tensor) or not log_odds.is_floating_point():
-            is_tensor = isinstance(log_odds, torch.Tensor)
+        if not isinstance(log_odds, torch.Tensor):
             raise ValueError(
-                f"network: it must give log-odds, a tensor of float, not {log_odds.dtype}"
-                if is_tensor
-                else f"network: it must give log-odds, a tensor of float, not {type(log_odds).__name__}: wrap it in a "
-                "module that gives the one part of its output that they are"
+                f"network: it must give log-odds, a tensor of float, not {type(log_odds).__name__}: wrap it in a module "
+                "that gives the one part of its output that they are"
             )
+        if not log_odds.is_floating_point():
+            raise ValueError(f"network: it must give log-odds, a tensor of float, not {log_odds.dtype}")
         n, size = len(images), images.shape[2:]
         if log_odds.shape not in ((n, 1, *size), (n, *size)):
             raise ValueError(

@@ -62,9 +62,9 @@ class Runner:
             ImageDataset(images), batch_size=self.batch_size, collate_fn=as_lists, generator=torch.Generator()
         )
         for n_batch, (batch, _) in enumerate(loader):
-            # within the loop, because the next batch may be asked for from another thread
-            # not inference_mode: what a network keeps of this run, it could not be trained with
             numbers = [f"image number {n_batch * self.batch_size + n}" for n in range(len(batch))]
+            # within the loop, because the next batch may be asked for from another thread; not in inference mode, as a
+            # network can't be trained with the tensors that it keeps of that
             with torch.no_grad():
                 outputs = module([scaled(image.to(self.device)) for image in batch], numbers)
                 log_odds = [l.cpu().float().numpy() for l in outputs]

@@ -283,12 +283,12 @@ def test_unusual_networks_are_trained_run_copied_and_kept(make, phantoms, tmp_pa
     X, y = [image[:29] for image in phantoms[0]], [mask[:29] for mask in phantoms[1]]
     cnn = CNNSegmenter(make(), n_epochs=1, batch_size=4, random_state=0)
     clone(cnn)
-    cnn.fit(X, y)
+    copied = copy.deepcopy(cnn.fit(X, y))
     expected = cnn.decision_function(X)
     model = DeepStructuredSegmenter(FrozenEstimator(cnn), n_epochs=1, random_state=0).fit(X, y)
     assert model.history_[-1]["stage"] == "joint"
     cnn.save(tmp_path / "cnn")
-    for same in (cnn, copy.deepcopy(cnn), load(tmp_path / "cnn", network=make())):
+    for same in (cnn, copied, load(tmp_path / "cnn", network=make())):
         for log_odds, wanted in zip(same.decision_function(X), expected, strict=True):
             np.testing.assert_array_equal(log_odds, wanted)
 
