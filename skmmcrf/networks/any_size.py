@@ -185,8 +185,8 @@ class AnySize(nn.Module):
             raise _NetworkFailed(error) from error
         if not isinstance(log_odds, torch.Tensor):
             raise ValueError(
-                f"network: it must give log-odds, a tensor of float, not {type(log_odds).__name__}: wrap it in a module "
-                "that gives the one part of its output that they are"
+                f"network: it must give log-odds, a tensor of float, not {type(log_odds).__name__}: wrap it in a "
+                "module that gives the one part of its output that they are"
             )
         if not log_odds.is_floating_point():
             raise ValueError(f"network: it must give log-odds, a tensor of float, not {log_odds.dtype}")
