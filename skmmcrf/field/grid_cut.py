@@ -1,13 +1,13 @@
-"""The minimum cut of large images: compiled, without lists of edges, and other threads run beside it; (5).
+"""The minimum cut of a grid, compiled: it keeps no lists of edges, and other threads run beside it; (5).
 
 The algorithm is that of Y. Boykov and V. Kolmogorov, "An Experimental Comparison of Min-Cut/Max-Flow Algorithms for
 Energy Minimization in Vision", PAMI 2004. A tree of pixels grows from the source and one from the sink. Where they
 touch, flow is pushed along the path from source to sink. That saturates edges, and the orphans that lost their parent
-look for another one. Time stamps and distances to the root, which may be out of date, help them to find a near one.
+look for another one. Time stamps and distances to the root help them to find a near one.
 
 The compiled code knows no dimensions. A pixel is its number in C order, a direction is a step of such numbers, and
-directions 2k and 2k + 1 are opposite. Where a step leads over the border of the image, both pixels have a residual
-capacity of 0 in the direction of each other, so that no border is ever checked.
+directions 2k and 2k + 1 are opposite. A step that leaves the image leads to the number of some other pixel. Both have
+a residual capacity of 0 for it, so that no border is ever checked.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,23 +23,27 @@ from skmmcrf.field.grid import Grid
 try:
     from numba import njit
 except ImportError:
-    njit = None
+    njit = None  # type: ignore[assignment]
 
 _SOURCE, _FREE, _SINK = 1, 0, -1  # trees
-_TERMINAL, _ORPHAN = -1, -2  # parents that are no direction
+_TERMINAL, _ORPHAN = 2**16 - 2, 2**16 - 1  # parents that are no direction
 _LAST_TIME = 2**31 - 1
+# numba checks whether a signed index is negative, which costs a fifth of the time, so all that leads to one is
+# unsigned; a step back is the large number that sums up to the same
+_ONE = np.uintp(1)
 
 
 def available() -> bool:
-    """Say whether numba is installed, without which `grid_cut` does not run."""
+    """Say whether numba is installed, which `grid_cut` needs."""
     return njit is not None
 
 
 def grid_cut(unary: FloatArray, offsets: Sequence[Sequence[int]], capacities: Sequence[FloatArray]) -> BoolArray:
     """Minimise sum_i unary_i y_i + sum_(i,j) capacity_ij [y_i != y_j] over the labelings y of a grid.
 
-    Among labelings of the same cost it gives that of `minimum_cut`, with the fewest labels 1. Sums are of float32 if
-    all arrays are, which halves the memory to about 50 bytes a pixel with 8 neighbours, and of float64 otherwise.
+    Among labelings of the same cost it gives the one with the fewest labels 1, as `minimum_cut` does. It computes in
+    float32 if all arrays are of float32 or smaller, and in float64 otherwise. With 8 neighbours it takes 53 or 89 bytes
+    a pixel.
 
     Parameters
     ----------
@@ -60,7 +64,7 @@ def grid_cut(unary: FloatArray, offsets: Sequence[Sequence[int]], capacities: Se
     ImportError
         If numba is not installed.
     ValueError
-        If a capacity is negative, anything is not finite, or offsets and capacities do not belong to the shape.
+        If a capacity is negative, anything is not finite, or offsets or capacities do not belong to the shape.
 
     Examples
     --------
@@ -74,15 +78,15 @@ def grid_cut(unary: FloatArray, offsets: Sequence[Sequence[int]], capacities: Se
 def cut_with_bound(
     unary: FloatArray, offsets: Sequence[Sequence[int]], capacities: Sequence[FloatArray]
 ) -> tuple[BoolArray, float]:
-    """Give the labeling of `grid_cut`, and the cost that the flow proves to be the least, but for rounding."""
+    """Give the labeling of `grid_cut`, and a bound from the flow: no labeling costs less, but for rounding."""
     if not available():
         raise ImportError("grid_cut needs numba, which is not installed; install skmmcrf[large], or use minimum_cut")
-    unary, capacities = np.asarray(unary), [np.asarray(capacity) for capacity in capacities]
+    unary, capacities = np.asarray(unary), list(map(np.asarray, capacities))
     _check(unary, offsets, capacities)
     search, pixels = _prepare(unary, offsets, capacities)
     flow = _find_maximum_flow(search)
     labels = (search.tree[pixels] == _SINK).reshape(unary.shape)
-    return labels, flow + float(np.minimum(unary, 0).sum(dtype=float))
+    return labels, flow + float(unary.sum(where=unary < 0, dtype=float))
 
 
 def _check(unary: FloatArray, offsets: Sequence[Sequence[int]], capacities: Sequence[FloatArray]) -> None:
@@ -91,74 +95,79 @@ def _check(unary: FloatArray, offsets: Sequence[Sequence[int]], capacities: Sequ
     for step in offsets:
         if len(step) != unary.ndim or not all(isinstance(o, Integral) for o in step) or not any(step):
             raise ValueError(f"offsets must be steps of {unary.ndim} integers, not all of them 0, got {step!r}")
-    shapes = [first.shape for first, _ in Grid(tuple(map(tuple, offsets))).pairs(unary)]
-    if [capacity.shape for capacity in capacities] != shapes:
-        raise ValueError(
-            f"capacities must be of the shapes {shapes}, one an offset, got {[capacity.shape for capacity in capacities]}"
-        )
-    # of a NaN, least and largest are NaN
-    extremes = [(values.min(initial=0), values.max(initial=0)) for values in (unary, *capacities)]
-    if not np.isfinite(extremes).all():
+    wanted = [first.shape for first, _ in _grid(offsets).pairs(unary)]
+    given = [capacity.shape for capacity in capacities]
+    if given != wanted:
+        raise ValueError(f"capacities must be one array an offset, of shapes {wanted}, got {given}")
+    # they are NaN if any value is
+    ranges = [(values.min(initial=0), values.max(initial=0)) for values in (unary, *capacities)]
+    if not np.isfinite(ranges).all():
         raise ValueError("unary and capacities must be finite")
-    if least := min((low for low, _ in extremes[1:]), default=0):
+    least = min((low for low, _ in ranges[1:]), default=0)
+    if least < 0:
         raise ValueError(f"capacities must not be negative, got {least:g}")
 
 
-class _Search(NamedTuple):
-    """What the search for paths knows: of each direction its step, all else of each pixel.
+def _grid(offsets: Sequence[Sequence[int]]) -> Grid:
+    return Grid(tuple(map(tuple, offsets)))
 
-    A margin of the longest step lies before and after the pixels, and pixel 0 is in it.
+
+class _Search(NamedTuple):
+    """What the search for paths knows: the step of each direction, and all else of each pixel.
+
+    A margin as long as the longest step lies before and after the pixels. Number 0 is in it, and means no pixel.
     """
 
-    steps: NDArray[np.int64]
+    steps: NDArray[np.uintp]
     #: What may still flow to the neighbour in each direction, (n_pixels, n_directions).
     residual: FloatArray
     #: What may still flow from the source if positive, and to the sink if negative.
     terminal: FloatArray
     tree: NDArray[np.int8]
     #: The direction of the parent.
-    parent: NDArray[np.integer]
-    #: From the root of the tree, 1 at the root itself, as it was at the time of the stamp.
+    parent: NDArray[np.uint16]
+    #: From the terminal, as it was at the time of the stamp.
     distance: NDArray[np.int32]
     stamp: NDArray[np.int32]
-    #: The pixel that follows in the queue of active ones, itself for the last of them, and 0 outside the queue.
-    following: NDArray[np.integer]
-    orphans: NDArray[np.integer]
+    #: The pixel that follows in the queue of active ones, the pixel itself if it is the last, 0 if it is not active.
+    following: NDArray[np.unsignedinteger]
+    orphans: NDArray[np.unsignedinteger]
     #: The first and the last active pixel, and the number of orphans.
-    ends: NDArray[np.int64]
+    ends: NDArray[np.uintp]
 
 
 def _prepare(
     unary: FloatArray, offsets: Sequence[Sequence[int]], capacities: Sequence[FloatArray]
 ) -> tuple[_Search, slice]:
-    """Give the search before its start, and where in its arrays the pixels are."""
-    dtype = np.float32 if np.result_type(unary, *capacities, np.float32) == np.float32 else np.float64
-    used = [n for n, capacity in enumerate(capacities) if capacity.size]
+    """Give the search before its start, and where its arrays hold the pixels."""
+    # longer steps than the image would make the margin too long
+    offsets = [offset for offset, capacity in zip(offsets, capacities) if capacity.size]
+    capacities = [capacity for capacity in capacities if capacity.size]
+    is_single = np.result_type(np.float32, unary, *capacities) == np.float32
+    dtype: type[np.floating] = np.float32 if is_single else np.float64
     strides = np.cumprod((1, *unary.shape[:0:-1]))[::-1]
-    steps = np.array([sign * np.dot(offsets[n], strides) for n in used for sign in (1, -1)], dtype=np.int64)
-    margin = int(steps.max(initial=1, where=steps > 0))
+    steps = np.array([sign * np.dot(offset, strides) for offset in offsets for sign in (1, -1)], dtype=np.intp)
+    margin = int(steps.max(initial=1))
     size = unary.size + 2 * margin
     pixels = slice(margin, margin + unary.size)
-    number = np.int32 if size <= _LAST_TIME else np.int64
+    number: type[np.unsignedinteger] = np.uint32 if size < 2**32 else np.uint64
 
-    terminal = np.zeros(size, dtype)
+    terminal, residual = np.zeros(size, dtype), np.zeros((size, len(steps)), dtype)
     terminal[pixels].reshape(unary.shape)[...] = unary
-    residual = np.zeros((size, len(steps)), dtype)
-    of_pixels = residual[pixels].reshape(*unary.shape, len(steps))
-    ends = Grid(tuple(tuple(offsets[n]) for n in used)).pairs(of_pixels)
-    for n, (first, second) in enumerate(ends):
-        first[..., 2 * n] = second[..., 2 * n + 1] = capacities[used[n]]
+    pairs = _grid(offsets).pairs(residual[pixels].reshape(*unary.shape, len(steps)))
+    for n, ((first, second), capacity) in enumerate(zip(pairs, capacities)):
+        first[..., 2 * n] = second[..., 2 * n + 1] = capacity
     search = _Search(
-        steps,
+        steps.astype(np.uintp),
         residual,
         terminal,
         tree=np.zeros(size, np.int8),
-        parent=np.zeros(size, np.int8 if len(steps) < 128 else np.int16),
+        parent=np.zeros(size, np.uint16),
         distance=np.zeros(size, np.int32),
         stamp=np.zeros(size, np.int32),
         following=np.zeros(size, number),
         orphans=np.empty(unary.size, number),
-        ends=np.zeros(3, np.int64),
+        ends=np.zeros(3, np.uintp),
     )
     return search, pixels
 
@@ -171,9 +180,9 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 def _find_maximum_flow(search):  # type: ignore[no-untyped-def]
     """Push all flow there is, give how much, and leave the pixels that reach the sink in its tree."""
     steps, tree, parent, stamp, distance = search.steps, search.tree, search.parent, search.stamp, search.distance
-    following, ends = search.following, search.ends
+    following, ends, n_directions = search.following, search.ends, np.uintp(len(search.steps))
     flow = _push_to_neighbours(search)
-    for p in range(len(tree)):
+    for p in range(np.uintp(len(tree))):
         if search.terminal[p] != 0:
             tree[p] = _SOURCE if search.terminal[p] > 0 else _SINK
             parent[p] = _TERMINAL
@@ -185,11 +194,11 @@ def _find_maximum_flow(search):  # type: ignore[no-untyped-def]
         ends[0] = following[p] if following[p] != p else 0
         following[p] = 0
         side = tree[p]
-        direction = 0
-        while side != _FREE and direction < len(steps):
+        direction = np.uintp(0)
+        while side != _FREE and direction < n_directions:
             q = p + steps[direction]
-            back = direction ^ 1
-            if _room(search, side, q, back) > 0:
+            back = direction ^ _ONE
+            if tree[q] != side and _room(search, side, q, back) > 0:
                 if tree[q] == -side:
                     if time == _LAST_TIME:
                         stamp[:] = 0
@@ -199,17 +208,12 @@ def _find_maximum_flow(search):  # type: ignore[no-untyped-def]
                     _adopt(search, time)
                     side = tree[p]  # it may have become free
                     continue  # more may flow along this edge
-                if tree[q] == _FREE:
-                    tree[q] = side
-                    _activate(search, q)
-                elif stamp[q] > stamp[p] or distance[q] <= distance[p]:
-                    direction += 1
-                    continue
-                # p is its first parent, or one that is nearer to the root
+                tree[q] = side
+                _activate(search, q)
                 parent[q] = back
                 stamp[q] = stamp[p]
                 distance[q] = distance[p] + 1
-            direction += 1
+            direction += _ONE
     return flow
 
 
@@ -217,9 +221,10 @@ def _find_maximum_flow(search):  # type: ignore[no-untyped-def]
 def _push_to_neighbours(search):  # type: ignore[no-untyped-def]
     """Push what flows from the source over one edge to the sink, for which no trees are needed."""
     steps, residual, terminal = search.steps, search.residual, search.terminal
+    n_directions = np.uintp(len(steps))
     flow = 0.0
-    for p in range(len(terminal)):
-        for direction in range(len(steps)):
+    for p in range(np.uintp(len(terminal))):
+        for direction in range(n_directions):
             if terminal[p] <= 0:
                 break
             if residual[p, direction] > 0:
@@ -227,7 +232,7 @@ def _push_to_neighbours(search):  # type: ignore[no-untyped-def]
                 if terminal[q] < 0:
                     pushed = min(terminal[p], residual[p, direction], -terminal[q])
                     residual[p, direction] -= pushed
-                    residual[q, direction ^ 1] += pushed
+                    residual[q, direction ^ _ONE] += pushed
                     terminal[p] -= pushed
                     terminal[q] += pushed
                     flow += pushed
@@ -238,7 +243,7 @@ def _push_to_neighbours(search):  # type: ignore[no-untyped-def]
 def _room(search, side, p, direction):  # type: ignore[no-untyped-def]
     """Give what may flow between a pixel of a tree and its parent in a direction, away from source or towards sink."""
     if side == _SOURCE:
-        return search.residual[p + search.steps[direction], direction ^ 1]
+        return search.residual[p + search.steps[direction], direction ^ _ONE]
     return search.residual[p, direction]
 
 
@@ -259,7 +264,7 @@ def _augment(search, p, direction):  # type: ignore[no-untyped-def]
     q = p + search.steps[direction]
     flow = min(search.residual[p, direction], _bottleneck(search, _SOURCE, p), _bottleneck(search, _SINK, q))
     search.residual[p, direction] -= flow
-    search.residual[q, direction ^ 1] += flow
+    search.residual[q, direction ^ _ONE] += flow
     _push(search, _SOURCE, p, flow)
     _push(search, _SINK, q, flow)
     return flow
@@ -284,7 +289,7 @@ def _push(search, side, p, flow):  # type: ignore[no-untyped-def]
         q = p + search.steps[direction]
         change = flow if side == _SOURCE else -flow
         residual[p, direction] += change
-        residual[q, direction ^ 1] -= change
+        residual[q, direction ^ _ONE] -= change
         if _room(search, side, p, direction) == 0:
             _orphan(search, p)
         p = q
@@ -297,21 +302,21 @@ def _push(search, side, p, flow):  # type: ignore[no-untyped-def]
 def _orphan(search, p):  # type: ignore[no-untyped-def]
     search.parent[p] = _ORPHAN
     search.orphans[search.ends[2]] = p
-    search.ends[2] += 1
+    search.ends[2] += _ONE
 
 
 @_compiled
 def _adopt(search, time):  # type: ignore[no-untyped-def]
     """Find a parent for each orphan, the nearest to the root, or set it free, so that its children are orphans too."""
-    steps, tree, parent = search.steps, search.tree, search.parent
-    n = 0
+    steps, tree, parent, n_directions = search.steps, search.tree, search.parent, np.uintp(len(search.steps))
+    n = np.uintp(0)
     while n < search.ends[2]:
-        p = np.int64(search.orphans[n])
-        n += 1
+        p = np.uintp(search.orphans[n])
+        n += _ONE
         side = tree[p]
-        adopter = _ORPHAN
+        adopter = np.uintp(_ORPHAN)
         nearest = np.int64(0)
-        for direction in range(len(steps)):
+        for direction in range(n_directions):
             q = p + steps[direction]
             if tree[q] == side and _room(search, side, p, direction) > 0:
                 distance = _distance(search, q, time)
@@ -323,12 +328,12 @@ def _adopt(search, time):  # type: ignore[no-untyped-def]
             search.stamp[p] = time
             search.distance[p] = nearest + 1
             continue
-        for direction in range(len(steps)):
+        for direction in range(n_directions):
             q = p + steps[direction]
             if tree[q] == side:
                 if _room(search, side, p, direction) > 0:
                     _activate(search, q)
-                if parent[q] == direction ^ 1:
+                if parent[q] == direction ^ _ONE:
                     _orphan(search, q)
         tree[p] = _FREE
     search.ends[2] = 0

@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_images import all_labelings
 
-from skmmcrf.field import Grid, grid_cut as module, minimum_cut
+from skmmcrf.field import Grid, minimum_cut
+from skmmcrf.field import grid_cut as module
 from skmmcrf.field.grid_cut import available, cut_with_bound, grid_cut
 
-pytestmark = pytest.mark.skipif(not available(), reason="numba is not installed")
+needs_numba = pytest.mark.skipif(not available(), reason="numba is not installed")
 
 OFFSETS = {
     1: [((1,),), ((1,), (3,))],
     2: [
-        ((0, 1),),
         ((0, 1), (1, 0)),
         ((0, 1), (1, -1), (1, 0), (1, 1)),
         ((0, 1), (1, 0), (0, 4), (4, 0), (1, -2)),
@@ -28,54 +28,33 @@ OFFSETS = {
 }
 
 
-def capacities_of(shape, offsets, make):
+def make_capacities(shape, offsets, make):
     """One array an offset, which a function makes of a shape."""
     return [make(first.shape) for first, _ in Grid(offsets).pairs(np.empty(shape))]
 
 
-def cost_of(labels, unary, offsets, capacities):
-    """The costs of labelings (..., *shape)."""
-    moved = np.moveaxis(np.asarray(labels), range(-unary.ndim, 0), range(unary.ndim))
-    cost = np.tensordot(unary, moved, unary.ndim)
-    for (first, second), capacity in zip(Grid(offsets).pairs(moved), capacities):
-        cost = cost + np.tensordot(capacity, first != second, unary.ndim)
-    return cost
+def cost(labels, unary, offsets, capacities):
+    """The cost of a labeling, and what it is a sum of may add up to, which says how exact it is."""
+    pairs = Grid(offsets).pairs(labels)
+    cut = sum(capacity[first != second].sum() for (first, second), capacity in zip(pairs, capacities))
+    return unary[labels].sum() + cut, np.abs(unary).sum() + sum(capacity.sum() for capacity in capacities)
+
+
+def least_of_all(unary, offsets, capacities):
+    labelings = all_labelings(unary.shape)
+    costs = [cost(labels, unary, offsets, capacities)[0] for labels in labelings]
+    return labelings[np.argmin(costs)]
 
 
 def cut_by_lists(unary, offsets, capacities):
     """The labeling of `minimum_cut`."""
     numbers = np.arange(unary.size).reshape(unary.shape)
-    pairs = [np.stack([first.ravel(), second.ravel()]) for first, second in Grid(offsets).pairs(numbers)]
-    return minimum_cut(unary, np.concatenate(pairs, axis=1), np.concatenate([c.ravel() for c in capacities]))
-
-
-def size_of(unary, capacities):
-    """What all costs may add up to, of which sums lose the last digits."""
-    return np.abs(unary).sum() + sum(capacity.sum() for capacity in capacities)
-
-
-@st.composite
-def problems(draw, values, max_pixels=40):
-    """Costs and capacities of the given kind, on grids of one to three dimensions."""
-    ndim = draw(st.integers(1, 3))
-    shape = draw(st.lists(st.integers(1, 7), min_size=ndim, max_size=ndim).filter(lambda s: np.prod(s) <= max_pixels))
-    offsets = draw(st.sampled_from(OFFSETS[ndim]))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    share = draw(st.sampled_from([0.3, 1.0]))  # of the capacities, the others are 0
-    strength = draw(st.sampled_from([0.0, 0.1, 1.0, 10.0]))
-    unary = values(rng, shape) * rng.choice([-1, 1], shape)
-
-    def capacity(shape):
-        return np.trunc(4 * strength * values(rng, shape)) / 4 * (rng.uniform(size=shape) < share)
-
-    def exact(shape):
-        return strength * values(rng, shape) * (rng.uniform(size=shape) < share)
-
-    return unary, offsets, capacities_of(shape, offsets, capacity if values is integers else exact)
+    edges = [np.stack([first.ravel(), second.ravel()]) for first, second in Grid(offsets).pairs(numbers)]
+    return minimum_cut(unary, np.concatenate(edges, axis=1), np.concatenate([c.ravel() for c in capacities]))
 
 
 def integers(rng, shape):
-    """Small numbers, whose sums have no rounding, so that many labelings cost the same."""
+    """Sums of them have no rounding, so that many labelings cost the same."""
     return rng.integers(0, 4, shape).astype(float)
 
 
@@ -83,44 +62,182 @@ def reals(rng, shape):
     return rng.exponential(size=shape)
 
 
-def reals_of_any_size(rng, shape):
-    """From 1 to 1e12, and hardly any in between."""
+def reals_far_apart(rng, shape):
     return rng.exponential(size=shape) * np.where(rng.uniform(size=shape) < 0.2, 1e12, 1)
 
 
+@st.composite
+def problems(draw, values):
+    """Costs and capacities on grids of one to three dimensions."""
+    ndim = draw(st.integers(1, 3))
+    shape = draw(st.tuples(*[st.integers(1, 8)] * ndim))
+    offsets = draw(st.sampled_from(OFFSETS[ndim]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    strength, share = draw(st.sampled_from([0, 0.25, 1, 8])), draw(st.sampled_from([0.3, 1]))
+
+    def capacity(shape):
+        return strength * values(rng, shape) * (rng.uniform(size=shape) < share)
+
+    return values(rng, shape) * rng.choice([-1, 1], shape), offsets, make_capacities(shape, offsets, capacity)
+
+
+def blobs(shape, offsets=OFFSETS[2][1], seed=0):
+    """Noisy squares of 8 pixels."""
+    rng = np.random.default_rng(seed)
+    truth = sum(np.indices(shape) // 8) % 2
+    unary = truth - 0.5 + rng.normal(size=shape)
+    return unary, offsets, make_capacities(shape, offsets, lambda size: rng.uniform(0.2, 0.8, size))
+
+
+@needs_numba
 @pytest.mark.parametrize("offsets", OFFSETS[2])
-@pytest.mark.parametrize("shape", [(3, 4), (1, 9), (6, 2), (1, 1)])
+@pytest.mark.parametrize("shape", [(3, 4), (1, 9), (9, 1), (5, 2), (1, 1)])
 def test_a_cut_costs_least_of_all_labelings(shape, offsets):
-    rng = np.random.default_rng(len(offsets))
+    rng = np.random.default_rng(sum(shape))
     unary = rng.normal(size=shape)
-    capacities = capacities_of(shape, offsets, lambda size: rng.exponential(0.4, size) * rng.integers(2, size=size))
-    labelings = all_labelings(shape)
-    costs = cost_of(labelings, unary, offsets, capacities)
-    labels, bound = cut_with_bound(unary, offsets, capacities)
+    capacities = make_capacities(shape, offsets, lambda size: rng.exponential(0.4, size) * rng.integers(2, size=size))
+    labels = grid_cut(unary, offsets, capacities)
     assert labels.dtype == bool
-    np.testing.assert_array_equal(labels, labelings[costs.argmin()])
-    assert bound == pytest.approx(costs.min(), abs=1e-12)
+    np.testing.assert_array_equal(labels, least_of_all(unary, offsets, capacities))
 
 
-def test_a_cut_of_a_volume_costs_least_of_all_labelings():
-    rng, shape, offsets = np.random.default_rng(0), (2, 2, 3), OFFSETS[3][1]
-    unary = rng.normal(size=shape)
-    capacities = capacities_of(shape, offsets, lambda size: rng.exponential(0.4, size))
-    labelings = all_labelings(shape)
-    best = cost_of(labelings, unary, offsets, capacities).argmin()
-    np.testing.assert_array_equal(grid_cut(unary, offsets, capacities), labelings[best])
+@needs_numba
+@pytest.mark.parametrize("offsets", OFFSETS[3])
+def test_a_cut_of_a_volume_costs_least_of_all_labelings(offsets):
+    rng = np.random.default_rng(0)
+    unary = rng.normal(size=(2, 2, 3))
+    capacities = make_capacities(unary.shape, offsets, lambda size: rng.exponential(0.4, size))
+    np.testing.assert_array_equal(grid_cut(unary, offsets, capacities), least_of_all(unary, offsets, capacities))
 
 
-@pytest.mark.parametrize("values", [integers, reals, reals_of_any_size])
-@settings(max_examples=60, deadline=None)
+@needs_numba
+@pytest.mark.parametrize("values", [integers, reals, reals_far_apart])
+@settings(max_examples=40, deadline=None)
 @given(st.data())
-def test_labels_are_those_of_minimum_cut_and_the_flow_proves_their_cost(values, data):
-    unary, offsets, capacities = data.draw(problems(values))
-    labels, bound = cut_with_bound(unary, offsets, capacities)
-    reference = cut_by_lists(unary, offsets, capacities)
-    size = size_of(unary, capacities)
-    cost = cost_of(labels, unary, offsets, capacities)
-    assert cost == pytest.approx(cost_of(reference, unary, offsets, capacities), rel=1e-9, abs=1e-14 * size)
-    assert cost == pytest.approx(bound, rel=1e-9, abs=1e-14 * size)
-    # of several best ones too, where the sums are exact
+def test_labels_are_those_of_minimum_cut_and_the_flow_proves_them_best(values, data):
+    problem = data.draw(problems(values))
+    labels, bound = cut_with_bound(*problem)
+    reference = cut_by_lists(*problem)
+    least, size = cost(labels, *problem)
+    assert least == pytest.approx(cost(reference, *problem)[0], rel=1e-9, abs=1e-15 * size)
+    assert least == pytest.approx(bound, rel=1e-9, abs=1e-15 * size)
+    # and of several best ones it is the same
     np.testing.assert_array_equal(labels, reference)
+
+
+@needs_numba
+@pytest.mark.parametrize("shape", [(60, 70), (1, 300), (300, 1)])
+@pytest.mark.parametrize("offsets", OFFSETS[2])
+def test_larger_images_are_labelled_as_by_minimum_cut(shape, offsets):
+    problem = blobs(shape, offsets)
+    labels, bound = cut_with_bound(*problem)
+    np.testing.assert_array_equal(labels, cut_by_lists(*problem))
+    assert bound == pytest.approx(cost(labels, *problem)[0], rel=1e-12)
+
+
+@needs_numba
+@pytest.mark.parametrize("size", [1e-300, 1e10, 1e300])
+def test_costs_may_be_tiny_or_huge(size):
+    unary, capacities = size * np.array([[-3.0, 1.0, -1.0]]), [size * np.array([[0.6, 0.6]])]
+    assert grid_cut(unary, [(0, 1)], capacities).all()
+
+
+@needs_numba
+def test_capacities_of_zero_leave_each_pixel_to_itself():
+    unary, offsets, capacities = blobs((9, 7))
+    unary[3] = 0
+    labels = grid_cut(unary, offsets, [0 * capacity for capacity in capacities])
+    np.testing.assert_array_equal(labels, unary < 0)
+    np.testing.assert_array_equal(grid_cut(unary, [], []), unary < 0)
+
+
+@needs_numba
+@pytest.mark.parametrize(
+    "change",
+    [
+        np.asfortranarray,
+        lambda values: np.repeat(values, 2, axis=1)[:, ::2],
+        lambda values: np.flip(np.flip(values).copy()),
+        lambda values: values.astype(">f8"),
+        lambda values: values.astype(np.float32),
+        lambda values: values.astype(np.float16),
+        lambda values: values.astype(np.int16),
+    ],
+    ids=["columns first", "with gaps", "reversed", "big-endian", "float32", "float16", "integers"],
+)
+def test_arrays_may_lie_in_memory_in_any_way_and_stay_as_they_are(change):
+    unary, offsets, capacities = blobs((20, 30))
+    # numbers that all types can hold
+    unary, capacities = np.round(8 * unary), [np.round(8 * capacity) for capacity in capacities]
+    changed = [change(values) for values in (unary, *capacities)]
+    for values in changed:
+        values.flags.writeable = False
+    np.testing.assert_array_equal(grid_cut(changed[0], offsets, changed[1:]), cut_by_lists(unary, offsets, capacities))
+
+
+@needs_numba
+def test_float32_is_computed_in_float32_and_a_mixture_in_float64():
+    unary, offsets, capacities = blobs((40, 50))
+    single = [capacity.astype(np.float32) for capacity in capacities]
+    (first, _), (second, _) = (module._prepare(u, offsets, single) for u in (unary.astype(np.float32), unary))
+    assert (first.residual.dtype, second.residual.dtype) == (np.float32, np.float64)
+    labels, bound = cut_with_bound(unary.astype(np.float32), offsets, single)
+    best, exact = cut_with_bound(unary, offsets, capacities)
+    assert bound == pytest.approx(exact, rel=1e-6)
+    assert cost(labels, unary, offsets, capacities)[0] == pytest.approx(exact, rel=1e-6)
+
+
+@needs_numba
+def test_threads_cut_side_by_side():
+    images = [blobs((90, 80), seed=seed) for seed in range(4)]
+    with ThreadPoolExecutor(2) as pool:
+        for labels, image in zip(pool.map(grid_cut, *zip(*images)), images):
+            np.testing.assert_array_equal(labels, grid_cut(*image))
+    assert module._find_maximum_flow.targetoptions["nogil"]
+
+
+@needs_numba
+def test_time_starts_anew_where_its_numbers_end(monkeypatch):
+    problem = blobs((16, 16))
+    monkeypatch.setattr(module, "_LAST_TIME", 3)
+    monkeypatch.setattr(module, "_find_maximum_flow", module._find_maximum_flow.py_func)
+    with np.errstate(over="ignore"):  # steps back are large numbers
+        labels, bound = cut_with_bound(*problem)
+    np.testing.assert_array_equal(labels, cut_by_lists(*problem))
+    assert bound == pytest.approx(cost(labels, *problem)[0])
+
+
+@needs_numba
+@pytest.mark.parametrize(
+    ("unary", "offsets", "capacities", "message"),
+    [
+        ([[0, 0]], [(0, 1)], [[[-0.5]]], "capacities must not be negative, got -0.5"),
+        ([[0, np.nan]], [(0, 1)], [[[1]]], "must be finite"),
+        ([[0, -np.inf]], [(0, 1)], [[[1]]], "must be finite"),
+        ([[0, 0]], [(0, 1)], [[[np.inf]]], "must be finite"),
+        ([[0, 0]], [(0, 1)], [[[np.nan]]], "must be finite"),
+        ([[0, 0]], [(0, 1)], [[[1, 1]]], r"capacities must be .* of shapes \[\(1, 1\)\], got \[\(1, 2\)\]"),
+        ([[0, 0]], [(0, 1)], [[1]], r"of shapes \[\(1, 1\)\], got \[\(1,\)\]"),
+        ([[0, 0]], [(0, 1)], [], r"of shapes \[\(1, 1\)\], got \[\]"),
+        ([[0, 0]], [(0, 1), (1, 0)], [[[1]]], "capacities must be one array an offset"),
+        ([[0, 0]], [(1,)], [[1]], r"offsets must be steps of 2 integers, not all of them 0, got \(1,\)"),
+        ([[0, 0]], [(0, 0)], [[[1, 1]]], r"offsets must be .* got \(0, 0\)"),
+        ([[0, 0]], [(0, 0.5)], [[[1, 1]]], r"offsets must be .* got \(0, 0.5\)"),
+        ([[]], [(0, 1)], [[[]]], "unary has no pixel"),
+    ],
+)
+def test_what_cannot_be_cut_is_refused(unary, offsets, capacities, message):
+    with pytest.raises(ValueError, match=message):
+        grid_cut(np.array(unary, dtype=float), offsets, [np.array(capacity, dtype=float) for capacity in capacities])
+
+
+def test_without_numba_the_package_can_be_imported_and_a_cut_says_what_is_missing():
+    code = """
+import sys
+sys.modules["numba"] = None
+from skmmcrf.field.grid_cut import available, grid_cut
+assert not available()
+grid_cut(None, None, None)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.stderr.rstrip().endswith("which is not installed; install skmmcrf[large], or use minimum_cut")
