@@ -173,7 +173,12 @@ def _prepare(
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    return njit(nogil=True, cache=True)(function) if available() else function
+    if not available():
+        return function
+    try:
+        return njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # no folder for the cache can be written to
+        return njit(nogil=True)(function)
 
 
 @_compiled

@@ -241,3 +241,13 @@ grid_cut(None, None, None)
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.stderr.rstrip().endswith("which is not installed; install skmmcrf[large], or use minimum_cut")
+
+
+def test_where_nothing_can_be_written_compiled_code_is_not_cached(monkeypatch):
+    def njit(cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function")
+        return lambda function: (function, options)
+
+    monkeypatch.setattr(module, "njit", njit)
+    assert module._compiled(cost) == (cost, {"nogil": True})
