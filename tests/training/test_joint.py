@@ -153,7 +153,7 @@ def test_the_field_is_measured_and_shown(problem, capsys):
     callbacks = [
         ("jaccard", JaccardOfField(problem.data, problem.data.chosen([0, 1]))),
         ("seconds", EpochTimer()),
-        ("progress", EpochLines("joint training")),
+        ("progress", EpochLines("joint training", len(problem.data))),
     ]
     net = problem.train(HeldWeights, n_epochs=2, callbacks=callbacks)
     rows = history_rows(net, stage="joint")
@@ -165,8 +165,8 @@ def test_the_field_is_measured_and_shown(problem, capsys):
     truths = [annotation.truth for annotation in problem.data.annotations]
     assert rows[-1]["jaccard"] == pytest.approx(mean_jaccard(truths, labels))
     assert rows[-1]["valid_jaccard"] == pytest.approx(mean_jaccard(truths[:2], labels[:2]))
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["joint training 1/2", "joint training 2/2"]
+    _, *lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["  epoch 1/2", "  epoch 2/2"]
     assert all(word in lines[0] for word in ("gamma", "Jaccard", "validation", "s left"))
 
 
