@@ -285,7 +285,8 @@ class NetworkSegmenter(BaseSegmenter):
 
     def _runner(self) -> Runner:
         cnn = self._settings
-        return Runner(cnn.batch_size, resolve_device(cnn.device), cnn.average_mirrored, cnn.network_scale)
+        ways = (cnn.average_mirrored, cnn.network_scale)
+        return Runner(cnn.batch_size, resolve_device(cnn.device), *ways, progress=bool(self.verbose))
 
     def _check_data(
         self,

@@ -11,8 +11,10 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from joblib import delayed
+from numpy.typing import NDArray
 
 from skmmcrf._typing import BoolArray, FloatArray, IntArray
+from skmmcrf.field import grid_cut
 from skmmcrf.field.grid import Grid
 from skmmcrf.field.labels import Annotation
 from skmmcrf.field.minimum_cut import minimum_cut
@@ -24,6 +26,12 @@ Source: TypeAlias = np.ndarray | Callable[[], np.ndarray]
 
 # of the images whose features are kept at once, which take about 100 bytes a pixel
 _MOST_PIXELS_KEPT = 2**24
+
+# of an image whose edges are listed for its labeling of least energy
+_MOST_PIXELS_LISTED = 2**20
+
+# whose capacities are computed at once
+_PIXELS_OF_BLOCK = 2**16
 
 #: Larger log-odds would leave the pairwise terms, which are of the size of 1, no digits.
 LARGEST_LOG_ODDS = 1e6
@@ -122,6 +130,31 @@ class PairwiseFeatures:
         if not callable(self._image):
             self._kept = features
         return features
+
+    def capacities(self, weights: FloatArray) -> list[NDArray[np.float32]]:
+        """Give what it costs to cut each edge, by the weights of the terms, without the memory for the features.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (n_terms,)
+
+        Returns
+        -------
+        list of ndarray of float32
+            An array an offset of the grid, of the shape of the views of `Grid.pairs`.
+        """
+        image, (grid, terms) = _read(self._image), (self.field.grid, self.field.terms)
+        rows_of_block = max(1, _PIXELS_OF_BLOCK // max(1, image[0, ..., 0].size))
+        capacities = []
+        for offset, (first, _) in zip(grid.offsets, grid.pairs(image[..., 0])):
+            of_offset, costs = Grid((offset,), grid.spacing), np.zeros(first.shape, np.float32)
+            for begin in range(0, len(costs) if costs.size else 0, rows_of_block):
+                block = costs[begin : begin + rows_of_block]
+                part = image[begin : begin + len(block) + offset[0]]
+                for weight, term in zip(weights, terms, strict=True):
+                    block += weight * term.row(of_offset, part).reshape(block.shape)
+            capacities.append(costs)
+        return capacities
 
     def in_memory(self) -> "PairwiseFeatures":
         """Give the same features of the image as it is read now, to be kept while this is in use."""
@@ -226,6 +259,8 @@ class Energy:
     def least(self, w: FloatArray) -> BoolArray:
         """Give the labeling of least energy, (5), ndarray of bool and shape (H, W).
 
+        Of an image of more than about a million pixels it is that of the energy rounded to float32, if numba is there.
+
         Parameters
         ----------
         w : ndarray of shape (n_weights,)
@@ -236,6 +271,10 @@ class Energy:
         ValueError
             If w has another length, or a pairwise weight is negative.
         """
+        if np.prod(self.shape) > _MOST_PIXELS_LISTED and grid_cut.available():
+            self._check_weights(w)
+            unary = np.multiply(self.log_odds, -w[0], dtype=np.float32)
+            return grid_cut.grid_cut(unary, self.pairwise.field.grid.offsets, self.pairwise.capacities(w[1:]))
         edges, capacities = self._capacities(w)  # which checks w
         return minimum_cut(self._unary(w), edges, capacities)
 
@@ -272,15 +311,18 @@ class Energy:
 
     def _capacities(self, w: FloatArray) -> tuple[IntArray, FloatArray]:
         """The edges, and what it costs to cut each."""
-        if w.shape != (self.pairwise.field.n_weights,):
-            raise ValueError(f"w must be of shape ({self.pairwise.field.n_weights},), got {w.shape}")
-        if np.any(w[1:] < 0):
-            raise ValueError(f"pairwise weights must not be negative, got {w[1:]}")
+        self._check_weights(w)
         _, edges, rows = self._features()
         capacities = np.zeros(edges.shape[1])
         for weight, row in zip(w[1:], rows):
             capacities += weight * row
         return edges, capacities
+
+    def _check_weights(self, w: FloatArray) -> None:
+        if w.shape != (self.pairwise.field.n_weights,):
+            raise ValueError(f"w must be of shape ({self.pairwise.field.n_weights},), got {w.shape}")
+        if np.any(w[1:] < 0):
+            raise ValueError(f"pairwise weights must not be negative, got {w[1:]}")
 
     def _features(self) -> Features:
         features = self.pairwise.compute()

@@ -45,6 +45,25 @@ def check_scales(scale: float | Sequence[float], name: str) -> list[float]:
     return [float(factor) for factor in factors]
 
 
+def divisor_of(network: nn.Module) -> int:
+    """Give the number of which heights and widths must be multiples: `size_divisor` of a network or of a part of it.
+
+    Raises
+    ------
+    ValueError
+        If it is no positive integer.
+
+    Examples
+    --------
+    >>> divisor_of(nn.Sequential(nn.Identity()))
+    1
+    """
+    divisor: Any = next((part.size_divisor for part in network.modules() if hasattr(part, "size_divisor")), 1)
+    if not isinstance(divisor, int) or divisor < 1:
+        raise ValueError(f"network: its size_divisor must be a positive integer, got {divisor!r}")
+    return divisor
+
+
 class AnySize(nn.Module):
     """Give a network's log-odds for lists of images whose sizes may differ.
 
@@ -139,16 +158,9 @@ class AnySize(nn.Module):
         >>> AnySize(UNet(1), scale=(1.0, 0.5)).padded_sizes(30, 40)
         ((32, 40), (16, 24))
         """
-        divisor = self._size_divisor()
+        divisor = divisor_of(self.network)
         sizes = [_scaled_size((height, width), scale) for scale in self.scales]
         return tuple((h + -h % divisor, w + -w % divisor) for h, w in sizes)
-
-    def _size_divisor(self) -> int:
-        divisors = (m.size_divisor for m in self.network.modules() if hasattr(m, "size_divisor"))
-        divisor: Any = next(divisors, 1)
-        if not isinstance(divisor, int) or divisor < 1:
-            raise ValueError(f"network: its size_divisor must be a positive integer, got {divisor!r}")
-        return divisor
 
     def _equal_sizes(self, images: torch.Tensor) -> torch.Tensor:
         if self.training:
@@ -167,7 +179,7 @@ class AnySize(nn.Module):
 
     def _padded(self, images: torch.Tensor) -> torch.Tensor:
         height, width = images.shape[2:]
-        divisor = self._size_divisor()
+        divisor = divisor_of(self.network)
         down, right = -height % divisor, -width % divisor
         top, left = down // 2, right // 2
         padded = F.pad(images, (left, right - left, top, down - top), mode="replicate")

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.utils.data import DataLoader
 
 from skmmcrf.images.sequences import ArraysOnDisk, Mapped
-from skmmcrf.images.tensors import ImageDataset, as_lists, scaled
+from skmmcrf.images.tensors import ImageDataset, scaled
 from skmmcrf.networks.any_size import AnySize
+from skmmcrf.networks.tiles import SIDE, Tiled
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,14 @@ class Runner:
     Parameters
     ----------
     batch_size : int
-        Images that go through the network together.
+        Images that go through the network together, if they are no larger together than one tile.
     device : str
         See `resolve_device`.
     average_mirrored : bool, default=False
     scale : float or sequence of float, default=1.0
         See `skmmcrf.networks.AnySize`.
+    progress : bool, default=False
+        Whether a bar shows the tiles of a large image; see `skmmcrf.networks.tiles.Tiled`.
 
     Examples
     --------
@@ -41,6 +43,7 @@ class Runner:
     device: str
     average_mirrored: bool = False
     scale: float | Sequence[float] = 1.0
+    progress: bool = False
 
     def run(self, network: nn.Module, images: Sequence[np.ndarray]) -> Iterator[tuple[NDArray[np.float32], np.ndarray]]:
         """Run a network over images (H, W, channels), a batch at a time.
@@ -56,22 +59,33 @@ class Runner:
         ValueError
             If the network fails on an image, or its log-odds are not finite.
         """
-        module = AnySize(network, average_mirrored=self.average_mirrored, scale=self.scale).to(self.device).eval()
-        # a generator, else the global one would be drawn from
-        loader = DataLoader(
-            ImageDataset(images), batch_size=self.batch_size, collate_fn=as_lists, generator=torch.Generator()
-        )
-        for n_batch, (batch, _) in enumerate(loader):
-            numbers = [f"image number {n_batch * self.batch_size + n}" for n in range(len(batch))]
+        tiled = Tiled(network, progress=self.progress)
+        module = AnySize(tiled, average_mirrored=self.average_mirrored, scale=self.scale).to(self.device).eval()
+        n_done = 0
+        for batch in self._batches(images):
+            numbers = [f"image number {n_done + n}" for n in range(len(batch))]
             # within the loop, because the next batch may be asked for from another thread; not in inference mode, as a
             # network can't be trained with the tensors that it keeps of that
             with torch.no_grad():
                 outputs = module([scaled(image.to(self.device)) for image in batch], numbers)
                 log_odds = [l.cpu().float().numpy() for l in outputs]
-            for n, l in enumerate(log_odds, n_batch * self.batch_size):
+            for n, l in enumerate(log_odds, n_done):
                 if not np.isfinite(l).all():
                     raise ValueError(f"network: its log-odds of the image of number {n} are not finite")
+            n_done += len(batch)
             yield from zip(log_odds, (image.permute(1, 2, 0).numpy() for image in batch))
+
+    def _batches(self, images: Sequence[np.ndarray]) -> Iterator[list[torch.Tensor]]:
+        """Images that go through the network together, of which one more would not fit."""
+        batch: list[torch.Tensor] = []
+        for image, _ in map(ImageDataset(images).__getitem__, range(len(images))):
+            batch.append(image)
+            with_another = sum(each[0].numel() for each in [*batch, image])
+            if len(batch) == self.batch_size or with_another > SIDE**2:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
 
     def log_odds(self, network: nn.Module, images: Sequence[np.ndarray]) -> Sequence[NDArray[np.float32]]:
         """Run a network over images, and keep the log-odds where these are: in memory, or on disk if they are lazy."""

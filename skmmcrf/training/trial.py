@@ -1,5 +1,6 @@
 """Trials of a network, so that what does not fit is told before any work is lost."""
 
+import math
 import re
 import warnings
 from collections import Counter
@@ -14,6 +15,7 @@ from torch import nn
 from torch.autograd.graph import Node, saved_tensors_hooks
 
 from skmmcrf.networks import AnySize, is_own
+from skmmcrf.networks.tiles import SIDE
 from skmmcrf.training.data import batch_sizes
 from skmmcrf.training.net import SegmentationNet
 from skmmcrf.training.random_states import seeded
@@ -44,7 +46,7 @@ def try_network(net: SegmentationNet, n_channels: int, sizes: Sequence[Size], of
     sizes : sequence of tuple (int, int)
         Heights and widths of the images to train on, as augmentation leaves them.
     of_validation : sequence of tuple (int, int)
-        Those of the validation images.
+        Those of the validation images. Large ones are not tried, because they are run in tiles.
 
     Raises
     ------
@@ -59,7 +61,8 @@ def try_network(net: SegmentationNet, n_channels: int, sizes: Sequence[Size], of
     with _untouched(net.module_):
         if not is_own(net.module.network):
             _try_sizes(net, sizes, n_channels, "the images to train on")
-            _try_sizes(net, of_validation, n_channels, "the validation images")
+            run_whole = [size for size in of_validation if math.prod(size) <= SIDE**2]
+            _try_sizes(net, run_whole, n_channels, "the validation images")
         gives_probabilities = _try_step(net, sizes, n_channels)
     if gives_probabilities:
         warnings.warn(

@@ -164,6 +164,38 @@ def test_what_does_not_fit_together_is_refused(random_grid):
         energy.with_log_odds(energy.log_odds.T).least(np.ones(3))
 
 
+LARGE = [
+    ((37, 41), 8, "contrast"),
+    ((37, 41), 4, "smoothness"),
+    ((1, 900), ((0, 1), (1, 0), (5, -3), (0, 950)), "contrast"),
+    ((7, 9, 11), 18, "contrast"),
+]
+
+
+@pytest.mark.parametrize("pixels_of_block", [1, 100, 10**6])
+@pytest.mark.parametrize(("shape", "connectivity", "pairwise"), LARGE, ids=str)
+def test_labelings_of_large_images_are_as_good_without_lists_of_edges(
+    monkeypatch, random_grid, shape, connectivity, pairwise, pixels_of_block
+):
+    pytest.importorskip("numba")
+    energy, _ = random_grid(0, shape, connectivity, pairwise)
+    w = np.array([1.0, 0.3, 0.9])[: energy.pairwise.field.n_weights]
+    expected = energy.least(w)
+    edges, capacities = energy._capacities(w)
+    monkeypatch.setattr(energy_module, "_MOST_PIXELS_LISTED", expected.size - 1)
+    monkeypatch.setattr(energy_module, "_PIXELS_OF_BLOCK", pixels_of_block)
+    found = energy.pairwise.capacities(w[1:])
+    assert {array.dtype for array in found} == {np.dtype(np.float32)}
+    np.testing.assert_allclose(np.concatenate([array.ravel() for array in found]), capacities, rtol=1e-6)
+    monkeypatch.setattr(energy, "_features", None)
+    labels = energy.least(w)
+    assert expected.any()
+    monkeypatch.undo()
+    assert energy.difference(labels, expected) @ w == pytest.approx(0, abs=1e-4)
+    with pytest.raises(ValueError, match="pairwise weights must not be negative"):
+        energy.least(-w)
+
+
 def cut_thrice(energy, annotation):
     w = np.array([1.0, 0.2, 0.7])
     energy.least(w)

@@ -1,11 +1,14 @@
+from functools import partialmethod
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from skmmcrf.images.sequences import ArraysOnDisk, Mapped
-from skmmcrf.networks import AnySize, UNet
+from skmmcrf.networks import AnySize, UNet, running
 from skmmcrf.networks.running import Runner, resolve_device
+from skmmcrf.networks.tiles import Tiled
 from skmmcrf.training.random_states import seeded
 
 SHAPES = [(9, 12, 2), (9, 12, 2), (5, 7, 2), (16, 3, 2), (9, 12, 2), (5, 7, 2)]
@@ -73,6 +76,23 @@ def test_images_are_read_when_their_batch_is_run_and_log_odds_kept_on_disk(netwo
     assert isinstance(kept, ArraysOnDisk)
     for a, b in zip(kept, Runner(2, "cpu").log_odds(network, images), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_images_go_through_the_network_together_while_they_are_no_larger_than_a_tile(monkeypatch, network, images):
+    monkeypatch.setattr(running, "SIDE", 12)  # 144 pixels; the first image has 108, the third 35
+    batches = []
+    network.register_forward_pre_hook(lambda _, inputs: batches.append(len(inputs[0])))
+    Runner(3, "cpu").log_odds(network, [images[0]] * 2 + [images[2]] * 5)
+    assert batches == [1, 1, 3, 2]
+
+
+def test_large_images_go_in_tiles(monkeypatch, network):
+    image = np.random.default_rng(0).integers(256, size=(121, 141, 2), dtype=np.uint8)
+    (expected,) = Runner(1, "cpu").log_odds(network, [image])
+    monkeypatch.setattr(Tiled, "__init__", partialmethod(Tiled.__init__, side=120))
+    (found,) = Runner(1, "cpu").log_odds(network, [image])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert not np.array_equal(found, expected)
 
 
 def test_log_odds_that_are_not_finite_are_told_with_their_image(images):
