@@ -269,7 +269,7 @@ def _read_pair(
     if labels is not None:
         return image, _read_labels(labels[n], image.shape[:2], scheme, f"{names[1]}[{n}]")
     if of_image is None:
-        raise TypeError(f"{names[1]} is missing, and {name} is an image alone, not a pair of image and labels")
+        raise TypeError(f"{names[1]} is None, and {name} is an image alone, not a pair of image and labels")
     return image, _read_labels(of_image, image.shape[:2], scheme, f"the labels of {name}")
 
 
