@@ -150,6 +150,11 @@ def check_labelled_images(
     ValueError, TypeError
         As `check_images`; if the numbers of labels and images or their sizes differ; if a label is none of the
         scheme; or if there is no foreground but 255, which "auto" takes for unlabelled.
+
+    Warns
+    -----
+    UserWarning
+        If files seem to be paired wrongly, by their names; or if some masks hold foreground, and others 255 alone.
     """
     entries, lazy = _entries_of_images(X, names[0])
     if y is not None:
