@@ -212,7 +212,8 @@ def check_validation_data(
         if len(validation_data) != 2:
             raise TypeError(f"validation_data must be a tuple (X, y) or a dataset of pairs, got {len(validation_data)}")
         names = ("validation_data[0]", "validation_data[1]")
-        return check_labelled_images(*validation_data, scheme, n_channels=n_channels, names=names)
+        X, y = validation_data
+        return check_labelled_images(X, y, scheme, n_channels=n_channels, names=names)
     data = check_labelled_images(validation_data, None, scheme, n_channels=n_channels, names=("validation_data", "y"))
     data.check_lasting()
     return data

@@ -230,8 +230,8 @@ def _explained(error: Exception, what: str) -> str:
         return (
             f"network: its batch normalisation can't train on {what} alone, because a single pixel is left of it where "
             "the network normalises. Images of one size go through the network together. Give images of one size, or a "
-            "crop, and a batch_size of at least 2, larger images, a network with another normalisation, such as GroupNorm, or a "
-            "backbone's weights, whose statistics are kept"
+            "crop, and a batch_size of at least 2, larger images, a network with another normalisation, such as "
+            "GroupNorm, or a backbone's weights, whose statistics are kept"
         )
     is_about_size = not any(word in text for word in ("channels", "device", "type", "memory"))
     return f"network: it can't take {what}: {text}{_ON_MULTIPLES if is_about_size else ''}"
