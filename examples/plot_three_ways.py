@@ -1,33 +1,54 @@
 """Three ways of training
 ======================
 
-Three ways of training a segmentation model, on generated images that look like ultrasound.
+The package compares three models. Here they learn from 24 generated images that look like ultrasound:
 
-A network alone, a conditional random field learned on its output, and both trained together: the three rows of the
-paper's tables. Prints the mean Jaccard index of each on images that none was trained on, and saves a picture of some.
+- **CNN**: a neural network alone. It gives each pixel a probability of being foreground.
+- **piecewise**: a conditional random field on the finished network. It weighs the probabilities against the length of
+  the outline, and an outline costs less where the image has an edge. The weights are learned.
+- **joint**: network and field, trained together.
+
+The script prints the mean Jaccard index of each model on 40 other images, and saves a picture of three of these. The
+Jaccard index of a mask is the area that it shares with the true mask, divided by the area that the two cover together.
 """
 
 from pathlib import Path
 
-from skmmcrf import DeepStructuredSegmenter
+import numpy as np
+from sklearn.frozen import FrozenEstimator
+
+from skmmcrf import CNNSegmenter, DeepStructuredSegmenter
 from skmmcrf.datasets import make_phantoms
 from skmmcrf.display import SegmentationDisplay
-from skmmcrf.metrics import mean_jaccard
+from skmmcrf.metrics import jaccard_indices
 
-X_train, y_train = make_phantoms(24, random_state=0)
-X_test, y_test = make_phantoms(40, random_state=1)
+X_train, y_train = make_phantoms(24, shape=(128, 128), random_state=0)
+X_test, y_test = make_phantoms(40, shape=(128, 128), random_state=1)
 
-predictions = {}
-for name, training in {"CNN": "cnn", "piecewise": "piecewise", "joint": "joint"}.items():
-    model = DeepStructuredSegmenter(training=training, random_state=0, verbose=1)
-    predictions[name] = model.fit(X_train, y_train).predict(X_test)
+print("== CNN: the network alone")
+cnn = CNNSegmenter(random_state=0, verbose=1).fit(X_train, y_train)
+trained = FrozenEstimator(cnn)  # both other models start from this network
 
-print(f"\nmean Jaccard index of {len(X_test)} test images")
-for name, labels in predictions.items():
-    print(f"{name:>10}: {100 * mean_jaccard(y_test, labels):.1f} %")
+print("\n== Piecewise: a field on the network, which stays as it is")
+piecewise = DeepStructuredSegmenter(trained, training="piecewise", verbose=1).fit(X_train, y_train)
 
-shown = {name: labels[:4] for name, labels in predictions.items()}
-display = SegmentationDisplay.from_predictions(X_test[:4], y_test[:4], shown)
+print("\n== Joint: the field, and then network and field together")
+joint = DeepStructuredSegmenter(trained, training="joint", random_state=0, verbose=1).fit(X_train, y_train)
+
+print(f"\n== Mean Jaccard index of {len(X_test)} test images")
+models = {"CNN": cnn, "piecewise": piecewise, "joint": joint}
+predictions = {name: model.predict(X_test) for name, model in models.items()}
+jaccard = {name: jaccard_indices(y_test, labels) for name, labels in predictions.items()}
+for name, values in jaccard.items():
+    print(f"{name:>10}: {100 * values.mean():.1f} %")
+
+# %%
+# The picture shows a hard, a middling and an easy image for the network alone: the quartiles of its index on the 40.
+
+shown = np.argsort(jaccard["CNN"])[[10, 20, 30]]
+display = SegmentationDisplay.from_predictions(
+    X_test[shown], y_test[shown], {name: labels[shown] for name, labels in predictions.items()}
+)
 picture = Path("three_ways.png").resolve()
-display.figure_.savefig(picture, dpi=100)
-print(f"picture: {picture}")
+display.figure_.savefig(picture, dpi=150)
+print(f"   picture: {picture}")
