@@ -1,4 +1,4 @@
-"""The reference is complete: every public name is in it, and its docstring is as numpydoc wants it."""
+"""The README runs, and the reference is complete: it has every public name, with a docstring as numpydoc wants it."""
 
 import importlib
 import inspect
@@ -8,8 +8,13 @@ from pathlib import Path
 
 import pytest
 from numpydoc.validate import validate
+from PIL import Image
 
-REFERENCE = Path(__file__).parent.parent / "docs" / "api.rst"
+from skmmcrf.datasets import make_phantoms
+
+ROOT = Path(__file__).parent.parent
+REFERENCE = ROOT / "docs" / "api.rst"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 #: What is not asked for: summaries of one line, and verbs of one form in them; text beyond a summary that says all, or
 #: for parameters whose name and type do; "See Also"; capitals where symbols are lower case; quotes on their own lines.
 LEFT_OUT = {"SS05", "SS06", "ES01", "PR07", "RT03", "SA01", "PR08", "RT04", "GL01"}
@@ -17,6 +22,25 @@ LEFT_OUT = {"SS05", "SS06", "ES01", "PR07", "RT03", "SA01", "PR08", "RT04", "GL0
 FOR_USERS = ("skmmcrf.datasets", "skmmcrf.display", "skmmcrf.estimators", "skmmcrf.metrics", "skmmcrf.training.loss")
 METHODS_FOR_USERS = {"decision_function", "energy", "fit", "predict", "predict_proba", "save", "score", "transform"}
 MODULES = ["skmmcrf", "skmmcrf.datasets", "skmmcrf.field", "skmmcrf.learning", "skmmcrf.networks"]
+
+
+def test_the_code_of_the_readme_runs_as_it_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("scans", "masks"):
+        Path(folder).mkdir()
+    for n, (image, mask) in enumerate(zip(*make_phantoms(5, shape=(32, 48), random_state=0))):
+        Image.fromarray(image).save(f"scans/anna_{n}.jpg")
+        Image.fromarray(255 * mask).save(f"masks/anna_{n}_mask.png")
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    exec(code, {})
+    assert [file.name for file in Path("results").iterdir()] == ["anna_2.png"]
+    assert Path("model.safetensors").is_file()
+
+
+def test_links_of_the_readme_lead_to_files():
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("https://")]
+    assert "docs/tutorial.md" in links
+    assert not [link for link in links if not (ROOT / link).is_file()]
 
 
 def names_in_reference():
