@@ -87,7 +87,9 @@ def load_image_pairs(
         names : list of str
             Of the image files, without ending. If two were the same they have the names of their folders before them.
         image_files : list of Path
-        mask_files : list of Path, or of lists where an image has several masks
+            Of the images.
+        mask_files : list of Path
+            Of the masks; a list of them for an image that has several.
         groups : list, or None
             The patients, if `group` is given.
 
