@@ -16,7 +16,9 @@ X_to_fit => X : array of shape (n, H, W) or (n, H, W, channels), or sequence
     are needed, and so are the images of a sequence that is neither a list nor a tuple, such as a dataset of torch.
 
 y_to_fit => y : array of shape (n, H, W), sequence, or None
-    Labels: arrays or tensors (H, W), PIL images, or paths of mask files. None if X is a dataset of pairs.
+    Labels: arrays or tensors (H, W), PIL images, or paths of mask files. None if the entries of X are pairs of image
+    and labels: tuples, lists, or dicts with keys such as "image" and "mask". If such a dataset changes its pairs at
+    random, a network alone can be trained on it. A field needs images that stay as they are.
 
 sample_weight : array of shape (n,), optional
     What each image counts.
@@ -30,7 +32,7 @@ raised_by_fit => ValueError, TypeError
 FloatingPointError
     If the network does not stay finite.
 
-validation_data : tuple (X, y), optional
+validation_data : tuple (X, y) or dataset of pairs, optional
     Images and labels whose Jaccard index is recorded after each epoch.
 
 Z : array of float and shape (n, H, W, 1 + channels), or sequence of arrays (H, W, 1 + channels)

@@ -18,7 +18,7 @@ FloatArray: TypeAlias = NDArray[np.floating]
 # what users give: one array, or a sequence of arrays whose sizes may differ
 ImagesLike: TypeAlias = np.ndarray | Sequence[Any]
 LabelsLike: TypeAlias = np.ndarray | Sequence[Any]
-LabelledImagesLike: TypeAlias = tuple[ImagesLike, LabelsLike]
+LabelledImagesLike: TypeAlias = tuple[ImagesLike, LabelsLike] | Sequence[Any]
 
 # the same of torch, for those who train by themselves
 TensorsLike: TypeAlias = "torch.Tensor | Sequence[torch.Tensor]"

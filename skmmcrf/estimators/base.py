@@ -102,7 +102,8 @@ class BaseSegmenter(BaseEstimator):
         check_is_fitted(self)
         data = check_labelled_images(X, y, self._label_scheme, n_channels=self.n_channels_in_)
         weights = check_sample_weight(sample_weight, len(data))
-        labelings = (np.asarray(labels) == self._settings.pos_label for labels in self.predict(data.images))
+        given = data.images if data.is_lazy else X  # where they tell if they are others than before
+        labelings = (np.asarray(labels) == self._settings.pos_label for labels in self.predict(given))
         return warned_mean(jaccard_of_annotations(data.annotations, labelings), weights)
 
     def _as_labels(self, labeling: BoolArray) -> NDArray[np.uint8]:

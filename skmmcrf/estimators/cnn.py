@@ -66,7 +66,8 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         Random changes of the training images. "flip" mirrors them. "standard" also scales, shifts and turns them and
         changes contrast and brightness. "strong" does so more (`skmmcrf.training.augmentation.build_augmentation`). Or
         a transform of an image and its mask together, as those of torchvision.transforms.v2 are: it is given a
-        `tv_tensors.Image` (channels, H, W) and a `tv_tensors.Mask` (H, W) of 0, 1, and 255 where unlabelled.
+        `tv_tensors.Image` (channels, H, W) and a `tv_tensors.Mask` (H, W) of 0, 1, and 255 where unlabelled. Transforms
+        of albumentations are given arrays instead. Changes act in training alone, so `Normalize` is none of them.
     crop : int, tuple (int, int) or None, default=None
         Height and width of a part of each image, in pixels, which the network is trained on; in joint training too. It
         is cut out at random anew each time, so images may be too large for memory in training. One number is both.
@@ -232,8 +233,9 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         Warns
         -----
         UserWarning
-            If training was interrupted, by Ctrl-C. Then, as after an error in training, the estimator is left as it was
-            trained until then.
+            If the network ends in a sigmoid, `augmentation` normalises, or files seem to be paired wrongly. If training
+            was interrupted, by Ctrl-C. Then, as after an error in training, the estimator is left as it was trained
+            until then.
         """
         self._validate_params()
         data, validation = self._check_data(self, X, y, sample_weight, validation_data)

@@ -150,7 +150,8 @@ class MaxMarginCRF(FieldSegmenter):
         ConvergenceWarning
             If `tol` is not reached within `max_iter` passes.
         UserWarning
-            If learning was interrupted, by Ctrl-C. Then the weights are those for the labelings found until then.
+            If the weight of the log-odds is negative. If learning was interrupted, by Ctrl-C. Then the weights are
+            those for the labelings found until then.
         """
         self._validate_params()
         scheme = scheme_of(self)

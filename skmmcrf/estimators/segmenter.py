@@ -290,8 +290,9 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         ConvergenceWarning
             If Algorithm 1 does not reach `tol` within `max_iter` passes.
         UserWarning
-            If training was interrupted, by Ctrl-C. Then, as after an error in training, the estimator is left as it was
-            trained until then: network and field, or the network alone if that was in pretraining.
+            As `CNNSegmenter.fit`, or if the weight of the log-odds is negative. If training was interrupted, by Ctrl-C.
+            Then, as after an error in training, the estimator is left as it was trained until then: network and field,
+            or the network alone if that was in pretraining.
         """
         self._validate_params()
         cnn = self._cnn()

@@ -150,6 +150,11 @@ def check_labelled_images(
     ValueError, TypeError
         As `check_images`; if the numbers of labels and images or their sizes differ; if a label is none of the
         scheme; or if there is no foreground but 255, which "auto" takes for unlabelled.
+
+    Warns
+    -----
+    UserWarning
+        If files seem to be paired wrongly, by their names; or if some masks hold foreground, and others 255 alone.
     """
     entries, lazy = _entries_of_images(X, names[0])
     if y is not None:
@@ -207,7 +212,8 @@ def check_validation_data(
         if len(validation_data) != 2:
             raise TypeError(f"validation_data must be a tuple (X, y) or a dataset of pairs, got {len(validation_data)}")
         names = ("validation_data[0]", "validation_data[1]")
-        return check_labelled_images(*validation_data, scheme, n_channels=n_channels, names=names)
+        X, y = validation_data
+        return check_labelled_images(X, y, scheme, n_channels=n_channels, names=names)
     data = check_labelled_images(validation_data, None, scheme, n_channels=n_channels, names=("validation_data", "y"))
     data.check_lasting()
     return data
@@ -269,7 +275,7 @@ def _read_pair(
     if labels is not None:
         return image, _read_labels(labels[n], image.shape[:2], scheme, f"{names[1]}[{n}]")
     if of_image is None:
-        raise TypeError(f"{names[1]} is missing, and {name} is an image alone, not a pair of image and labels")
+        raise TypeError(f"{names[1]} is None, and {name} is an image alone, not a pair of image and labels")
     return image, _read_labels(of_image, image.shape[:2], scheme, f"the labels of {name}")
 
 

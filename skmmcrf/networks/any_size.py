@@ -229,9 +229,9 @@ def _explained(error: Exception, what: str) -> str:
     if "more than 1 value per channel" in text:
         return (
             f"network: its batch normalisation can't train on {what} alone, because a single pixel is left of it where "
-            "the network normalises. Images of one size go through the network together. Give images of one size and a "
-            "batch_size of at least 2, larger images, a network with another normalisation, such as GroupNorm, or a "
-            "backbone's weights, whose statistics are kept"
+            "the network normalises. Images of one size go through the network together. Give images of one size, or a "
+            "crop, and a batch_size of at least 2, larger images, a network with another normalisation, such as "
+            "GroupNorm, or a backbone's weights, whose statistics are kept"
         )
     is_about_size = not any(word in text for word in ("channels", "device", "type", "memory"))
     return f"network: it can't take {what}: {text}{_ON_MULTIPLES if is_about_size else ''}"

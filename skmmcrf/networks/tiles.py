@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from skmmcrf.networks.any_size import divisor_of
 
-#: Of the largest tile, in pixels. The network "unet" takes 2.6 GB for it.
+#: Of the largest tile, in pixels. The network "unet" takes 2.2 GB for it.
 SIDE = 2048
 
 # of the largest log-odds; a matrix product of TF32 is exact to a tenth of that

@@ -65,8 +65,8 @@ class UNet(nn.Module):
             skips.append(features)
             features = block(F.max_pool2d(features, 2))
         for block in self.up:
-            features = F.interpolate(features, scale_factor=2, mode="bilinear")
-            features = block(torch.cat([features, skips.pop()], dim=1))
+            # unnamed, else the upsampled features would take their memory until the block has run
+            features = block(torch.cat([F.interpolate(features, scale_factor=2, mode="bilinear"), skips.pop()], dim=1))
         return self.score(features)
 
 
@@ -74,8 +74,8 @@ def _block(n_in: int, n_out: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(n_in, n_out, 3, padding=1, bias=False),
         nn.GroupNorm(8, n_out),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
         nn.Conv2d(n_out, n_out, 3, padding=1, bias=False),
         nn.GroupNorm(8, n_out),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
     )

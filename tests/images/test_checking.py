@@ -106,7 +106,7 @@ BAD_IMAGES = {
 }
 # the same of labels
 BAD_LABELS = {
-    "None": (None, TypeError, r"y is missing, and X\[0\] is an image alone, not a pair of image and labels"),
+    "None": (None, TypeError, r"y is None, and X\[0\] is an image alone, not a pair of image and labels"),
     "number": (1, TypeError, "y must be an array or a list of arrays, got int"),
     "word": ("mask.png", TypeError, "y must be an array or a list of arrays, got str"),
     "empty": ([], ValueError, "y is empty"),
