@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from skmmcrf.field import Field, Grid, build_terms
+from skmmcrf.field import Field, Grid, build_terms, grid_cut
 from skmmcrf.learning import program
 
 # networks here are too small for more to pay, and several threads crawl where others work too
@@ -46,6 +46,28 @@ def _every_solve_is_optimal(monkeypatch):
         # vars, because the package would look for the name in its modules
         if name.split(".")[0] == "skmmcrf" and vars(module).get("solve_program") is solve:
             monkeypatch.setattr(module, "solve_program", checked)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--engine", choices=["numba", "pymaxflow"], default="numba", help="what finds minimum cuts")
+
+
+@pytest.fixture(autouse=True)
+def _every_cut_is_least(monkeypatch, request):
+    """Check that each cut that any test makes on a grid costs no more than its flow; or let PyMaxflow make all."""
+    if request.config.getoption("--engine") == "pymaxflow":
+        monkeypatch.setattr(grid_cut, "available", lambda: False)
+
+    def checked(unary, offsets, capacities):
+        labels, bound = grid_cut.cut_with_bound(unary, offsets, capacities)
+        pairs = Grid(tuple(map(tuple, offsets))).pairs(labels)
+        costs = [unary[labels], *(c[first != second] for c, (first, second) in zip(capacities, pairs))]
+        cost, scale = (sum(function(part).sum(dtype=float) for part in costs) for function in (np.asarray, np.abs))
+        single = np.result_type(np.float32, unary, *capacities) == np.float32
+        assert abs(cost - bound) <= (1e-5 if single else 1e-9) * (scale + np.abs(unary).max()), (cost, bound)
+        return labels
+
+    monkeypatch.setattr(grid_cut, "grid_cut", checked)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ except ModuleNotFoundError:  # Python 3.10, where pytest brings the same under a
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-EXTRAS = [PROJECT["optional-dependencies"][name] for name in ("plot", "medical", "large")]
+EXTRAS = [PROJECT["optional-dependencies"][name] for name in ("plot", "medical")]
 NEEDED = [Requirement(text) for text in sum(EXTRAS, PROJECT["dependencies"])]
 
 

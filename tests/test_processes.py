@@ -1,4 +1,4 @@
-"""Cuts in other processes: they change no result, and one that dies is told."""
+"""Cuts in threads and in other processes: they change no result, and a process that dies is told."""
 
 import numpy as np
 import psutil
@@ -8,7 +8,7 @@ from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from small_images import field_of
 
-from skmmcrf.field import Annotation
+from skmmcrf.field import Annotation, grid_cut
 from skmmcrf.field.energy import least_labelings
 from skmmcrf.images.sequences import Mapped
 from skmmcrf.learning import CuttingPlanes, Example
@@ -37,16 +37,21 @@ def own_workers():
     return lambda: [p for p in psutil.Process().children() if "LokyProcess" in " ".join(p.cmdline())]
 
 
-@pytest.mark.parametrize("n_jobs", [None, 1])
-def test_one_job_starts_no_process(n_jobs, own_workers):
+@pytest.mark.parametrize("n_jobs", [None, 1, 2])
+def test_no_process_is_started(n_jobs, own_workers):
     CuttingPlanes(n_jobs=n_jobs).learn(examples())
     list(least_labelings(np.ones(3), energies(), n_jobs))
     assert own_workers() == []
 
 
-def test_results_do_not_depend_on_how_many_processes_cut(own_workers):
-    solutions = [CuttingPlanes(n_jobs=n_jobs).learn(examples()) for n_jobs in (1, 2)]
+def test_without_the_compiled_cut_processes_cut(own_workers, monkeypatch):
+    monkeypatch.setattr(grid_cut, "available", lambda: False)
+    list(least_labelings(np.ones(3), energies(), n_jobs=2))
     assert own_workers()
+
+
+def test_results_do_not_depend_on_how_many_threads_cut():
+    solutions = [CuttingPlanes(n_jobs=n_jobs).learn(examples()) for n_jobs in (1, 2)]
     for name in ("w", "slack", "value", "dual_gap", "n_iter"):
         np.testing.assert_array_equal(*(getattr(solution, name) for solution in solutions))
     w = solutions[0].w
@@ -56,7 +61,7 @@ def test_results_do_not_depend_on_how_many_processes_cut(own_workers):
     np.testing.assert_array_equal(*labelings)
 
 
-@pytest.mark.parametrize("backend", ["threading", "multiprocessing"])
+@pytest.mark.parametrize("backend", ["threading", "multiprocessing", "loky"])
 def test_cuts_run_under_every_backend_of_joblib(backend):
     expected = CuttingPlanes().learn(examples())
     with parallel_config(backend=backend, n_jobs=2):
@@ -76,7 +81,8 @@ def test_a_process_that_is_killed_is_told_and_the_next_cuts_work(own_workers):
             own_workers()[0].kill()
         return IMAGES[n]
 
-    with pytest.raises(TerminatedWorkerError, match="unexpectedly terminated"):
-        CuttingPlanes(n_jobs=2).learn(examples(Mapped(read, range(20))))
-    expected = CuttingPlanes().learn(examples())
-    np.testing.assert_array_equal(CuttingPlanes(n_jobs=2).learn(examples()).w, expected.w)
+    with parallel_config(backend="loky", n_jobs=2):
+        with pytest.raises(TerminatedWorkerError, match="unexpectedly terminated"):
+            CuttingPlanes().learn(examples(Mapped(read, range(20))))
+        again = CuttingPlanes().learn(examples())
+    np.testing.assert_array_equal(again.w, CuttingPlanes().learn(examples()).w)

@@ -259,7 +259,7 @@ class Energy:
     def least(self, w: FloatArray) -> BoolArray:
         """Give the labeling of least energy, (5), ndarray of bool and shape (H, W).
 
-        Of an image of more than about a million pixels it is that of the energy rounded to float32, if numba is there.
+        Of an image of more than about a million pixels it is that of the energy rounded to float32.
 
         Parameters
         ----------
@@ -271,12 +271,7 @@ class Energy:
         ValueError
             If w has another length, or a pairwise weight is negative.
         """
-        if np.prod(self.shape) > _MOST_PIXELS_LISTED and grid_cut.available():
-            self._check_weights(w)
-            unary = np.multiply(self.log_odds, -w[0], dtype=np.float32)
-            return grid_cut.grid_cut(unary, self.pairwise.field.grid.offsets, self.pairwise.capacities(w[1:]))
-        edges, capacities = self._capacities(w)  # which checks w
-        return minimum_cut(self._unary(w), edges, capacities)
+        return self._cut(self._unary(w), w)
 
     def most_violated(self, w: FloatArray, annotation: Annotation) -> BoolArray:
         """Give the labeling of least energy less its loss: the constraint of (8) that w violates most.
@@ -285,8 +280,7 @@ class Energy:
         """
         # of the distance, label 1 less label 0
         margin = np.where(annotation.truth, -1.0, 1.0) * annotation.pixel_weights
-        edges, capacities = self._capacities(w)
-        return minimum_cut(self._unary(w) - margin, edges, capacities)
+        return self._cut(self._unary(w) - margin, w)
 
     def completion(self, w: FloatArray, annotation: Annotation) -> BoolArray:
         """Give the labeling of least energy among those that have the true labels where these are known."""
@@ -294,7 +288,7 @@ class Energy:
         free = np.flatnonzero(~known)
         if not len(free):
             return labels.reshape(self.shape)
-        (edges, capacities), unary = self._capacities(w), np.ravel(self._unary(w))
+        unary, (edges, capacities) = np.ravel(self._unary(w)), self._capacities(w)
         # a known neighbour pulls to its own label
         for one, other in (edges, edges[::-1]):
             pulled = ~known[one] & known[other]
@@ -305,13 +299,24 @@ class Energy:
         labels[free] = minimum_cut(unary[free], numbers[edges[:, among_free]], capacities[among_free])
         return labels.reshape(self.shape)
 
+    def _cut(self, unary: FloatArray, w: FloatArray) -> BoolArray:
+        """Give the labeling of least energy for another unary term (H, W), the cost of label 1 less that of label 0."""
+        if not grid_cut.available():
+            edges, capacities = self._capacities(w)
+            return minimum_cut(unary, edges, capacities)
+        grid = self.pairwise.field.grid
+        if unary.size > _MOST_PIXELS_LISTED:
+            return grid_cut.grid_cut(unary.astype(np.float32), grid.offsets, self.pairwise.capacities(w[1:]))
+        _, capacities = self._capacities(w)
+        return grid_cut.grid_cut(unary, grid.offsets, grid.split(capacities, self.shape))
+
     def _unary(self, w: FloatArray) -> FloatArray:
+        self._check_weights(w)
         # -log Phi(1) + log Phi(0) = -l
         return -w[0] * np.asarray(self.log_odds, dtype=float)
 
     def _capacities(self, w: FloatArray) -> tuple[IntArray, FloatArray]:
         """The edges, and what it costs to cut each."""
-        self._check_weights(w)
         _, edges, rows = self._features()
         capacities = np.zeros(edges.shape[1])
         for weight, row in zip(w[1:], rows):

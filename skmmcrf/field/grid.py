@@ -127,6 +127,19 @@ class Grid:
             second = tuple(slice(max(0, begin + o), max(0, end + o)) for (begin, end), o in zip(ends, offset))
             yield values[first], values[second]
 
+    def split(self, values: NDArray, shape: tuple[int, ...]) -> list[NDArray]:
+        """Split the values of the edges of an image by offset, as views of the shapes that `pairs` gives.
+
+        Examples
+        --------
+        >>> Grid.from_connectivity(4).split(np.arange(4), (2, 2))
+        [array([[0],
+               [1]]), array([[2, 3]])]
+        """
+        shapes = [tuple(max(0, n - abs(o)) for n, o in zip(shape, offset)) for offset in self.offsets]
+        ends = np.cumsum([np.prod(part, dtype=int) for part in shapes])
+        return [part.reshape(of_offset) for part, of_offset in zip(np.split(values, ends[:-1]), shapes)]
+
 
 # those that are in use are shared, and the last few are kept for images that come one after the other
 _in_use: WeakValueDictionary[tuple[Grid, tuple[int, ...]], Edges] = WeakValueDictionary()

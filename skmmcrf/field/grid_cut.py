@@ -10,6 +10,7 @@ directions 2k and 2k + 1 are opposite. A step that leaves the image leads to the
 a residual capacity of 0 for it, so that no border is ever checked.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Any, NamedTuple
@@ -36,6 +37,14 @@ _ONE = np.uintp(1)
 def available() -> bool:
     """Say whether numba is installed, which `grid_cut` needs."""
     return njit is not None
+
+
+def prepare() -> float:
+    """Compile what `grid_cut` needs for float64, or load it if that was done before, and give the seconds it took."""
+    began = time.perf_counter()
+    if available():
+        grid_cut(np.zeros((1, 2)), [(0, 1)], [np.zeros((1, 1))])
+    return time.perf_counter() - began
 
 
 def grid_cut(unary: FloatArray, offsets: Sequence[Sequence[int]], capacities: Sequence[FloatArray]) -> BoolArray:
@@ -80,7 +89,7 @@ def cut_with_bound(
 ) -> tuple[BoolArray, float]:
     """Give the labeling of `grid_cut`, and a bound from the flow: no labeling costs less, but for rounding."""
     if not available():
-        raise ImportError("grid_cut needs numba, which is not installed; install skmmcrf[large], or use minimum_cut")
+        raise ImportError("grid_cut needs numba, which is not installed: use minimum_cut")
     unary, capacities = np.asarray(unary), list(map(np.asarray, capacities))
     _check(unary, offsets, capacities)
     search, pixels = _prepare(unary, offsets, capacities)

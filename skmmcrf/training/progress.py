@@ -6,6 +6,7 @@ from typing import Any
 from skorch import NeuralNet
 from skorch.callbacks import Callback, ProgressBar
 
+from skmmcrf.field import grid_cut
 from skmmcrf.learning.cutting_planes import Report
 from skmmcrf.training.joint import N_WATCHED
 

@@ -240,7 +240,7 @@ assert not available()
 grid_cut(None, None, None)
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert run.stderr.rstrip().endswith("which is not installed; install skmmcrf[large], or use minimum_cut")
+    assert run.stderr.rstrip().endswith("which is not installed: use minimum_cut")
 
 
 def test_where_nothing_can_be_written_compiled_code_is_not_cached(monkeypatch):
