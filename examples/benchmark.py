@@ -170,7 +170,7 @@ def parse(description, **further):
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--out", type=Path, default=Path("results"))
-    parser.add_argument("--jobs", type=int, default=-1, help="processes for the graph cuts (default: all cores)")
+    parser.add_argument("--jobs", type=int, default=-1, help="threads for the minimum cuts (default: all cores)")
     parser.add_argument(
         "--set",
         type=parameter,

@@ -60,8 +60,8 @@ max_iter : int, default=100
     Passes over the images at most in which the field is learned.
 
 n_jobs : int, optional
-    How many threads find minimum cuts side by side, as in joblib. `joblib.parallel_config` may put processes or a cluster
-    in their place.
+    How many threads find minimum cuts side by side, as in joblib. `joblib.parallel_config` may put processes or a
+    cluster in their place.
 
 pos_label : int, default=1
     The label of foreground in y and in predictions; 255 for masks of 0 and 255.

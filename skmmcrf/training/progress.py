@@ -64,6 +64,9 @@ def pass_progress(n_images: int, verbose: int) -> Report | None:
     """Print a heading, and make what prints a line for each pass of Algorithm 1; None for 0."""
     if not verbose:
         return None
+    seconds = grid_cut.prepare()
+    if seconds > 1:
+        print(f"The minimum cut was compiled in {seconds:.0f} s, which is kept for later", flush=True)
     what = f"training images: {n_images}; gamma: the objective, which is minimised"
     print(f"Learning the weights of the field by Algorithm 1 ({what})", flush=True)
     return PassLines()

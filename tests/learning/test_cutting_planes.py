@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from small_images import Gamma, all_labelings, field_of, squares
 from strategies import problems
 
-from skmmcrf.field import Annotation, Energy, Grid, PairwiseFeatures, estimate_sigma
+from skmmcrf.field import Annotation, Energy, Grid, PairwiseFeatures, estimate_sigma, grid_cut
 from skmmcrf.learning import CuttingPlanes, Example, cutting_planes, solve_program
 from skmmcrf.learning.example import most_violated
 
@@ -469,3 +469,21 @@ def test_a_large_image():
     w = learned([log_odds], images, [truth ^ wrong], 1.0, sigma=0.3).w
     found = field_of(sigma=0.3).energy(log_odds, images[0][..., np.newaxis]).least(w)
     assert (found & truth).sum() > 0.99 * (found | truth).sum()
+
+
+def test_both_engines_of_cuts_lead_to_the_same_weights(phantoms, monkeypatch):
+    def solution():
+        rng, field = np.random.default_rng(0), field_of(sigma=0.1)
+        images, labels = phantoms
+        log_odds = [3.0 * truth - 1.5 + 2 * rng.normal(size=truth.shape) for truth in labels]
+        energies = [field.energy(l, image[..., np.newaxis]) for l, image in zip(log_odds, images)]
+        examples = [Example(e, Annotation(truth == 1)) for e, truth in zip(energies, labels)]
+        return learn(examples), examples
+
+    compiled, with_compiled = solution()
+    monkeypatch.setattr(grid_cut, "available", lambda: False)
+    listed, with_listed = solution()
+    np.testing.assert_allclose(compiled.w, listed.w, rtol=1e-9)
+    assert compiled.value == pytest.approx(listed.value, rel=1e-12)
+    for one, other in zip(with_compiled, with_listed):
+        np.testing.assert_array_equal(one.energy.least(compiled.w), other.energy.least(compiled.w))
