@@ -14,7 +14,7 @@ from joblib import delayed
 
 from skmmcrf import CNNSegmenter, DeepStructuredSegmenter
 from skmmcrf.datasets import load_image_folder, make_phantoms
-from skmmcrf.field import Annotation, Field, Grid, build_terms, estimate_sigma
+from skmmcrf.field import Annotation, Field, Grid, build_terms, estimate_sigma, grid_cut
 from skmmcrf.learning import CuttingPlanes, Example
 from skmmcrf.learning.example import most_violated
 
@@ -128,7 +128,7 @@ class CutCount:
 
 @contextmanager
 def counted_cuts() -> Iterator[CutCount]:
-    """Count this process's minimum cuts, and their seconds inside maxflow()."""
+    """Let PyMaxflow make this process's minimum cuts, and count them and their seconds inside maxflow()."""
     count = CutCount()
 
     class CountingGraph(maxflow.GraphFloat):
@@ -139,7 +139,10 @@ def counted_cuts() -> Iterator[CutCount]:
             count.cuts += 1
             return flow
 
-    with mock.patch.object(maxflow, "GraphFloat", CountingGraph):
+    with (
+        mock.patch.object(grid_cut, "available", return_value=False),
+        mock.patch.object(maxflow, "GraphFloat", CountingGraph),
+    ):
         yield count
     if not count.cuts:
         raise RuntimeError("no cut was seen: the package does not cut by maxflow.GraphFloat in this process")

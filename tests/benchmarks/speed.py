@@ -5,7 +5,7 @@ On photographs, or without a folder on phantoms with the U-Net:
     python tests/benchmarks/speed.py --data FOLDER --weights squeezenet1_1.pth
     python tests/benchmarks/speed.py --only memory
 
-Medians of three runs after a first, where nothing else is said; two processes cut. Leave the machine alone meanwhile:
+Medians of three runs after a first, where nothing else is said; two threads cut. Leave the machine alone meanwhile:
 torch's threads wait for each other, and become several times slower beside other work.
 """
 
@@ -94,7 +94,7 @@ def measure_learning(setting):
     problem = setting.problem("train")
 
     def plain():
-        with Parallel(N_JOBS) as parallel:
+        with Parallel(N_JOBS, prefer="threads") as parallel:
             return plain_algorithm(problem, parallel)
 
     (solution, (plain_gamma, plain_passes)), (seconds, plain_seconds) = time_each(lambda: problem.learn(N_JOBS), plain)
