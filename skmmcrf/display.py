@@ -348,7 +348,9 @@ class TrainingCurveDisplay:
         if len(self.histories) > 1:
             upper.legend(fontsize="small")
         lines = {name: line for measure, (name, line) in self._measures.items() if measure in measured}
-        handles = [Line2D([], [], color="gray", linestyle=line) for line in lines.values()]
+        colors = {line.get_color() for line in lower.lines}
+        style = {"color": colors.pop() if len(colors) == 1 else "black", "marker": "o", "markersize": 3}
+        handles = [Line2D([], [], linestyle=line, **style) for line in lines.values()]
         lower.legend(handles, lines, fontsize="small")
 
 
@@ -432,7 +434,7 @@ class EnergyDisplay:
         >>> model = DeepStructuredSegmenter(training="piecewise", random_state=0).set_params(cnn__n_epochs=5).fit(X, y)
         >>> display = EnergyDisplay.from_estimator(model, X[0])
         >>> [ax.get_title() for ax in display.axes_]
-        ['result', 'unary: $w_1$ · log-odds', 'pairwise: cost of a cut at distance 1', 'cost of the cut edges']
+        ['result', 'unary: $w_1$ · log-odds', 'pairwise: cost of a cut', 'cost of the cut edges']
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         if not isinstance(estimator, DeepStructuredSegmenter):
@@ -455,56 +457,59 @@ class EnergyDisplay:
         n_rows, n_columns = (1, 4) if height > width else (2, 2)
         # inches of an image, with room beside it for the colour bar and above and below for words
         wide = 3.2 * min(1, 1.6 * width / height)
-        size = n_columns * (max(wide, 2) + 0.9), n_rows * (wide * height / width + 0.6) + 0.5
+        size = n_columns * (max(wide, 2) + 0.9), n_rows * (wide * height / width + 0.7) + 0.5
         self.figure_ = figure or _new_figure(*size)
         self.axes_ = self.figure_.subplots(n_rows, n_columns, squeeze=False).ravel()
-        self.figure_.suptitle(
-            f"w = ({', '.join(f'{w:.3g}' for w in self.coef)})\n"
-            f"energy {energy.sum():.6g} = unary {energy[0]:.6g} + pairwise {energy[1:].sum():.6g}",
-            fontsize="medium",
-        )
+        energies = f"energy {energy.sum():.6g} = unary {energy[0]:.6g} + pairwise {energy[1:].sum():.6g}"
+        weights = f"w = ({', '.join(f'{w:.3g}' for w in self.coef)})"
+        width = self.figure_.bbox.width / self.figure_.dpi
+        self.figure_.suptitle(f"{weights}\n{_wrapped(energies, width)}", fontsize="medium")
         result, unary, pairwise, cut = self.axes_
-        result.set_title("result", fontsize="medium")
         _show(result, self.image)
         _outline(result, self.labels, "deepskyblue")
-        self._plot_unary(unary)
-        self._plot_pairwise(pairwise)
-        self._plot_cut(cut)
+        captions = [
+            ("result", ""),
+            ("unary: $w_1$ · log-odds", self._plot_unary(unary)),
+            ("pairwise: cost of a cut", self._plot_pairwise(pairwise)),
+            ("cost of the cut edges", self._plot_cut(cut)),
+        ]
+        for ax, (above, below) in zip(self.axes_, captions):
+            # a colour bar takes some of the panel's width, and its outer ticks reach above and below it
+            room = width / n_columns - 0.7
+            ax.set_title(_wrapped(above, room), fontsize="medium", pad=9)
+            ax.set_xlabel(_wrapped(below, room), fontsize="small", labelpad=9)
         return self
 
-    def _plot_unary(self, ax: "Axes") -> None:
+    def _plot_unary(self, ax: "Axes") -> str:
         log_odds = self.energy.log_odds
         unary = self.coef[0] * log_odds
         # a few pixels of which the network is very sure would leave the others pale
         limit = np.quantile(np.abs(unary), 0.95) or 1.0
-        ax.set_title("unary: $w_1$ · log-odds", fontsize="medium")
-        ax.set_xlabel("outline: foreground by the log-odds alone", fontsize="small")
         self._add_colorbar(ax, _draw(ax, unary, cmap="RdBu", vmin=-limit, vmax=limit), extend="both")
         _outline(ax, log_odds > 0, "black")
+        return "outline: log-odds above 0"
 
-    def _plot_pairwise(self, ax: "Axes") -> None:
+    def _plot_pairwise(self, ax: "Axes") -> str:
         edges = self.energy.pairwise.field.grid.edges(self.labels.shape)
         per_distance = self._costs() / edges.distance_weights
         n_pixels, ends = self.labels.size, edges.pixels.ravel()
         sums = np.bincount(ends, np.tile(per_distance, 2), n_pixels)
         means = sums / np.maximum(np.bincount(ends, minlength=n_pixels), 1)
-        ax.set_title("pairwise: cost of a cut at distance 1", fontsize="medium")
-        ax.set_xlabel("mean over a pixel's neighbours", fontsize="small")
         self._add_colorbar(ax, _draw(ax, means.reshape(self.labels.shape), cmap="viridis"))
+        return "mean at distance 1"
 
-    def _plot_cut(self, ax: "Axes") -> None:
+    def _plot_cut(self, ax: "Axes") -> str:
         from matplotlib.collections import LineCollection
 
         pixels, flat = self.energy.pairwise.compute().edges, self.labels.ravel()
         cut = flat[pixels[0]] != flat[pixels[1]]
-        ax.set_title("cost of the cut edges", fontsize="medium")
-        ax.set_xlabel(f"{np.count_nonzero(cut)} of {cut.size} edges are cut", fontsize="small")
         _show(ax, self.image)
         if cut.any():
             rows, columns = np.unravel_index(pixels[:, cut], self.labels.shape)
             ends = np.stack([columns, rows], axis=-1).swapaxes(0, 1)
             lines = LineCollection(list(ends), array=self._costs()[cut], cmap="cool", linewidths=1.5)
             self._add_colorbar(ax, ax.add_collection(lines, autolim=False))
+        return f"{np.count_nonzero(cut)} of {cut.size} edges are cut"
 
     def _costs(self) -> FloatArray:
         """What it costs to cut each edge."""
@@ -519,6 +524,11 @@ def _new_figure(width: float, height: float) -> "Figure":
     import matplotlib.pyplot as plt
 
     return plt.figure(figsize=(width, height), layout="constrained")
+
+
+def _wrapped(text: str, inches: float) -> str:
+    """A text in lines of that width at most; letters of ten points take six on average."""
+    return fill(text, max(int(inches * 72 / 6), 10), break_long_words=False, break_on_hyphens=False)
 
 
 def _estimators(estimator: Any) -> Mapping[str, Any]:

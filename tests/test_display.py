@@ -1,4 +1,5 @@
 import sys
+from itertools import combinations
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -181,6 +182,16 @@ def test_curves_of_several_models_differ_in_colour(models):
     assert {line.get_color() for line in [*gamma.lines, *jaccard.lines]} == {loss.lines[2].get_color()}
 
 
+def test_the_legend_of_lines_has_their_colour_where_they_share_one(models):
+    for given, expected in (
+        (models["joint"], "C0"),
+        (models, "C2"),
+        ({"a": models["joint"], "b": models["joint"]}, "black"),
+    ):
+        lower = TrainingCurveDisplay.from_estimator(given, stage="joint").axes_[1, 0]
+        assert {line.get_color() for line in lower.get_legend().get_lines()} == {expected}
+
+
 def test_curves_of_one_stage_only(models):
     display = TrainingCurveDisplay.from_estimator(models["joint"], stage="joint")
     assert [ax.get_xlabel() for ax in display.axes_[:, 0]] == ["", "epoch of joint training (0: piecewise)"]
@@ -246,6 +257,24 @@ def test_energy_where_nothing_is_cut_or_varies(shape):
     display = EnergyDisplay(image, labels, energy_of(image, np.zeros(shape)), np.array([1.0, 0.0, 0.0])).plot()
     assert "pairwise 0" in display.figure_._suptitle.get_text()
     assert not display.axes_[3].collections
+
+
+@pytest.mark.parametrize("figsize", [None, (5, 4), (12, 4)])
+@pytest.mark.parametrize("shape", [(40, 40), (100, 20), (20, 100)])
+def test_captions_of_the_energy_leave_each_other_room(shape, figsize):
+    rng = np.random.default_rng(0)
+    energy = energy_of(rng.uniform(size=(*shape, 1)), rng.normal(size=shape))
+    figure = figsize and plt.figure(figsize=figsize, layout="constrained")
+    display = EnergyDisplay(np.zeros((*shape, 1)), rng.uniform(size=shape) < 0.5, energy, np.array([1.5, 0.4, 7000.0]))
+    axes = display.plot(figure=figure).axes_
+    display.figure_.canvas.draw()
+    bars = [bar for ax in axes for bar in ax.child_axes]
+    ticks = [(tick, *bar.get_ylim()) for bar in bars for tick in bar.yaxis.get_major_ticks()]
+    ticks = [tick.label2 for tick, low, high in ticks if low <= tick.get_loc() <= high]
+    shown = [*(text for ax in axes for text in (ax.title, ax.xaxis.label)), *ticks, display.figure_._suptitle]
+    boxes = [text.get_window_extent() for text in shown if text.get_text()]
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+    assert all(0 <= box.x0 and box.x1 <= display.figure_.bbox.width for box in boxes)
 
 
 def test_energy_needs_a_field(models, phantoms):
