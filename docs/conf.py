@@ -11,6 +11,8 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
+    "sphinx-mathjax-offline",
     "sphinx_copybutton",
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
@@ -22,14 +24,12 @@ myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 2
 
 html_theme = "pydata_sphinx_theme"
-html_title = project
-html_sidebars = {
-    page: []
-    for page in ("index", "install", "tutorial", "guide", "theory", "benchmarks", "cite", "contributing", "changelog")
-}
-html_theme_options = {"header_links_before_dropdown": 5, "show_prev_next": False}
+html_title = f"{project} {version}"
+html_sidebars = {"**": ["sidebar-pages"], "index": []}
+html_theme_options = {"header_links_before_dropdown": 5}
+toc_object_entries_show_parents = "hide"
 html_static_path = ["_static"]
-html_css_files = ["equations.css"]
+html_css_files = ["skmmcrf.css"]
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
@@ -40,9 +40,10 @@ templates_path = ["_templates"]
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
-    "filename_pattern": "/plot_",  # the others take hours, or data
+    "ignore_pattern": r"(^|/)(?!plot_)[^/]*$",  # these take hours, or data: scripts.md shows them
+    "capture_repr": (),
+    "remove_config_comments": True,
     "copyfile_regex": r".*\.rst",
     "reference_url": {"skmmcrf": None},
-    "download_all_examples": False,
     "show_memory": False,
 }
