@@ -1,4 +1,4 @@
-"""The README runs, and the reference is complete: it has every public name, with a docstring as numpydoc wants it."""
+"""The README runs, the reference is complete with docstrings as numpydoc wants them, and pages are in plain sentences."""
 
 import importlib
 import inspect
@@ -81,3 +81,35 @@ def test_docstrings_are_valid(name):
     for key, method in vars(thing).items() if inspect.isclass(thing) else ():
         if inspect.isfunction(method) and not key.startswith("_"):
             assert not errors_of(method, for_users and key in METHODS_FOR_USERS, {"EX01"}), key
+
+
+PAGES = ["README.md", *(path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").glob("**/*.md")))]
+#: Fenced and indented code, mathematics, tables, headings and directives are no prose.
+NO_PROSE = [
+    r"^ *(```|~~~).*?^ *\1 *$",
+    r"^\$\$.*?^\$\$",
+    r"^ *(\||#|:::|:[\w-]+:).*?$",
+    r"(?<=\n\n)( {4}[^\n]*\n|\n)+",
+]
+FAULTS = {"more than 35 words": r"(\S+\s+){35}\S+", "clauses chained by ;": r";\s", "no subject": r"^There (is|are)\b"}
+
+
+def faults_of(markdown):
+    for pattern in NO_PROSE:
+        markdown = re.sub(pattern, "\n", markdown, flags=re.MULTILINE | re.DOTALL)
+    markdown = re.sub(r"`[^`]+`|\$[^$]+\$", "x", markdown)
+    for block in re.split(r"\n\s*\n|\n *(?:[-*>]|\d+\.) ", "\n" + markdown):
+        for sentence in re.split(r"(?<=[.!?:])[*\")]*\s+(?=[*\"(]*[A-Zx])", " ".join(block.split())):
+            yield from (f"{name}: {sentence}" for name, fault in FAULTS.items() if re.search(fault, sentence))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_sentences_are_short_and_have_one_thought(page):
+    assert not list(faults_of((ROOT / page).read_text(encoding="utf-8")))
+
+
+def test_faults_are_found_in_prose_alone():
+    words = 36 * "word "
+    code = f"```python\n{words}; a\n```\n\n    {words}; a\n\n| a; b | {words} |\n"
+    assert not list(faults_of(f"# Title\n\n{code}\nA sentence.\n- An item;\n- `a; b`.\n"))
+    assert len(list(faults_of(f"{code}\nOne thought; another.\n- There is one. {words.capitalize()}\n"))) == 3
