@@ -274,7 +274,7 @@ def test_captions_of_the_energy_leave_each_other_room(shape, figsize):
     shown = [*(text for ax in axes for text in (ax.title, ax.xaxis.label)), *ticks, display.figure_._suptitle]
     boxes = [text.get_window_extent() for text in shown if text.get_text()]
     assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
-    assert all(0 <= box.x0 and box.x1 <= display.figure_.bbox.width for box in boxes)
+    assert all(box.x0 >= 0 and box.x1 <= display.figure_.bbox.width for box in boxes)
 
 
 def test_energy_needs_a_field(models, phantoms):
