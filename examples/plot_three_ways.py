@@ -12,8 +12,6 @@ The script prints the mean Jaccard index of each model on 40 other images, and s
 Jaccard index of a mask is the area that it shares with the true mask, divided by the area that the two cover together.
 """
 
-from pathlib import Path
-
 import numpy as np
 from sklearn.frozen import FrozenEstimator
 
@@ -49,6 +47,5 @@ shown = np.argsort(jaccard["CNN"])[[10, 20, 30]]
 display = SegmentationDisplay.from_predictions(
     X_test[shown], y_test[shown], {name: labels[shown] for name, labels in predictions.items()}
 )
-picture = Path("three_ways.png").resolve()
-display.figure_.savefig(picture, dpi=150)
-print(f"   picture: {picture}")
+display.figure_.savefig("three_ways.png", dpi=150)
+print("   picture: three_ways.png")

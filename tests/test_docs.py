@@ -1,4 +1,4 @@
-"""The README runs, the reference is complete with docstrings as numpydoc wants them, and pages are in plain sentences."""
+"""The README runs, the reference has every public name, with a docstring as numpydoc wants it, and pages are plain."""
 
 import importlib
 import inspect
