@@ -33,6 +33,9 @@ piecewise = DeepStructuredSegmenter(trained, training="piecewise", verbose=1).fi
 print("\n== Joint: the field, and then network and field together")
 joint = DeepStructuredSegmenter(trained, training="joint", random_state=0, verbose=1).fit(X_train, y_train)
 
+# %%
+# The scores are those of images that no model has seen.
+
 print(f"\n== Mean Jaccard index of {len(X_test)} test images")
 models = {"CNN": cnn, "piecewise": piecewise, "joint": joint}
 predictions = {name: model.predict(X_test) for name, model in models.items()}
