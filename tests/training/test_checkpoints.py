@@ -22,6 +22,7 @@ from torchvision.transforms import v2
 from skmmcrf import CNNSegmenter, DeepStructuredSegmenter
 from skmmcrf.datasets import make_phantoms
 from skmmcrf.training import checkpoints
+from skmmcrf.training.augmentation import RandomIntensity
 from skmmcrf.training.checkpoints import open_checkpoints
 from skmmcrf.training.net import SegmentationNet
 from skmmcrf.training.state_files import write_file
@@ -201,6 +202,25 @@ def test_a_fit_with_other_parameters_has_states_of_its_own(data, changed, tmp_pa
     assert len({file.parent for file in files(tmp_path)}) == 2
     first.fit(*data)
     assert len(files(tmp_path)) == 4
+
+
+def dimming(factor):
+    return lambda image, mask: (image * factor, mask)
+
+
+class Dimming:
+    def __init__(self, factor):
+        self.change, self.itself = dimming(factor), self
+
+    def __call__(self, image, mask):
+        return self.change(image, mask)
+
+
+@pytest.mark.parametrize("build", [dimming, Dimming, RandomIntensity, lambda x: v2.Compose([RandomIntensity(x)])])
+def test_augmentations_that_differ_in_what_they_hold_have_states_of_their_own(data, build, tmp_path):
+    for factor in (0.1, 0.9, 0.1):
+        cnn(checkpoint=tmp_path, augmentation=build(factor)).fit(*data)
+    assert len({file.parent for file in files(tmp_path)}) == 2
 
 
 def test_a_fit_of_other_data_has_states_of_its_own(data, tmp_path):
