@@ -5,8 +5,11 @@ import os
 import random
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from threading import Event
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -305,13 +308,28 @@ def test_a_folder_that_cant_be_made_or_written_to_is_told_at_once(data, tmp_path
             cnn(checkpoint=tmp_path).fit(*data)
 
 
-def test_one_fit_at_a_time_has_its_folder_which_is_rid_of_what_was_not_finished(states, data, tmp_path):
+def test_what_was_not_finished_is_removed(states):
     unfinished = states[0].with_name(f".{32 * 'a'}.tmp")
     unfinished.write_bytes(b"half")
     with open_checkpoints(unfinished.parent):
         assert not unfinished.exists()
-        with pytest.raises(ValueError, match="checkpoint: the same fit is running already"):
-            cnn(checkpoint=tmp_path).fit(*data)
+
+
+def test_one_fit_at_a_time_has_its_folder_and_the_other_waits_for_its_last_state(tmp_path):
+    def open_it_too():
+        with open_checkpoints(tmp_path) as found:
+            return found.state
+
+    told = Event()
+    with (
+        patch("skmmcrf.training.checkpoints.warnings.warn", lambda *_, **__: told.set()),
+        ThreadPoolExecutor() as pool,
+        open_checkpoints(tmp_path) as first,
+    ):
+        other = pool.submit(open_it_too)
+        assert told.wait(30)
+        first.write({"stage": "cnn"})
+    assert other.result() == {"stage": "cnn"}
 
 
 @pytest.mark.parametrize("random_state", [None, np.random.RandomState(0)])
