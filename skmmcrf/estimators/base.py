@@ -6,7 +6,7 @@ from functools import partial
 from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -431,6 +431,8 @@ def as_text(value: Any, within: tuple[int, ...] = ()) -> str:
     inner = partial(as_text, within=(*within, id(value)))
     if isinstance(value, partial):
         return " ".join(map(inner, (value.func, *value.args, *sorted(value.keywords.items()))))
+    if isinstance(value, MethodType):
+        return f"{inner(value.__func__)} of {inner(value.__self__)}"
     if isinstance(value, FunctionType):
         code = value.__code__
         looks = [code.co_code, repr(code.co_consts).partition(" at 0x")[0], code.co_names, inner(value.__defaults__)]
@@ -448,7 +450,8 @@ def as_text(value: Any, within: tuple[int, ...] = ()) -> str:
     text = repr(value)
     if " at 0x" not in text and not isinstance(value, nn.Module):
         return text
-    return f"{type(value).__qualname__} {inner(getattr(value, '__dict__', {}))}"
+    name = getattr(value, "__qualname__", type(value).__qualname__)
+    return f"{name} {inner(getattr(value, '__dict__', {}))}"
 
 
 def _is_epoch(row: Any) -> bool:

@@ -219,10 +219,26 @@ class Dimming:
         return self.change(image, mask)
 
 
-@pytest.mark.parametrize("build", [dimming, Dimming, RandomIntensity, lambda x: v2.Compose([RandomIntensity(x)])])
+@pytest.mark.parametrize(
+    "build",
+    [dimming, Dimming, lambda x: Dimming(x).__call__, RandomIntensity, lambda x: v2.Compose([RandomIntensity(x)])],
+)
 def test_augmentations_that_differ_in_what_they_hold_have_states_of_their_own(data, build, tmp_path):
     for factor in (0.1, 0.9, 0.1):
         cnn(checkpoint=tmp_path, augmentation=build(factor)).fit(*data)
+    assert len({file.parent for file in files(tmp_path)}) == 2
+
+
+def test_networks_that_differ_in_what_they_do_have_states_of_their_own(data, tmp_path):
+    def network(function):
+        class Local(nn.Conv2d):
+            def forward(self, images):
+                return function(super().forward(images))
+
+        return lambda n_channels: Local(n_channels, 1, 1)
+
+    for function in (torch.tanh, torch.sin, torch.tanh):
+        cnn(checkpoint=tmp_path, network=network(function)).fit(*data)
     assert len({file.parent for file in files(tmp_path)}) == 2
 
 
