@@ -443,7 +443,7 @@ def as_text(value: Any, within: tuple[int, ...] = ()) -> str:
     if isinstance(value, np.ndarray) and value.dtype != object:
         return hash_of(value)
     if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{key}: {inner(part)}' for key, part in value.items())}}}"
+        return f"{{{', '.join(sorted(f'{inner(key)}: {inner(part)}' for key, part in value.items()))}}}"
     if isinstance(value, (list, tuple, set, frozenset)):
         parts = map(inner, value)
         return f"[{', '.join(parts if isinstance(value, (list, tuple)) else sorted(parts))}]"
