@@ -23,7 +23,7 @@ from skmmcrf._docs import documented
 from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, LabelsLike
 from skmmcrf.field.labels import Annotation
 from skmmcrf.images.checking import check_sample_weight
-from skmmcrf.images.entries import as_array, as_sequence
+from skmmcrf.images.entries import as_array, as_sequence, image_and_labels
 from skmmcrf.images.labels import LABEL_CONSTRAINTS, LabelScheme
 
 _IgnoreLabel: TypeAlias = int | Literal["auto"] | None
@@ -439,15 +439,36 @@ def label_scheme_of(estimator: Any) -> LabelScheme:
 
 
 class _SegmentationScorer(_Scorer):
-    """A scorer that reads labels as the estimator does, as far as it is not told how."""
+    """A scorer that reads labels as the estimator does, as far as it is not told how; without y it reads pairs."""
+
+    def __call__(self, estimator: Any, X: ImagesLike, y_true: LabelsLike | None = None, **kwargs: Any) -> float:
+        """Score an estimator."""
+        return super().__call__(estimator, X, y_true, **kwargs)
 
     def _score(
-        self, method_caller: Callable[..., Any], estimator: Any, X: ImagesLike, y_true: LabelsLike, **kwargs: Any
+        self,
+        method_caller: Callable[..., Any],
+        estimator: Any,
+        X: ImagesLike,
+        y_true: LabelsLike | None = None,
+        **kwargs: Any,
     ) -> float:
+        if y_true is None:
+            X, y_true = _of_pairs(X)
         y_pred = method_caller(estimator, "predict", X, pos_label=None)
         scheme = label_scheme_of(estimator)
         labels = {"pos_label": scheme.pos_label, "ignore_label": scheme.ignore_label}
         return self._sign * self._score_func(y_true, y_pred, **{**labels, **self._kwargs, **kwargs})
+
+
+def _of_pairs(X: ImagesLike) -> tuple[list[Any], list[Any]]:
+    """Images and labels of a dataset of pairs, each from one call."""
+    entries, _ = as_sequence(X, "X", dimensions=(3, 4))
+    pairs = [image_and_labels(entries[n], f"X[{n}]") for n in range(len(entries))]
+    images, labels = ([pair[k] for pair in pairs] for k in (0, 1))
+    if any(each is None for each in labels):
+        raise TypeError("a scorer needs y, unless X is a dataset of pairs of image and labels")
+    return images, labels
 
 
 def _score_of_pixels(

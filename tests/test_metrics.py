@@ -274,6 +274,17 @@ def test_scorers_in_cross_validation(phantoms, unequal, as_list):
             assert results[f"test_{name}"][n] == pytest.approx(sign * mean(truths, found, **parameters.get(name, {})))
 
 
+def test_scorers_read_labels_from_pairs(unequal):
+    X, y = unequal
+    parameters = {"estimator": CNNSegmenter(n_epochs=1, random_state=0), "cv": KFold(2), "error_score": "raise"}
+    scorer = make_segmentation_scorer("dice")
+    for scoring in (scorer, {"score": scorer, "other": make_segmentation_scorer("jaccard")}):
+        expected = cross_validate(X=X, y=y, scoring=scoring, **parameters)["test_score"]
+        assert (cross_validate(X=list(zip(X, y)), scoring=scoring, **parameters)["test_score"] == expected).all()
+    with pytest.raises(TypeError, match="a scorer needs y, unless X is a dataset of pairs"):
+        scorer(CNNSegmenter(n_epochs=1).fit(X, y), X)
+
+
 def test_grid_search_takes_the_least_hausdorff_distance(unequal):
     X, y = unequal
     cnn = CNNSegmenter(learning_rate=1e-2, batch_size=1, random_state=1)

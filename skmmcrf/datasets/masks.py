@@ -22,6 +22,9 @@ from skmmcrf.images.files import read_image
 #: A value of a mask, a colour, or a bound such as ">127".
 Value: TypeAlias = float | tuple[int, int, int] | str
 
+# with ".png" the 255 that file systems take
+_MOST_BYTES = 251
+
 _BOUND = re.compile(r"(>=?) *(\d+(?:\.\d+)?)")
 
 
@@ -46,11 +49,24 @@ class MaskReader:
 
     def read(self, file: Path) -> np.ndarray:
         """Read the values of a mask: an array (H, W, 1), or (H, W, 3) of colours."""
-        mask = read_image(file, channels="RGB") if self._in_colours else read_image(file, as_labels=True)
+        mask = self._read_colours(file) if self._in_colours else read_image(file, as_labels=True)
         mask = mask.astype(np.uint8) if mask.dtype == bool else mask
         mask = mask[..., np.newaxis] if mask.ndim == 2 else mask
         if mask.ndim != 3 or mask.shape[2] not in (1, 3):
             raise ValueError(f"{file} must be a mask of shape (H, W), or of colours, got {mask.shape}")
+        return mask
+
+    def _read_colours(self, file: Path) -> np.ndarray:
+        mask, stored = read_image(file, channels="RGB"), read_image(file)
+        if stored.ndim == 3 and stored.shape[2] in (2, 4):
+            hidden = mask[stored[..., -1] == 0][np.newaxis]
+            means_something = [_test_of(self.foreground, "foreground")] if self.foreground != "auto" else []
+            means_something += [self._is_unlabelled] if self._is_unlabelled else []
+            if any(test(hidden).any() for test in means_something):
+                raise ValueError(
+                    f"{file} has transparent pixels of a colour that is foreground or ignore_label, though no viewer "
+                    "shows it: save it without alpha"
+                )
         return mask
 
     def labels(self, masks: Mapping[Path, np.ndarray]) -> dict[Path, np.ndarray]:
@@ -136,6 +152,8 @@ def save_masks(
         raise TypeError(f"names must be a sequence of str, got {names!r}")
     for name in names:
         check_plain_name(name, "a name")
+        if len(os.fsencode(name)) > _MOST_BYTES:
+            raise ValueError(f"a name must be no longer than {_MOST_BYTES} bytes, got {name!r}")
     files = [Path(folder) / f"{name.removesuffix('.png')}.png" for name in names]
     by_name = {normalize("NFC", file.name.casefold()): file.name for file in files}  # for some systems a is A
     if len(by_name) < len(files):
@@ -165,7 +183,7 @@ def check_plain_name(name: str, what: str) -> None:
     if not isinstance(name, str):
         raise TypeError(f"{what} must be a str, got {type(name).__name__}")
     # names of Windows have all the separators
-    if name in ("", "..") or PureWindowsPath(name).name != name:
+    if name in ("", "..") or "\0" in name or PureWindowsPath(name).name != name:
         raise ValueError(f"{what} must be a plain name, of no other folder, got {name!r}")
 
 

@@ -3,7 +3,7 @@
 import glob
 import re
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TypeAlias
@@ -264,18 +264,26 @@ def _files(source: FilesLike, name: str) -> list[Path]:
         if missing := [file for file in files if not file.is_file()]:
             raise FileNotFoundError(f"{name} must be files, but there is no file {some_of(missing)}")
     elif Path(source).is_dir():
-        files = sorted(file for file in Path(source).iterdir() if is_image_file(file))
+        files = _found(Path(source).iterdir(), name)
     else:
         if not glob.has_magic(str(source)):
             raise FileNotFoundError(
                 f"{name} must be a folder, a pattern or a list of paths, there is no folder {source}"
             )
-        files = sorted(file for file in map(Path, glob.glob(str(source), recursive=True)) if is_image_file(file))
+        files = _found(map(Path, glob.glob(str(source), recursive=True)), name)
     if not files:
         raise FileNotFoundError(
             f'there are no {name} in {source}: the pattern "folder/**/*.png" takes those within, too'
         )
     return files
+
+
+def _found(entries: Iterable[Path], name: str) -> list[Path]:
+    """Those that may be images, sorted."""
+    entries = [entry for entry in entries if not is_hidden(entry)]
+    if broken := [entry for entry in entries if entry.is_symlink() and not entry.exists()]:
+        raise FileNotFoundError(f"{name} must be files, but {some_of(broken)} are links to what is not there")
+    return sorted(filter(is_image_file, entries))
 
 
 def _told_apart(images: list[Path], masks: list[Path]) -> tuple[list[Path], list[Path]]:

@@ -1,15 +1,16 @@
 """What the estimators share."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
+import torch
 from joblib import hash as hash_of
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
@@ -19,6 +20,7 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback, EpochTimer
+from torch import nn
 
 from skmmcrf._docs import documented
 from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, LabelledImagesLike, LabelsLike
@@ -422,16 +424,34 @@ def names_of_data(data: LabelledImages) -> dict[str, str]:
     }
 
 
-def as_text(value: Any) -> str:
-    """Name a parameter by what it is, the same in every process; other objects than functions by their class."""
+def as_text(value: Any, within: tuple[int, ...] = ()) -> str:
+    """Name a parameter by what it is, the same in every process; objects that print their address by what they hold."""
+    if id(value) in within:
+        return "itself"
+    inner = partial(as_text, within=(*within, id(value)))
     if isinstance(value, partial):
-        return " ".join(map(as_text, (value.func, *value.args, *sorted(value.keywords.items()))))
+        return " ".join(map(inner, (value.func, *value.args, *sorted(value.keywords.items()))))
+    if isinstance(value, MethodType):
+        return f"{inner(value.__func__)} of {inner(value.__self__)}"
     if isinstance(value, FunctionType):
         code = value.__code__
-        looks = [code.co_code, repr(code.co_consts).partition(" at 0x")[0], code.co_names, repr(value.__defaults__)]
+        looks = [code.co_code, repr(code.co_consts).partition(" at 0x")[0], code.co_names, inner(value.__defaults__)]
+        looks += [inner(cell.cell_contents) for cell in value.__closure__ or ()]
         return f"{value.__qualname__} {hash_of(looks)}"
+    if isinstance(value, torch.Tensor):
+        return hash_of(value.numpy(force=True))
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return hash_of(value)
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(sorted(f'{inner(key)}: {inner(part)}' for key, part in value.items()))}}}"
+    if isinstance(value, (list, tuple, set, frozenset)):
+        parts = map(inner, value)
+        return f"[{', '.join(parts if isinstance(value, (list, tuple)) else sorted(parts))}]"
     text = repr(value)
-    return type(value).__qualname__ if " at 0x" in text else text
+    if " at 0x" not in text and not isinstance(value, nn.Module):
+        return text
+    name = getattr(value, "__qualname__", type(value).__qualname__)
+    return f"{name} {inner(getattr(value, '__dict__', {}))}"
 
 
 def _is_epoch(row: Any) -> bool:

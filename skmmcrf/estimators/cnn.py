@@ -17,7 +17,7 @@ from torch import nn
 
 from skmmcrf._docs import documented
 from skmmcrf._typing import ImagesLike, LabelledImagesLike, LabelsLike, NetworkLike, RandomStateLike
-from skmmcrf.estimators.base import NetworkSegmenter, keep_state, try_augmentation
+from skmmcrf.estimators.base import NetworkSegmenter, as_text, keep_state, try_augmentation
 from skmmcrf.estimators.files import FITTED_HISTORY, FITTED_LABELS, NETWORK
 from skmmcrf.field.terms import scale_image
 from skmmcrf.images.checking import LabelledImages, as_given
@@ -255,7 +255,8 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         with seeded(self.random_state):
             network = self.build(image)
         looks = [str(network), self.weights is not None]
-        looks += [(name, type(part).__qualname__, _plain_attributes(part)) for name, part in network.named_modules()]
+        for name, part in network.named_modules():
+            looks.append((name, type(part).__qualname__, as_text(type(part).forward), _plain_attributes(part)))
         return {"": np.array(repr(looks)), **network_arrays(network)}
 
     def train(

@@ -307,7 +307,7 @@ def _read_again(images: Sequence[Any], checksums: Sequence[int], name: str, n: i
         raise ValueError(
             f"{name}[{n}] is another image each time that it is read, so it does not belong to the labels that were "
             f"read before. Leave random changes out of {name}, and give them as augmentation. A network alone can be "
-            "trained on a dataset that changes each image together with its labels"
+            "trained on a dataset that changes each image together with its labels, without checkpoint and memory"
         )
     return image
 

@@ -16,7 +16,7 @@ from skmmcrf.networks.any_size import divisor_of
 #: Of the largest tile, in pixels. The network "unet" takes 2.2 GB for it.
 SIDE = 2048
 
-# of the largest log-odds; a matrix product of TF32 is exact to a tenth of that
+# of the range of log-odds; a matrix product of TF32 is exact to a tenth of that
 _TOLERANCE = 1e-2
 
 
@@ -235,7 +235,7 @@ def _measure_halos(network: nn.Module, divisor: int, images: torch.Tensor, side:
             halos = [-(-reach // divisor) * divisor for reach in reaches]
             tiles = _Tiles(n * divisor + 2 * halos[-1], halos[-1], divisor)
             found = _run_in_tiles(network, trial, tiles, known)[0].view_as(expected)
-            fits = torch.allclose(found, expected, rtol=0, atol=_TOLERANCE * float(expected.abs().max()))
+            fits = torch.allclose(found, expected, rtol=0, atol=_TOLERANCE * float(expected.max() - expected.min()))
             return halos if fits else []
         n = min(largest, 2 * n + 1) if n < largest else 0
     return []

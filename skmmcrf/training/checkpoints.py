@@ -99,8 +99,11 @@ def open_checkpoints(folder: str | PathLike[str]) -> Iterator[Checkpoints]:
     ------
     OSError
         If the folder can't be made or written to.
-    ValueError
-        If the same fit is running elsewhere.
+
+    Warns
+    -----
+    UserWarning
+        If the same fit is running elsewhere. This one waits until that has ended, and goes on from its last state.
 
     Examples
     --------
@@ -115,14 +118,22 @@ def open_checkpoints(folder: str | PathLike[str]) -> Iterator[Checkpoints]:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")  # the system lets go of it when a process dies
     try:
-        # the system lets go of it when a process dies
-        with FileLock(folder / ".lock", timeout=0):
-            for unfinished in folder.glob(f".{32 * '?'}.tmp"):
-                unfinished.unlink()
-            yield Checkpoints(folder)
-    except Timeout:
-        raise ValueError(f"checkpoint: the same fit is running already, and uses {folder}") from None
+        lock.acquire(timeout=0)
+    except Timeout:  # folds of nested cross-validation may be the same
+        warnings.warn(
+            f"checkpoint: the same fit is running already, and uses {folder}; this one waits for its last state",
+            UserWarning,
+            stacklevel=2,
+        )
+        lock.acquire()
+    try:
+        for unfinished in folder.glob(f".{32 * '?'}.tmp"):
+            unfinished.unlink()
+        yield Checkpoints(folder)
+    finally:
+        lock.release()
 
 
 class KeepState(Callback):

@@ -25,8 +25,8 @@ Size: TypeAlias = tuple[int, ...]
 # what autograd calls steps that give probabilities, and those that only move, resize or average values
 _TO_PROBABILITIES = re.compile(r"(Sigmoid|Softmax|Hardsigmoid)Backward\d*")
 _KEEPS_RANGE = re.compile(
-    r"(Alias|Clamp|Clone|Mean|Permute|ReshapeAlias|Select|Slice|Squeeze|Stack|ToCopy|Transpose|Unbind|UnsafeView|"
-    r"Unsqueeze|Upsample\w+?|View)Backward\d*"
+    r"(Alias|AvgPool2D|Clamp|Clone|ConstantPadNd|MaxPool2DWithIndices|Mean|Permute|Relu|ReshapeAlias|Select|Slice|"
+    r"Squeeze|Stack|ToCopy|Transpose|Unbind|UnsafeView|Unsqueeze|Upsample\w+?|View)Backward\d*"
 )
 # a batch that is less likely than this in all of training does not count
 _RARE = 1e-6

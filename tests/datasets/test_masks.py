@@ -65,6 +65,16 @@ def test_foreground_is_a_value_a_colour_or_what_is_above_a_bound(load, mask, opt
     assert load(mask, **options) == [labels]
 
 
+def test_colours_that_no_viewer_shows_are_no_labels(load):
+    hidden, shown = (*RED, 0), (*RED, 255)
+    with pytest.raises(ValueError, match=r"0\.png has transparent pixels of a colour that is foreground"):
+        load(np.uint8([[shown, hidden]]), foreground=RED)
+
+
+def test_transparent_background_needs_no_colour(load):
+    assert load(np.uint8([[(*RED, 255), (0, 0, 0, 0)]]), foreground=RED) == [[[1, 0]]]
+
+
 def test_masks_of_floats_are_read_as_those_of_integers(load):
     assert load(np.array([[0, 1, 1]], np.float32), ending="tif") == [[[0, 1, 1]]]
 
@@ -182,8 +192,9 @@ def test_nothing_is_written_through_links(tmp_path):
         (["a", 3], LABELS, {}, TypeError, "a name must be a str, got int"),
         *(
             (["a", wrong], LABELS, {}, ValueError, "a name must be a plain")
-            for wrong in ("../b", "", "..", "C:b", "/b")
+            for wrong in ("../b", "", "..", "C:b", "/b", "a\0b")
         ),
+        (["a", 126 * "ü"], LABELS, {}, ValueError, "a name must be no longer than 251 bytes"),
         (["a", "b"], None, {}, TypeError, "labels must be an array"),
         (["a", "b"], [LABELS[0], [[0, 0.2, 0.7]]], {}, ValueError, r"labels must be 0 and one other .* got \[0.2, 0.7"),
         (["a", "b"], [LABELS[0], [[0, 255]]], {}, ValueError, r"got \[1, 255\] too"),

@@ -86,6 +86,14 @@ def test_what_is_no_image_is_passed_over_in_folders(tmp_path):
     assert load_image_pairs(tmp_path / "images" / "*", tmp_path / "masks" / "*").names == ["a"]
 
 
+def test_a_pair_of_links_to_nothing_is_told(tmp_path):
+    for part in ("images", "masks"):
+        put(tmp_path / part / "a.png")
+        (tmp_path / part / "b.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(FileNotFoundError, match=r"images must be files, but '.*b\.png' are links"):
+        load_image_pairs(tmp_path / "images", tmp_path / "masks")
+
+
 def test_what_has_no_partner_is_told_and_not_read(tmp_path):
     put_all(tmp_path, "images/a.png|masks/a.png|masks/x1.png|masks/x2.png")
     (tmp_path / "images" / "README").write_text("no image")

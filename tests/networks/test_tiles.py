@@ -150,6 +150,10 @@ UNFIT = {
     "means over parts of the image": (lambda x, layer: first(layer(x) * doubled(F.adaptive_avg_pool2d(x, 2), x)), 1),
     "statistics of the batch": (lambda x, layer: first(F.batch_norm(layer(x), None, None, training=True)), 1),
     "the position": (lambda x, layer: first(layer(x) + torch.linspace(0, 1, x.shape[3])), 1),
+    "the position, and has a large bias": (
+        lambda x, layer: first(layer(x) + 0.3 * torch.linspace(0, 1, x.shape[3]) - 60),
+        1,
+    ),
     "the size": (lambda x, layer: first(doubled(layer(x)[:, :, ::2, ::2], x, align_corners=True)), 2),
     "strides beyond its divisor": (lambda x, layer: first(doubled(F.max_pool2d(layer(x), 4), x)), 2),
     "strides, and has no divisor": (lambda x, layer: first(doubled(F.avg_pool2d(x, 2, ceil_mode=True), x)), 1),

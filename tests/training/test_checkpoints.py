@@ -5,8 +5,11 @@ import os
 import random
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from threading import Event
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -22,6 +25,7 @@ from torchvision.transforms import v2
 from skmmcrf import CNNSegmenter, DeepStructuredSegmenter
 from skmmcrf.datasets import make_phantoms
 from skmmcrf.training import checkpoints
+from skmmcrf.training.augmentation import RandomIntensity
 from skmmcrf.training.checkpoints import open_checkpoints
 from skmmcrf.training.net import SegmentationNet
 from skmmcrf.training.state_files import write_file
@@ -203,6 +207,41 @@ def test_a_fit_with_other_parameters_has_states_of_its_own(data, changed, tmp_pa
     assert len(files(tmp_path)) == 4
 
 
+def dimming(factor):
+    return lambda image, mask: (image * factor, mask)
+
+
+class Dimming:
+    def __init__(self, factor):
+        self.change, self.itself = dimming(factor), self
+
+    def __call__(self, image, mask):
+        return self.change(image, mask)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [dimming, Dimming, lambda x: Dimming(x).__call__, RandomIntensity, lambda x: v2.Compose([RandomIntensity(x)])],
+)
+def test_augmentations_that_differ_in_what_they_hold_have_states_of_their_own(data, build, tmp_path):
+    for factor in (0.1, 0.9, 0.1):
+        cnn(checkpoint=tmp_path, augmentation=build(factor)).fit(*data)
+    assert len({file.parent for file in files(tmp_path)}) == 2
+
+
+def test_networks_that_differ_in_what_they_do_have_states_of_their_own(data, tmp_path):
+    def network(function):
+        class Local(nn.Conv2d):
+            def forward(self, images):
+                return function(super().forward(images))
+
+        return lambda n_channels: Local(n_channels, 1, 1)
+
+    for function in (torch.tanh, torch.sin, torch.tanh):
+        cnn(checkpoint=tmp_path, network=network(function)).fit(*data)
+    assert len({file.parent for file in files(tmp_path)}) == 2
+
+
 def test_a_fit_of_other_data_has_states_of_its_own(data, tmp_path):
     X, y = data
     for n, (images, labels, fit_params) in enumerate(
@@ -285,13 +324,28 @@ def test_a_folder_that_cant_be_made_or_written_to_is_told_at_once(data, tmp_path
             cnn(checkpoint=tmp_path).fit(*data)
 
 
-def test_one_fit_at_a_time_has_its_folder_which_is_rid_of_what_was_not_finished(states, data, tmp_path):
+def test_what_was_not_finished_is_removed(states):
     unfinished = states[0].with_name(f".{32 * 'a'}.tmp")
     unfinished.write_bytes(b"half")
     with open_checkpoints(unfinished.parent):
         assert not unfinished.exists()
-        with pytest.raises(ValueError, match="checkpoint: the same fit is running already"):
-            cnn(checkpoint=tmp_path).fit(*data)
+
+
+def test_one_fit_at_a_time_has_its_folder_and_the_other_waits_for_its_last_state(tmp_path):
+    def open_it_too():
+        with open_checkpoints(tmp_path) as found:
+            return found.state
+
+    told = Event()
+    with (
+        patch("skmmcrf.training.checkpoints.warnings.warn", lambda *_, **__: told.set()),
+        ThreadPoolExecutor() as pool,
+        open_checkpoints(tmp_path) as first,
+    ):
+        other = pool.submit(open_it_too)
+        assert told.wait(30)
+        first.write({"stage": "cnn"})
+    assert other.result() == {"stage": "cnn"}
 
 
 @pytest.mark.parametrize("random_state", [None, np.random.RandomState(0)])

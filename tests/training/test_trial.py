@@ -114,6 +114,7 @@ def test_a_network_that_gives_something_else_while_training_is_told():
         lambda features: F.interpolate(torch.sigmoid(features[..., ::2, ::2]), scale_factor=2, mode="bilinear"),
         lambda features: torch.stack([torch.sigmoid(features), torch.sigmoid(2 * features)]).mean(dim=0),
         lambda features: torch.sigmoid(features).double().clamp(0.01, 0.99),
+        lambda features: F.avg_pool2d(F.pad(torch.sigmoid(features), (1, 1, 1, 1)), 3, stride=1).relu(),
     ],
 )
 def test_a_network_that_ends_in_a_sigmoid_is_warned_of(function, scale, n_epochs):
