@@ -83,7 +83,8 @@ checkpoint : str or path, optional
     A folder for the state of training, kept at the end of every epoch. A fit that was killed goes on from there if it
     is started again with the same data and parameters. It ends as if nothing had happened, on the CPU bit for bit with
     the same number of threads. It needs an int as `random_state`. Each fit has a folder of its own in it, named by its
-    data and parameters, so a search may use one too. `verbose` says whether a fit goes on or begins anew.
+    data and parameters, so a search may use one too. The same fit running elsewhere is waited for. `verbose` says
+    whether a fit goes on or begins anew.
 
 random_state : int, RandomState or None, default=None
     Of the network's first weights and the order of images.

@@ -17,7 +17,7 @@ from PIL import Image
 from skmmcrf._typing import BoolArray, LabelsLike
 from skmmcrf.field.labels import UNLABELLED
 from skmmcrf.images.entries import as_array, as_sequence
-from skmmcrf.images.files import read_image
+from skmmcrf.images.files import palette_of, read_image
 
 #: A value of a mask, a colour, or a bound such as ">127".
 Value: TypeAlias = float | tuple[int, int, int] | str
@@ -43,6 +43,7 @@ class MaskReader:
         if foreground != "auto":
             _test_of(foreground, "foreground")
         self._in_colours = any(np.shape(value) == (3,) for value in (foreground, ignore_label) if value is not None)
+        self._colours: dict[int, tuple[list[int], Path]] = {}
         self._is_unlabelled = None if ignore_label is None else _test_of(ignore_label, "ignore_label")
         if ignore_label is not None and ignore_label == foreground:
             raise ValueError(f"ignore_label must not be the foreground, got {ignore_label!r}")
@@ -54,6 +55,8 @@ class MaskReader:
         mask = mask[..., np.newaxis] if mask.ndim == 2 else mask
         if mask.ndim != 3 or mask.shape[2] not in (1, 3):
             raise ValueError(f"{file} must be a mask of shape (H, W), or of colours, got {mask.shape}")
+        if not self._in_colours:
+            self._check_palette(file, mask)
         return mask
 
     def _read_colours(self, file: Path) -> np.ndarray:
@@ -68,6 +71,17 @@ class MaskReader:
                     "shows it: save it without alpha"
                 )
         return mask
+
+    def _check_palette(self, file: Path, mask: np.ndarray) -> None:
+        """Refuse an index of a palette that has one colour here, and had another in a mask before."""
+        palette = palette_of(file)
+        for index in [] if palette is None else np.unique(mask).tolist():
+            first = self._colours.setdefault(index, (palette[index], file))  # type: ignore[index]
+            if first[0] != palette[index]:  # type: ignore[index]
+                raise ValueError(
+                    f"{first[1]} and {file} have palettes in which the index {index} has different colours, so the "
+                    "indices can't be labels: say the colour of the foreground, as foreground=(255, 0, 0)"
+                )
 
     def labels(self, masks: Mapping[Path, np.ndarray]) -> dict[Path, np.ndarray]:
         """Give the labels, 0, 1 and 255, of all masks of a data set, as `read` gives them.

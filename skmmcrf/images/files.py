@@ -133,6 +133,16 @@ def described_mask(mask: Any) -> str:
     return f" ({', '.join(filter(None, notes))})" if any(notes) else ""
 
 
+def palette_of(file: str | PathLike[str]) -> list[list[int]] | None:
+    """Give the colours (red, green, blue) of a mask file whose indices are its labels, or None if it has no palette."""
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            has_indices = image.mode in ("P", "PA") and _has_colours(image)
+            return _palette(image).tolist() if has_indices else None
+    except UnidentifiedImageError:  # an array in a file
+        return None
+
+
 @contextmanager
 def _errors_named(start: str) -> Iterator[None]:
     try:

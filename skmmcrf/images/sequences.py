@@ -5,6 +5,7 @@ import tempfile
 import weakref
 from collections.abc import Callable, Sequence
 from itertools import chain
+from numbers import Number
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ class ImageList(list):
     """Results for a list of images: a list that as an array is one of the results, or of objects if sizes differ.
 
     So numpy's functions take it where sizes are equal, and `sklearn.model_selection.cross_val_predict` can join the
-    results of its folds in any case.
+    results of its folds in any case. Comparing it with a number compares each result.
 
     Examples
     --------
@@ -95,6 +96,15 @@ class ImageList(list):
     >>> np.concatenate([ImageList([np.zeros((2, 3))]), ImageList([np.zeros((4, 5))])]).shape
     (2,)
     """
+
+    def __eq__(self, other: object) -> Any:
+        # as users compare arrays; a list that equals a number is of no use
+        return ImageList(result == other for result in self) if isinstance(other, Number) else super().__eq__(other)
+
+    def __ne__(self, other: object) -> Any:
+        return ImageList(result != other for result in self) if isinstance(other, Number) else super().__ne__(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as lists
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         if len({np.shape(result) for result in self}) == 1:

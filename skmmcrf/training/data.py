@@ -120,7 +120,7 @@ def check_crop(crop: Any) -> tuple[int, int] | None:
     if crop is None:
         return None
     sizes: list[Any] = [crop, crop] if isinstance(crop, Integral) else list(crop)
-    if len(sizes) != 2 or not all(isinstance(size, Integral) and int(size) > 0 for size in sizes):
+    if crop is True or len(sizes) != 2 or not all(isinstance(size, Integral) and int(size) > 0 for size in sizes):
         raise ValueError(f"crop must be a positive integer, or two for height and width, got {crop!r}")
     return int(sizes[0]), int(sizes[1])
 

@@ -22,8 +22,8 @@ from skmmcrf.training.random_states import seeded
 
 Size: TypeAlias = tuple[int, ...]
 
-# what autograd calls steps that give probabilities, and those that only move, resize or average values
-_TO_PROBABILITIES = re.compile(r"(Sigmoid|Softmax|Hardsigmoid)Backward\d*")
+# what autograd calls steps that give probabilities or their logarithms, and steps that only move, resize or average
+_TO_PROBABILITIES = re.compile(r"((Log)?(Sigmoid|Softmax)|Hardsigmoid)Backward\d*")
 _KEEPS_RANGE = re.compile(
     r"(Alias|AvgPool2D|Clamp|Clone|ConstantPadNd|MaxPool2DWithIndices|Mean|Permute|Relu|ReshapeAlias|Select|Slice|"
     r"Squeeze|Stack|ToCopy|Transpose|Unbind|UnsafeView|Unsqueeze|Upsample\w+?|View)Backward\d*"
@@ -66,8 +66,8 @@ def try_network(net: SegmentationNet, n_channels: int, sizes: Sequence[Size], of
         gives_probabilities = _try_step(net, sizes, n_channels)
     if gives_probabilities:
         warnings.warn(
-            "network: it ends in a sigmoid or softmax. Leave that out, because log-odds are wanted, which are negative "
-            "for background",
+            "network: it ends in a sigmoid or softmax, or in the logarithm of one. Leave that out, because it must give "
+            "log-odds: positive for foreground and negative for background",
             stacklevel=2,
         )
 

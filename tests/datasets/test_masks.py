@@ -65,6 +65,13 @@ def test_foreground_is_a_value_a_colour_or_what_is_above_a_bound(load, mask, opt
     assert load(mask, **options) == [labels]
 
 
+def test_palettes_that_give_an_index_two_colours_are_told(load):
+    masks = [palette_image(), palette_image()]
+    masks[1].putpalette([*GREEN, *RED, 9, 9, 9])
+    with pytest.raises(ValueError, match=r"0\.png and .*1\.png have palettes in which the index 0 has different col"):
+        load(*masks, foreground=1)
+
+
 def test_colours_that_no_viewer_shows_are_no_labels(load):
     hidden, shown = (*RED, 0), (*RED, 255)
     with pytest.raises(ValueError, match=r"0\.png has transparent pixels of a colour that is foreground"):

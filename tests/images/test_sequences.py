@@ -52,6 +52,14 @@ def test_a_list_of_equal_images_is_one_array_for_numpy():
     np.testing.assert_array_equal(images, np.array(images))
 
 
+def test_a_list_is_compared_with_a_number_image_by_image():
+    images = ImageList([np.array([[0, 1]]), np.array([[1], [0], [1]])])
+    assert [equal.tolist() for equal in images == 1] == [[[False, True]], [[True], [False], [True]]]
+    assert [unequal.tolist() for unequal in images != 0] == [[[False, True]], [[True], [False], [True]]]
+    assert np.mean((images == 1)[1]) == pytest.approx(2 / 3)
+    assert ImageList([1]) == [1]
+
+
 def test_folds_are_joined_whatever_their_sizes():
     small, large = ImageList([np.zeros((2, 3))] * 2), ImageList([np.ones((4, 5))])
     joined = np.concatenate([small, large])

@@ -59,7 +59,7 @@ def test_crops_are_parts_of_the_image_and_its_labels_anywhere_in_it():
     assert corners == set(range(0, 7 * 12, 12))
 
 
-@pytest.mark.parametrize("crop", [0, -1, 2.5, (8,), (8, 8, 8), (8, 0), "ab"])
+@pytest.mark.parametrize("crop", [0, True, -1, 2.5, (8,), (8, 8, 8), (8, 0), "ab"])
 def test_a_crop_is_one_or_two_positive_integers(crop):
     with pytest.raises((ValueError, TypeError), match="crop|iterable"):
         check_crop(crop)
