@@ -66,7 +66,7 @@ def try_network(net: SegmentationNet, n_channels: int, sizes: Sequence[Size], of
         gives_probabilities = _try_step(net, sizes, n_channels)
     if gives_probabilities:
         warnings.warn(
-            "network: it ends in a sigmoid or softmax, or in the logarithm of one. Leave that out, because it must give "
+            "network: it ends in a sigmoid or softmax, or in its logarithm. Leave that out, because it must give "
             "log-odds: positive for foreground and negative for background",
             stacklevel=2,
         )
