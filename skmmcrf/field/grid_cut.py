@@ -13,6 +13,7 @@ a residual capacity of 0 for it, so that no border is ever checked.
 import time
 from collections.abc import Callable, Sequence
 from numbers import Integral
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from skmmcrf._typing import BoolArray, FloatArray
 from skmmcrf.field.grid import Grid
 
 try:
-    from numba import njit
+    from numba import config, njit
 except ImportError:
     njit = None  # type: ignore[assignment]
 
@@ -184,10 +185,16 @@ def _prepare(
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     if not available():
         return function
+    settings: Any = config
+    before = settings.CACHE_DIR
     try:
+        # beside the code it would stay when the package is uninstalled, and stand in the way of the next one
+        settings.CACHE_DIR = before or str(Path.home() / ".cache" / "skmmcrf")
         return njit(nogil=True, cache=True)(function)
     except RuntimeError:  # no folder for the cache can be written to
         return njit(nogil=True)(function)
+    finally:
+        settings.CACHE_DIR = before
 
 
 @_compiled

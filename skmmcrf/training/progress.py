@@ -76,19 +76,24 @@ class PassLines:
     """Print a line for each pass, with the bounds of gamma; the upper one is an estimate while few images were cut."""
 
     def __init__(self) -> None:
+        self.last = 0  # the pass that was printed last
         self.waiting = 0, ""
 
     def __call__(self, n_iter: int, lower: float, upper: float, share: float) -> None:
         """Print the line of a pass if this is its end, or that of the one before if this is the first part of it."""
         about = "" if share == 1 else "about "
-        gap = (upper - lower) / upper if upper else 0.0
+        gap = max(upper - lower, 0.0) / upper if upper else 0.0
         line = f"  pass {n_iter}: gamma between {lower:.5g} and {about}{upper:.5g}, gap {about}{gap:.2%}"
-        last, waiting = self.waiting
-        if waiting and last < n_iter:
-            print(waiting, flush=True)
-        self.waiting = n_iter, "" if share == 1 else line
+        if self.last < self.waiting[0] < n_iter:
+            self._print(*self.waiting)
         if share == 1:
-            print(line, flush=True)
+            self._print(n_iter, line)
+        else:
+            self.waiting = n_iter, line
+
+    def _print(self, n_iter: int, line: str) -> None:
+        print(line, flush=True)
+        self.last = n_iter
 
 
 def _measures(epoch: Mapping[str, Any], stage: str, n_images: int) -> list[str]:

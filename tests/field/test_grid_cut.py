@@ -243,6 +243,11 @@ grid_cut(None, None, None)
     assert run.stderr.rstrip().endswith("which is not installed: use minimum_cut")
 
 
+def test_compiled_code_is_kept_outside_of_the_package():
+    # else it would outlive the package where it is uninstalled
+    assert "__pycache__" not in module._find_maximum_flow.stats.cache_path
+
+
 def test_where_nothing_can_be_written_compiled_code_is_not_cached(monkeypatch):
     def njit(cache=False, **options):
         if cache:
