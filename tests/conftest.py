@@ -11,6 +11,9 @@ from hypothesis import HealthCheck, settings
 from skmmcrf.field import Field, Grid, build_terms, grid_cut
 from skmmcrf.learning import program
 
+# so that no test meets the compiler, which says so
+grid_cut.prepare()
+
 # networks here are too small for more to pay, and several threads crawl where others work too
 torch.set_num_threads(1)
 
