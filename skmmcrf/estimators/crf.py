@@ -27,10 +27,10 @@ from skmmcrf.training.progress import pass_progress
 class MaxMarginCRF(FieldSegmenter):
     """Conditional random field on the pixel grid, learned on given log-odds, predicting by minimum cuts.
 
-    The energy (2) of a labeling adds up what each pixel's label costs by its log-odds, and what it costs to give two
-    neighbours different labels. Its weights w minimise the max-margin objective (8), by Algorithm 1. `predict` gives
-    the labeling of least energy (5), which a minimum cut finds exactly. After `CNNSegmenter` in a pipeline this is the
-    paper's piecewise training.
+    The energy (2) of a labeling is the sum of unary and pairwise costs. The unary cost of a pixel's label depends on
+    its log-odds. A pairwise cost is due where two neighbours have different labels. The weights w minimise the
+    max-margin objective (8), by Algorithm 1. `predict` gives the labeling of least energy (5), which a minimum cut
+    finds exactly. After `CNNSegmenter` in a pipeline this is the paper's piecewise training.
 
     Parameters
     ----------
@@ -55,15 +55,15 @@ class MaxMarginCRF(FieldSegmenter):
     objective_ : float
         gamma, the value of (8).
     dual_gap_ : float
-        How far `objective_` may lie above the minimum; infinite if learning was interrupted.
+        The greatest distance of `objective_` from the minimum. Infinite if learning was interrupted.
     slack_ : ndarray of shape (n_images,)
-        xi, by how many pixels the best labeling of each training image misses its margin.
+        The slacks xi: by how many pixels each training image misses its margin.
     sigma_ : float
         None without the contrast term.
     classes_ : ndarray
         The labels, 0 and `pos_label`.
     class_weight_ : ndarray of shape (2,)
-        The weight of a pixel of either.
+        The weights of a background and of a foreground pixel.
     n_channels_in_ : int
         Channels of Z.
     n_iter_ : int
@@ -143,15 +143,15 @@ class MaxMarginCRF(FieldSegmenter):
         Raises
         ------
         ValueError
-            If a parameter is out of its range, or Z and y do not fit or are not finite.
+            If a parameter is out of its range. If Z and y do not fit, or are not finite.
 
         Warns
         -----
         ConvergenceWarning
             If `tol` is not reached within `max_iter` passes.
         UserWarning
-            If the weight of the log-odds is negative. If learning was interrupted, by Ctrl-C. Then the weights are
-            those for the labelings found until then.
+            If the weight of the log-odds is negative. If Ctrl-C interrupted learning. The weights are then those for
+            the labelings found until then.
         """
         self._validate_params()
         scheme = scheme_of(self)

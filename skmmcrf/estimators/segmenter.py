@@ -65,16 +65,17 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
     Parameters
     ----------
     cnn : CNNSegmenter, or str, torch.nn.Module or callable, default="unet"
-        The network, and all that concerns it, the reading of labels, and its own training ("pretraining"). Anything
-        else than a `CNNSegmenter` is what its parameter `network` takes, such as "unet" or "unet_resnet18". Setting
-        ``cnn__learning_rate`` and the like, as searches do, makes it a `CNNSegmenter`. Its `random_state` and `verbose`
-        are those of this estimator, unless they are set. A fitted one inside `sklearn.frozen.FrozenEstimator` is taken
-        as it is, and not trained again before the field.
+        The network with its settings, the reading of labels, and the training of the network alone ("pretraining").
+        Anything else than a `CNNSegmenter` is passed to its parameter `network`, such as "unet" or "unet_resnet18".
+        Setting a parameter such as ``cnn__learning_rate``, as searches do, turns `cnn` into a `CNNSegmenter`. Its
+        `random_state` and `verbose` default to those of this estimator. A fitted `CNNSegmenter` inside
+        `sklearn.frozen.FrozenEstimator` is not pretrained again.
     training : {"cnn", "piecewise", "joint", "joint_by_batch"}, default="joint"
-        "cnn" trains the network alone. "piecewise" then learns the weights of the field on the finished network, by
-        the max-margin objective (8). "joint" then trains network and field together on (8). These are the three rows of
-        the paper's tables. "joint_by_batch" is joint training by the paper's Algorithm 2, which learns weights of the
-        field for each batch, where "joint" holds them for an epoch; it needs images as they are.
+        "cnn" trains the network alone. "piecewise" then learns the weights of the field on the finished network, by the
+        max-margin objective (8). "joint" then trains network and field together on (8). These are the three rows of the
+        paper's tables. "joint_by_batch" is joint training by the paper's Algorithm 2, which learns weights of the field
+        for each batch. "joint" holds these weights for an epoch instead. "joint_by_batch" allows no random changes of
+        the images.
     %(C)s
     %(pairwise)s
     %(connectivity)s
@@ -82,32 +83,32 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
     n_epochs : int, default=10
         Passes over the images in joint training.
     learning_rate : float, default=1e-4
-        Of Adam in joint training, at the peak of its schedule.
+        The peak of the schedule for Adam in joint training.
     %(schedule)s
     batch_size : int, default=10
         Images in a step of joint training.
     augmentation : "same", {"flip", "standard", "strong"}, callable or None, default="same"
-        Random changes of the images in joint training: those of `cnn`, or others, which are said as there.
+        Random changes of the images in joint training. "same" takes the ones of `cnn`. Other values mean the same as in
+        `CNNSegmenter`.
     %(tol)s
     %(max_iter)s
     %(validation_fraction)s
     early_stopping : bool, default=False
-        Whether joint training stops when the Jaccard index of the validation images rises no more, and the network of
-        the best epoch is kept. Pretraining does so if `cnn` says it.
+        Whether joint training stops when the Jaccard index of the validation images no longer rises. The network of the
+        best epoch is then kept. For pretraining, set `early_stopping` of `cnn`.
     %(n_iter_no_change)s
     callbacks : list of skorch callbacks or None, default=None
-        Called in joint training, after those of the estimator; see `skorch.callbacks`.
+        Called in joint training, after those of the estimator. See `skorch.callbacks`.
     %(checkpoint)s
     memory : str or joblib.Memory, optional
-        Where pretrained networks are kept, so that a search over `training`, `C` or `learning_rate` pretrains once a
-        fold. It needs an int as `random_state` to find them again. They are known by the images and labels, the
-        parameters of `cnn`, and the network's first weights. The folder holds pickles, so it must be one that nobody
-        else writes to. `callbacks` of `cnn` are called in real
-        training only, and one that changes what is learned does not tell a network from another.
+        A cache for pretrained networks. A search over `training`, `C` or `learning_rate` then pretrains once a fold.
+        `random_state` must be an int. The key of the cache is the images and labels, the parameters of `cnn` and the
+        network's first weights. The folder holds pickles, so nobody else may be able to write to it. `callbacks` of
+        `cnn` are not called for a cached network. They are no part of the key, even if they change what is learned.
     %(n_jobs)s
     warm_start : bool, default=False
         Whether fit goes on from the last fit's network, weights of the field and state of Adam, instead of pretraining.
-        Further joint epochs are then added to those before.
+        Further joint epochs are then added to the earlier ones.
     %(random_state)s
     verbose : int, default=0
         1 prints lines of progress, 2 shows progress bars too.
@@ -115,32 +116,31 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
     Attributes
     ----------
     cnn_ : CNNSegmenter
-        The fitted network with its parameters; after joint training with the network that this left.
+        The fitted network with its parameters. After joint training it holds the jointly trained network.
     network_ : torch.nn.Module
         The trained network, on the CPU.
     %(fitted_coef)s
         1 and zeros for "cnn".
     objective_ : float
-        gamma, the value of (8) for the network and all training images. None for "cnn"; NaN if joint training was
+        gamma, the value of (8) for the network and all training images. None for "cnn". NaN if joint training was
         interrupted.
     dual_gap_ : float
-        How far `objective_` may lie above the minimum over w. None for "cnn"; infinite if training was interrupted.
+        The greatest distance of `objective_` from the minimum over w. None for "cnn". Infinite if training was
+        interrupted.
     slack_ : ndarray of shape (n_images,)
-        xi, by how many pixels the best labeling of each training image misses its margin. None for "cnn".
-    sigma_ : float
-        None for "cnn", and without the contrast term.
-    n_iter_ : int
+        The slacks xi: by how many pixels each training image misses its margin. None for "cnn".
+    sigma_ : float The sigma of the contrast term. None for "cnn", and without the contrast term. n_iter_ : int
         Passes of Algorithm 1 for the final weights. None for "cnn".
     classes_ : ndarray
         The labels, 0 and `pos_label` of `cnn`.
     n_channels_in_ : int
         Channels of the images.
     optimizer_state_ : dict or None
-        Adam's moments by the number of the parameter, for a further fit; None unless `warm_start`.
+        Adam's moments by the number of the parameter, for a further fit. None without `warm_start`.
     history_ : list of dict
-        Of each epoch: stage ("cnn" or "joint"), epoch, loss (a batch's mean), jaccard, valid_jaccard if there are
-        validation images, and seconds. Joint epochs have gamma too, the objective after the epoch, and begin at epoch
-        0, the piecewise model. Their jaccard is that of the first ten training images.
+        One entry an epoch: stage ("cnn" or "joint"), epoch, loss (mean over batches), jaccard, seconds, and
+        valid_jaccard if validation images are given. Joint epochs also have gamma, the objective after the epoch. They
+        begin with epoch 0, the piecewise model. Their jaccard is measured on the first ten training images.
 
     References
     ----------
@@ -227,7 +227,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         self.verbose = verbose
 
     def set_params(self, **params: Any) -> "DeepStructuredSegmenter":
-        """Set parameters; one of `cnn`, such as ``cnn__n_epochs``, makes `cnn` a `CNNSegmenter` where it is none.
+        """Set parameters. A parameter of `cnn`, such as ``cnn__n_epochs``, turns `cnn` into a `CNNSegmenter`.
 
         Parameters
         ----------
@@ -290,9 +290,9 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         ConvergenceWarning
             If Algorithm 1 does not reach `tol` within `max_iter` passes.
         UserWarning
-            As `CNNSegmenter.fit`, or if the weight of the log-odds is negative. If training was interrupted, by Ctrl-C.
-            Then, as after an error in training, the estimator is left as it was trained until then: network and field,
-            or the network alone if that was in pretraining.
+            As in `CNNSegmenter.fit`. If the weight of the log-odds is negative. If Ctrl-C interrupted training. The
+            estimator then keeps what was trained until then, as after an error in training. This is the network alone
+            if training was interrupted in pretraining.
         """
         self._validate_params()
         cnn = self._cnn()

@@ -43,11 +43,11 @@ _LARGEST_PIXEL = 2.0
 class MaxMarginLoss(nn.Module):
     """The max-margin objective of a batch, gamma, as a function of the network's log-odds.
 
-    Label images by `predict`, not by ``log_odds > 0``. Training makes the labelings of least energy right, in which
-    neighbours count too, and log-odds of the wrong sign may well be left.
+    Label images by `predict`, not by ``log_odds > 0``. Training fits the labelings of least energy, in which neighbours
+    count too. Single log-odds may still have the wrong sign.
 
-    Each call learns the weights of the field for the batch, by Algorithm 1. gamma is the value of the objective (8)
-    there, and backward gives its exact gradient, see `skmmcrf.learning.Example.gradient`.
+    Each call learns the weights of the field for the batch, by Algorithm 1. gamma is the value of the objective (8) at
+    these weights. backward gives its exact gradient. See `skmmcrf.learning.Example.gradient`.
 
     Parameters
     ----------
@@ -55,25 +55,26 @@ class MaxMarginLoss(nn.Module):
     %(pairwise)s
     %(connectivity)s
     sigma : float, default=0.1
-        How large a difference of two pixels counts as an edge of the image, in units of the pixels. 0.1 fits images in
-        [0, 1].
+        The difference of two pixels that counts as an edge of the image, in units of the pixels. The default suits
+        images in [0, 1].
     %(tol)s
     %(max_iter)s
     %(n_jobs)s
     class_weight : dict, optional
-        What a wrong pixel counts by its true label, 0 or 1.
+        The weight of a wrong pixel by its true label, 0 or 1.
     ignore_label : int or None, default=255
-        The label of unlabelled pixels, which do not count and take the label of least energy. For masks of 0 and 255
-        give ``labels == 255``.
+        The label of unlabelled pixels. They do not count, and take the label of least energy. For masks of 0 and 255,
+        pass ``labels == 255`` as labels.
     gradient : {"envelope", "kkt"}, default="envelope"
-        How backward gets the gradient: by the envelope theorem, or by the paper's linear system
-        (`skmmcrf.learning.LinearSystem`), which is slower and gives the same. Where that system is degenerate, a
-        warning says so and the envelope theorem is used.
+        How backward computes the gradient: by the envelope theorem, or by the paper's linear system. See
+        `skmmcrf.learning.LinearSystem`. Both give the same gradient, and the linear system is slower. If the linear
+        system is degenerate, backward warns and uses the envelope theorem.
 
     Attributes
     ----------
     coef_ : ndarray of shape (n_weights,)
-        w of the last batch, where the next one starts: the weight of the unary term, and one for each pairwise term.
+        The weights w of the last batch: one for the unary term, and one for each pairwise term. Learning on the next
+        batch starts from them.
 
     Examples
     --------
@@ -151,15 +152,16 @@ class MaxMarginLoss(nn.Module):
         Raises
         ------
         ValueError, TypeError
-            If shapes do not fit, there are other labels, anything is not finite, or log-odds are no tensors of float.
+            If shapes do not fit. If labels hold other values. If anything is not finite. If log-odds are no tensors of
+            float.
 
         Warns
         -----
         ConvergenceWarning
             If `tol` is not reached within `max_iter` passes.
         UserWarning
-            If labels hold `ignore_label` but no 1, and those of earlier batches held none either, or pixels are far
-            beyond [0, 1] for this `sigma`.
+            If labels hold `ignore_label` but no 1, and the labels of earlier batches held no 1 either. If pixels are
+            far outside [0, 1] for this `sigma`.
         """
         X, y = _as_list(images, "images"), _as_list(labels, "labels")
         data = check_labelled_images(X, y, self.scheme, names=("images", "labels"))
@@ -184,7 +186,7 @@ class MaxMarginLoss(nn.Module):
         Returns
         -------
         Tensor of uint8 and shape (n, H, W), or list of n Tensors of shape (H, W)
-            Labels 0 and 1; a list for a list.
+            Labels 0 and 1. A list if `log_odds` is a list.
 
         Raises
         ------
@@ -194,7 +196,7 @@ class MaxMarginLoss(nn.Module):
         Warns
         -----
         UserWarning
-            If the weight of the log-odds is negative, or pixels are far beyond [0, 1] for this `sigma`.
+            If the weight of the log-odds is negative. If pixels are far outside [0, 1] for this `sigma`.
         """
         arrays = check_images(_as_list(images, "images"), name="images")
         self._check_range(arrays)
