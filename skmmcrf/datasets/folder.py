@@ -1,4 +1,4 @@
-"""Loading a folder of images and masks that comes with lists of what to train on and what to test on."""
+"""Loading a folder of images and masks with lists of the images to train and to test on."""
 
 import os
 import warnings
@@ -30,13 +30,13 @@ def load_image_folder(
     Images and masks belong together by their names, as in `load_image_pairs`. A file ``SPLIT.txt`` in the folder lists
     the names of the images of a split, with or without ending, one a line.
 
-    The folder may come from a stranger: nothing is read from outside of it.
+    The folder may come from an unknown source. Nothing outside of it is read.
 
     Parameters
     ----------
     folder : path
     split : str, optional
-        "train" for the names in ``train.txt``; None for all images, sorted by name.
+        "train" loads the names in ``train.txt``. None loads all images, sorted by name.
     %(channels)s
     %(foreground)s
     %(mask_ignore_label)s
@@ -44,20 +44,20 @@ def load_image_folder(
     Returns
     -------
     Bunch
-        As `load_image_pairs` gives it, in the order of the split.
+        As from `load_image_pairs`, in the order of the split.
 
     Raises
     ------
     FileNotFoundError
-        If the folder, a subfolder, or the split's file is missing, or an image or mask of the split.
+        If the folder, a subfolder or the split's file is missing. If an image or mask of the split is missing.
     ValueError
-        As `load_image_pairs`; or if something leads out of the folder, or a name of the split is not a plain one or is
-        listed twice.
+        As in `load_image_pairs`. If a link leads out of the folder. If the split lists a name twice, or a name with a
+        folder in it.
 
     Warns
     -----
     UserWarning
-        As `load_image_pairs`; or if there is no split, and something else lies beside ``images`` and ``masks``.
+        As in `load_image_pairs`. If `split` is None and something else lies beside ``images`` and ``masks``.
 
     Examples
     --------
