@@ -1,4 +1,4 @@
-"""Running a network on images of any, also unequal, size."""
+"""Running a network on images of any size, also of different sizes."""
 
 import os
 from collections import defaultdict
@@ -18,8 +18,7 @@ _ON_MULTIPLES = ". If it needs sizes that are multiples of a number, give it tha
 def keep_prepared_layers() -> None:
     """Let processors keep the layers that oneDNN prepares for each size of images, before a network is first run.
 
-    It keeps 1024 of them and prepares others anew each time. With the 91 sizes of 150 photographs that took a third
-    of the time of training. Keeping those of 400 sizes took 160 MB.
+    By default it keeps 1024 of them and prepares all others anew each time. The layers of 400 sizes take 160 MB.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "20000")
 
@@ -30,7 +29,7 @@ def check_scales(scale: float | Sequence[float], name: str) -> list[float]:
     Raises
     ------
     ValueError
-        If a factor is not a positive number up to 16, or there is none.
+        If a factor is not a positive number up to 16. If the sequence is empty.
 
     Examples
     --------
@@ -46,12 +45,12 @@ def check_scales(scale: float | Sequence[float], name: str) -> list[float]:
 
 
 def divisor_of(network: nn.Module) -> int:
-    """Give the number of which heights and widths must be multiples: `size_divisor` of a network or of a part of it.
+    """Give the `size_divisor` of a network or a part of it. Heights and widths must be multiples of it.
 
     Raises
     ------
     ValueError
-        If it is no positive integer.
+        If it is not a positive integer.
 
     Examples
     --------
@@ -67,22 +66,22 @@ def divisor_of(network: nn.Module) -> int:
 class AnySize(nn.Module):
     """Give a network's log-odds for lists of images whose sizes may differ.
 
-    Images of one size go through the network together, in its dtype. They are padded, by repeating their border, to
-    multiples of the attribute ``size_divisor`` of the network, or of the first module in it that has one (1 if none
-    has), and its output is cropped back. So no image's result depends on the images beside it, unless the network
-    normalises over the batch.
+    Images of one size go through the network together, in its dtype. They are padded to multiples of ``size_divisor``
+    by repeating their border, and the output is cropped back. ``size_divisor`` is an attribute of the network or of the
+    first module in it that has one. It is 1 if none has. An image's result does not depend on the other images, unless
+    the network normalises over the batch.
 
     Parameters
     ----------
     network : torch.nn.Module
-        Takes (n, channels, H, W) and gives log-odds (n, 1, H, W) or (n, H, W).
+        It takes (n, channels, H, W) and gives log-odds (n, 1, H, W) or (n, H, W).
     freeze_batch_norm : bool, default=False
         Whether batch-norm layers keep their statistics while training.
     average_mirrored : bool, default=False
-        Whether log-odds are the mean of those of the image and of its mirror image, except while training.
+        Whether log-odds are averaged over the image and its mirror image, except while training.
     scale : float or sequence of float, default=1.0
-        Factor by which images are resized for the network, bilinearly and without aliasing; its log-odds are resized
-        back. Of several, log-odds are the mean of those at each, except while training, when they are at the first.
+        Factor by which images are resized for the network, bilinearly and without aliasing. The log-odds are resized
+        back. With several factors, log-odds are averaged over them. While training, only the first is used.
 
     Examples
     --------
@@ -125,12 +124,13 @@ class AnySize(nn.Module):
         ----------
         images : sequence of Tensor
         names : sequence of str, optional
-            What errors call them beside their shape.
+            Names of the images in error messages, beside their shape.
 
         Raises
         ------
         ValueError
-            If an image has another shape, the network fails on it, or does not give one map of the size of its input.
+            If an image has another shape. If the network fails on it, or does not give one map of the size of its
+            input.
         """
         of_size = defaultdict(list)
         for n, image in enumerate(images):

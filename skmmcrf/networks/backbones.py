@@ -113,8 +113,8 @@ def load_backbone(name: str, weights: str | PathLike[str] | None) -> nn.Module:
     Raises
     ------
     ValueError
-        If there is no such network, the weights for ImageNet can't be downloaded, or the file can't be read or belongs
-        to another.
+        If the network is unknown. If the weights for ImageNet can't be downloaded. If the file can't be read, or
+        belongs to another network.
     """
     if name not in backbone_names():
         raise ValueError(f"network: there is no backbone {name!r}; there are {', '.join(backbone_names())}")

@@ -17,19 +17,19 @@ from skmmcrf.networks.tiles import SIDE, Tiled
 
 @dataclass(frozen=True)
 class Runner:
-    """How a fitted network is run.
+    """The settings with which a fitted network runs.
 
     Parameters
     ----------
     batch_size : int
-        Images that go through the network together, if they are no larger together than one tile.
+        Images that go through the network together, unless they are larger together than one tile.
     device : str
         See `resolve_device`.
     average_mirrored : bool, default=False
     scale : float or sequence of float, default=1.0
         See `skmmcrf.networks.AnySize`.
     progress : bool, default=False
-        Whether a bar shows the tiles of a large image; see `skmmcrf.networks.tiles.Tiled`.
+        Whether a bar shows the tiles of a large image. See `skmmcrf.networks.tiles.Tiled`.
 
     Examples
     --------
@@ -52,7 +52,7 @@ class Runner:
         ------
         log_odds : ndarray of float32 and shape (H, W)
         image : ndarray of shape (H, W, channels)
-            Its pixels; floats as float32.
+            Its pixels. Floats become float32.
 
         Raises
         ------
@@ -96,7 +96,7 @@ class Runner:
 
 
 def resolve_device(device: str | torch.device) -> str:
-    """Give the name of a device that torch has; "auto" is the best one.
+    """Give the name of a device that torch has. "auto" is the best one.
 
     Raises
     ------
