@@ -1,4 +1,4 @@
-"""The minimum cut, which finds the labeling of least energy exactly, because no edge has a negative cost; (5)."""
+"""The minimum cut, which finds the labeling of least energy (5) exactly, because no edge has a negative cost."""
 
 import maxflow
 import numpy as np
@@ -26,8 +26,8 @@ def minimum_cut(unary: FloatArray, edges: IntArray, capacities: FloatArray) -> B
     Raises
     ------
     ValueError
-        If a capacity is negative, anything is not finite, edges and capacities do not belong together, or an edge is
-        none of the pixels.
+        If a capacity is negative. If anything is not finite. If edges and capacities differ in number. If an edge names
+        a pixel that does not exist.
 
     Examples
     --------
