@@ -29,30 +29,30 @@ def read_image(file: str | PathLike[str], *, as_labels: bool = False, channels: 
     """Read a file that holds one image.
 
     Formats are BMP, GIF, JPEG, JPEG 2000, PNG, PPM, TIFF, WebP, NumPy's .npy and, with the extra "medical", DICOM. The
-    file may come from a stranger.
+    file may come from an unknown source.
 
     Parameters
     ----------
     file : path
     as_labels : bool, default=False
-        Whether it is a mask, of which the numbers are wanted; see `pixels_of`.
+        Whether to read it as a mask, whose pixels are labels. See `pixels_of`.
     channels : {"L", "RGB"}, optional
-        Convert to one channel of grey or three of colours; see `pixels_of`.
+        Convert to one channel of grey or three of colours. See `pixels_of`.
 
     Returns
     -------
     ndarray of shape (H, W) or (H, W, channels)
-        As it is stored, turned as its EXIF orientation says: mostly bool, uint8 or uint16. A slice in DICOM is float32
-        in [0, 1] by the first window that it has, and without any uint8 or uint16.
+        The pixels as stored, mostly bool, uint8 or uint16, rotated by the EXIF orientation. A slice in DICOM is float32
+        in [0, 1] by its first window. Without a window it is uint8 or uint16.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file is missing.
     ValueError
-        If it can't be read as an image: it is damaged, of another format, holds several images, needs SimpleITK which
-        is missing, can't be converted, or holds more than `PIL.Image.MAX_IMAGE_PIXELS` pixels, which is told before any
-        is decoded.
+        If the file is damaged, of another format, or holds several images. If it needs SimpleITK, which is missing. If
+        it can't be converted. If it holds more than `PIL.Image.MAX_IMAGE_PIXELS` pixels, which is checked before any is
+        decoded.
 
     Examples
     --------
@@ -83,22 +83,22 @@ def pixels_of(image: Image.Image, *, as_labels: bool = False, channels: Channels
     ----------
     image : PIL.Image.Image
     as_labels : bool, default=False
-        Whether it is a mask, of which the numbers are wanted. A palette of greys means these greys, a palette with
-        colours its indices. Grey that is stored as colours is one channel.
+        Whether to read it as a mask, whose pixels are labels. The labels of a palette of greys are these greys. The
+        labels of a palette with colours are its indices. Grey that is stored as colours becomes one channel.
     channels : {"L", "RGB"}, optional
-        Convert to one channel of grey or three of colours, in the same dtype. Grey is repeated; alpha is left out.
+        Convert to one channel of grey or three of colours, in the same dtype. Grey is repeated, and alpha is left out.
 
     Returns
     -------
     ndarray of shape (H, W) or (H, W, channels)
-        As they are stored, turned as the EXIF orientation says. A palette of greys gives one channel, a palette with
-        colours three; transparency in either is left out, but an alpha channel is kept.
+        The pixels as stored, rotated by the EXIF orientation. A palette of greys gives one channel, a palette with
+        colours three. Transparency of a palette is left out. An alpha channel is kept.
 
     Raises
     ------
     ValueError
-        If the image is damaged, holds several, or has 16 bits in several channels, of which PIL drops half; if a mask
-        has colours or is transparent somewhere; or if it can't be converted.
+        If the image is damaged, or holds several. If it has 16 bits in several channels, of which PIL drops half. If a
+        mask has colours or transparent pixels. If it can't be converted.
 
     Examples
     --------
@@ -172,7 +172,7 @@ def _read_picture(file: BinaryIO, as_labels: bool, channels: Channels | None) ->
 
 
 def _read_with_itk(file: str, image: Image.Image) -> np.ndarray:
-    """The pixels of a file, opened by PIL, that it would not give as they are stored."""
+    """The pixels of an opened file that PIL would not give as stored."""
     if image.format == "PNG":
         n_channels, dtype = len(image.getbands()), np.dtype(np.uint16)
     elif image.format == "TIFF":
@@ -305,7 +305,7 @@ def _plain(image: Image.Image, as_labels: bool, channels: Channels | None) -> np
 
 
 def _palette(image: Image.Image) -> np.ndarray:
-    """The colours of a palette; PIL takes greys where there is none."""
+    """The colours of a palette. PIL uses greys if the image has no palette."""
     palette = np.array(image.getpalette("RGB") or np.repeat(np.arange(256), 3), np.uint8)
     return palette.reshape(-1, 3)
 
@@ -338,7 +338,7 @@ def _check_opaque(alpha: np.ndarray) -> None:
 
 
 def _finished(image: Image.Image, values: np.ndarray, as_labels: bool, channels: Channels | None) -> np.ndarray:
-    """The pixels of an image turned, as labels or in the channels that are wanted."""
+    """The pixels of an image, rotated, as labels or in the wanted channels."""
     values = _turned(values, _orientation(image))
     if values.ndim == 3 and image.mode not in ("P", "PA") and image.getbands()[-1] in ("A", "a"):
         if as_labels:

@@ -1,4 +1,4 @@
-"""Reading files with SimpleITK: what PIL would give only half of, and slices in DICOM."""
+"""Reading files with SimpleITK: those of which PIL drops bits, and slices in DICOM."""
 
 import math
 import struct
@@ -33,16 +33,16 @@ def read_whole(
     ----------
     file : path
     image_io : str
-        The one of ITK's readers that may open the file.
+        The only reader of ITK that may open the file.
     shape, dtype
-        What the header says; ITK gives other arrays of layouts that it does not know.
+        As in the header. ITK gives other arrays for layouts that it does not know.
     needed_for : str
-        What is read, for errors.
+        What is read, for error messages.
 
     Raises
     ------
     ValueError
-        If SimpleITK is missing, or can't read the file as the header says.
+        If SimpleITK is missing, or can't read the file as its header says.
     """
     reader = _opened(file, image_io, needed_for)
     if _shape(reader) != shape or _dtype(reader) != dtype:
@@ -62,13 +62,13 @@ def read_dicom(file: str | PathLike[str], *, as_labels: bool = False) -> np.ndar
     Returns
     -------
     ndarray of shape (H, W) or (H, W, 3)
-        float32 in [0, 1] if the file has a window: its first. Otherwise uint8 or uint16, or what a mask holds.
+        float32 in [0, 1] by the first window of the file. Without a window uint8 or uint16, or the numbers of a mask.
 
     Raises
     ------
     ValueError
-        If SimpleITK is missing, the file is damaged or compressed, holds several slices, or does not say what is black
-        and white.
+        If SimpleITK is missing. If the file is damaged or compressed, or holds several slices. If it does not say which
+        values are black and white.
     """
     _check_elements(Path(file).read_bytes())
     reader = _opened(file, "GDCMImageIO", "DICOM")
@@ -90,7 +90,7 @@ def read_dicom(file: str | PathLike[str], *, as_labels: bool = False) -> np.ndar
 def _check_elements(data: bytes) -> None:
     """Refuse DICOM whose elements are longer than the file: GDCM would take up to 4 GB of memory for each.
 
-    What is compressed is refused too, as its decoders believe the sizes that the pixel data have within.
+    Compressed files are refused too, because decoders trust the sizes inside the pixel data.
     """
     if data[128:132] != b"DICM":
         raise ValueError("it lacks the letters DICM, with which DICOM begins")
