@@ -209,7 +209,7 @@ class MaxMarginLoss(nn.Module):
         return torch.stack(labels) if isinstance(log_odds, torch.Tensor) else labels
 
     def of_examples(self, log_odds: Sequence[torch.Tensor], examples: Sequence[Example]) -> torch.Tensor:
-        """Compute gamma of a batch from the log-odds of its examples; their stored labelings are kept and added to."""
+        """Compute gamma of a batch from the log-odds of its examples, and add to their stored labelings."""
         solution = self.learn(examples)
         # gamma by value, its gradient by that of (8) over the stored labelings, which is as near as its lower bound
         gradients = self._gradients(solve_program(examples, self.learner.C, solution.w), examples)
@@ -225,9 +225,9 @@ class MaxMarginLoss(nn.Module):
     def at_weights(
         self, log_odds: Sequence[torch.Tensor], annotations: Sequence[Annotation], images: Sequence[np.ndarray]
     ) -> torch.Tensor:
-        """Compute the objective of (8) for a batch at `coef_`, which stay as they are.
+        """Compute the objective of (8) for a batch at `coef_`, which do not change.
 
-        It takes one cut an image, and backward gives its gradient for w as they are held; `gradient` has no influence.
+        It takes one cut an image. backward gives the gradient for fixed w. `gradient` has no influence.
         """
         energies = map(self.field.energy, _values(log_odds), images)
         examples = list(map(Example, energies, annotations))
@@ -235,7 +235,7 @@ class MaxMarginLoss(nn.Module):
         return _as_tensor(solution.value, _envelope_gradients(solution, examples), log_odds)
 
     def _check_foreground(self, annotations: Sequence[Annotation]) -> None:
-        """Warn if 255 may have been meant as foreground; a batch of background alone may come at any time."""
+        """Warn if 255 may have been meant as foreground. Batches of background alone are normal."""
         self._has_seen_foreground = self._has_seen_foreground or any(a.truth.any() for a in annotations)
         if not (self._has_seen_foreground or all(a.is_fully_labelled for a in annotations)):
             unlabelled = self.scheme.unlabelled
@@ -285,7 +285,7 @@ def warn_unless_converged(solution: Solution, learner: CuttingPlanes) -> None:
 
 
 def warn_of_negative_weight(w: FloatArray) -> None:
-    """Warn, by a UserWarning, if the weight of the log-odds turns their meaning round."""
+    """Warn, by a UserWarning, if the weight of the log-odds inverts their meaning."""
     if w[0] < 0:
         warnings.warn(
             "the weight of the log-odds, coef_[0], is negative: the higher they are, the less a pixel counts as "
@@ -301,7 +301,7 @@ def _envelope_gradients(solution: Solution, examples: Sequence[Example]) -> list
 
 
 def _as_list(values: TensorsLike, name: str) -> list[Any]:
-    """The entries of a batch of labels or images; a channel of labels is dropped where they are read."""
+    """The entries of a batch of labels or images. The channel of labels is dropped later, where they are read."""
     return list(as_sequence(values, name, dimensions=(3, 4))[0])
 
 
