@@ -57,7 +57,7 @@ class Runner:
         Raises
         ------
         ValueError
-            If the network fails on an image, or its log-odds are not finite.
+            If the network fails on an image. If its log-odds are not finite.
         """
         tiled = Tiled(network, progress=self.progress)
         module = AnySize(tiled, average_mirrored=self.average_mirrored, scale=self.scale).to(self.device).eval()
@@ -88,7 +88,7 @@ class Runner:
             yield batch
 
     def log_odds(self, network: nn.Module, images: Sequence[np.ndarray]) -> Sequence[NDArray[np.float32]]:
-        """Run a network over images, and keep the log-odds where these are: in memory, or on disk if they are lazy."""
+        """Run a network over images, and keep the log-odds in memory, or on disk if the images are lazy."""
         kept: Any = ArraysOnDisk(np.float32) if isinstance(images, Mapped) else []
         for log_odds, _ in self.run(network, images):
             kept.append(log_odds)
