@@ -290,7 +290,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         return self
 
     def _training_sizes(self, data: LabelledImages) -> list[tuple[int, ...]]:
-        """Heights and widths of the images in training; a user's augmentation may change them, so its first counts."""
+        """Heights and widths of the images in training. For a user's augmentation, those of the first result."""
         if callable(self.augmentation):
             with seeded(0):
                 _, annotation = TrainingSet(data, self.changes)[0]
@@ -310,13 +310,13 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         return self
 
     def build(self, image: np.ndarray) -> nn.Module:
-        """Make the network as it is before training, and try it on an image (H, W, channels).
+        """Make the untrained network, and try it on an image (H, W, channels).
 
         Raises
         ------
         ValueError, TypeError
-            If there is no such network, or it can't take such images, does not give one log-odds map, or has no
-            parameters that can be trained.
+            If the name is unknown. If the network can't take such images, or does not give one log-odds map. If it has
+            no parameters that can be trained.
         """
         network = build_network(self.network, image.shape[-1], self.weights)
         self._runner().log_odds(network, [image])
@@ -349,7 +349,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         Returns
         -------
         ndarray of float32 and shape (n, H, W, 1 + channels), or list of ndarray of shape (H, W, 1 + channels)
-            Log-odds in channel 0, the image scaled to [0, 1] in the others.
+            Log-odds in channel 0, and the image scaled to [0, 1] in the others.
         """
         return as_given([np.dstack([l, scale_image(image)]) for l, image in self._run_network(X)], X)
 
@@ -360,7 +360,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
 
 
 def _check_parameters(trained: list[nn.Parameter]) -> None:
-    """Raise a ValueError if these are no parameters that can be trained."""
+    """Raise a ValueError if these parameters can't be trained."""
     if not trained:
         raise ValueError("network: it has no parameters to train")
     halves = {parameter.dtype for parameter in trained} & {torch.float16, torch.bfloat16}
@@ -369,6 +369,6 @@ def _check_parameters(trained: list[nn.Parameter]) -> None:
 
 
 def _plain_attributes(module: nn.Module) -> dict[str, Any]:
-    """What a module keeps beside tensors and other modules, as far as it can be compared."""
+    """Attributes of a module, beside tensors and modules, that can be compared."""
     plain = (bool, int, float, str, tuple, type(None))
     return {k: v for k, v in sorted(vars(module).items()) if isinstance(v, plain) and not k.startswith("_")}

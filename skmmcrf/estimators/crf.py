@@ -204,18 +204,18 @@ class MaxMarginCRF(FieldSegmenter):
 def learn_field(
     examples: Sequence[Example], learner: CuttingPlanes, w: FloatArray | None, verbose: int
 ) -> tuple[Solution, bool]:
-    """Learn the weights of a field, and tell whether that was interrupted.
+    """Learn the weights of a field, and tell whether learning was interrupted.
 
     Returns
     -------
     solution : Solution
-        After an interrupt the optimum over what is stored, whose gap is not known.
+        After an interrupt the optimum over the stored labelings, whose gap is not known.
     interrupted : bool
 
     Raises
     ------
     KeyboardInterrupt
-        If that comes before each image has a labeling.
+        If an interrupt comes before each image has a labeling.
 
     Warns
     -----
@@ -241,7 +241,7 @@ def _check_stacked(stacked: Sequence[np.ndarray]) -> None:
 
 
 def _parts(stacked: LabelledImages, part_of: Callable[[np.ndarray], np.ndarray]) -> Sequence[np.ndarray]:
-    """The log-odds or the images of what is stacked, in memory or read when they are needed, as that is."""
+    """The log-odds or the images of stacked arrays, in memory or read when they are needed."""
     return Mapped(part_of, stacked.images) if stacked.is_lazy else [part_of(z) for z in stacked.images]
 
 

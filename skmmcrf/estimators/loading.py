@@ -18,7 +18,7 @@ def load(
 ) -> CNNSegmenter | DeepStructuredSegmenter | MaxMarginCRF:
     """Read an estimator from a file that its method `save` wrote.
 
-    Files from unknown sources are safe to load. A file holds no code and no pickles, and its content is checked.
+    The file may come from an unknown source. It holds no code, nothing is unpickled, and its content is checked.
     Nothing is downloaded. Memory is bounded by a few times the file's length plus some hundred MB. Predictions are the
     same as those of the saved estimator. On the CPU they are the same bit for bit, with the same number of threads.
 

@@ -1,4 +1,4 @@
-"""The estimator that users meet: a network and a conditional random field, trained in three ways."""
+"""The main estimator: a network and a conditional random field, trained in three ways."""
 
 import copy
 import time
@@ -318,7 +318,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         return self
 
     def _cnn(self) -> CNNSegmenter:
-        """The network as an estimator of its own, to be fitted, or as it was fitted if it is frozen."""
+        """The network as an estimator, which is fitted already if it is frozen."""
         if isinstance(self.cnn, FrozenEstimator):
             return copy.copy(self.cnn.estimator)
         # not cloned, as callbacks may hold what can't be copied, and the user looks at those that were given
@@ -398,7 +398,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         validation: LabelledImages | None,
         checkpoints: Checkpoints | None,
     ) -> None:
-        """Train the network, unless it was trained before, or gets its weights from the state of joint training."""
+        """Train the network, unless it was trained before or gets its weights from the state of joint training."""
         if is_fitted(cnn):
             warm = hasattr(self, "cnn_") and self.cnn_.network_ is cnn.network_
             self.cnn_ = cnn
@@ -422,7 +422,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         self.objective_ = self.dual_gap_ = self.slack_ = self.sigma_ = self.n_iter_ = None
 
     def _learn_field(self, fit: "_Fit", w: FloatArray | None) -> None:
-        """Learn the weights on the network as it is, and for joint training go on with both."""
+        """Learn the weights on the fixed network, and then both by joint training if it is wanted."""
         found = fit.checkpoints.state_of("joint") if fit.checkpoints else None
         sigma = found["sigma"] if found else self._estimate_sigma(fit.data)
         try:
@@ -453,7 +453,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
     def _learn_piecewise(
         self, fit: "_Fit", examples: list[Example], sigma: float | None, w: FloatArray | None
     ) -> float | None:
-        """Learn the weights alone; give the Jaccard index of the validation images with which joint training begins."""
+        """Learn the weights alone. Give the Jaccard index of the validation images at the start of joint training."""
         began = time.perf_counter()
         self._learn_weights(examples, sigma, w)
         if self.training not in _ALGORITHMS:
@@ -508,7 +508,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
 
     @documented
     def predict(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:
-        """Label the pixels: by the least energy, or for "cnn" by the sign of the log-odds.
+        """Label the pixels by the least energy, or for "cnn" by the sign of the log-odds.
 
         Parameters
         ----------
@@ -523,7 +523,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         return as_given([self._as_labels(labeling) for labeling in labelings], X)
 
     def energy(self, image: np.ndarray) -> Energy:
-        """Give the learned energy of an image, whose labeling of least energy `predict` gives.
+        """Give the learned energy of an image. `predict` gives its labeling of least energy.
 
         Parameters
         ----------
@@ -538,7 +538,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         Raises
         ------
         ValueError
-            If there is no field, as ``training="cnn"`` learns none.
+            If ``training="cnn"``, which learns no field.
         """
         check_is_fitted(self)
         if self.objective_ is None:
@@ -549,7 +549,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
 
 @dataclass
 class _Fit:
-    """What a field is learned on: checked images, where the state of training is kept, and how images are changed."""
+    """The data of a fit of the field: checked images, the state of training, and the changes of images."""
 
     data: LabelledImages
     validation: LabelledImages | None
@@ -558,7 +558,7 @@ class _Fit:
 
 
 def is_fitted(cnn: CNNSegmenter) -> bool:
-    """Tell whether there is a trained network."""
+    """Tell whether the network is trained."""
     return hasattr(cnn, "network_")
 
 
@@ -567,7 +567,7 @@ def _mean_jaccard(data: LabelledImages, labelings: Iterable[BoolArray]) -> float
 
 
 def _are_moments(moments: Any, shape: tuple[int, ...]) -> bool:
-    """Whether these are what Adam remembers of a parameter."""
+    """Whether these are Adam's moments of a parameter."""
     shapes = {"step": (), "exp_avg": shape, "exp_avg_sq": shape}
     if not isinstance(moments, dict) or moments.keys() != shapes.keys():
         return False
