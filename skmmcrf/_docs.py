@@ -89,7 +89,7 @@ checkpoint : str or path, optional
     `verbose` a fit prints whether it goes on or begins anew.
 
 random_state : int, RandomState or None, default=None
-    The random numbers of training: the network's first weights, the order of images and their random changes.
+    Seeds the network's first weights, the choice of validation images, the order of images and their random changes.
 
 schedule_of_cnn => schedule : {"one_cycle", "linear", "cosine", "constant"}, default="one_cycle"
     How the learning rate changes: up and down again ("one_cycle"), from the start down to zero ("linear", "cosine"), or
