@@ -29,7 +29,8 @@ labels_given => ndarray of uint8 and shape (n, H, W), or list of ndarray of shap
 raised_by_fit => ValueError, TypeError
     If a parameter is out of its range. If images and labels do not fit, or are not finite. If the network does not give
     one log-odds map.
-FloatingPointError If the network does not stay finite.
+FloatingPointError
+    If the network does not stay finite.
 
 validation_data : tuple (X, y) or dataset of pairs, optional
     Images and labels whose Jaccard index is recorded after each epoch.

@@ -238,7 +238,10 @@ def dice_indices(
 
     Returns
     -------
-    ndarray of float and shape (n,) Between 0 and 1, or NaN, see `both_empty`. Raises
+    ndarray of float and shape (n,)
+        Between 0 and 1, or NaN (see `both_empty`).
+
+    Raises
     ------
     ValueError, TypeError
         As `jaccard_indices`.

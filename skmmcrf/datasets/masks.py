@@ -67,7 +67,7 @@ class MaskReader:
         if not any(label.any() for label in labels.values()):
             if self.foreground != "auto":
                 raise ValueError(f"no mask has the foreground {foreground!r}: the masks hold {_told_values(masks)}")
-            warnings.warn("no mask has any foreground", stacklevel=4)
+            warnings.warn("no mask has foreground", stacklevel=4)
         if self._is_unlabelled is not None:
             for file, mask in masks.items():
                 labels[file][self._is_unlabelled(mask)] = UNLABELLED
@@ -81,9 +81,9 @@ class MaskReader:
         others = found - {0}
         if len(others) > 1:
             raise ValueError(
-                f"the masks hold {_told_values(masks)}: say which is the foreground, as foreground=255, and which is "
-                "unlabelled, as ignore_label=255, if any; foreground='>127' takes all that are larger than 127, as for "
-                "masks with soft edges"
+                f"the masks hold {_told_values(masks)}: give the value of the foreground, such as foreground=255, and "
+                "of unlabelled pixels, if any, such as ignore_label=255. foreground='>127' takes all values above 127, "
+                "for masks with soft edges"
             )
         return others.pop() if others else 1
 
@@ -149,9 +149,13 @@ def save_masks(
         if mask.ndim != 2 or 0 in mask.shape or mask.dtype.kind not in "buif":
             raise ValueError(f"labels[{n}] must be numbers of shape (H, W), none of them 0, got {mask.shape}")
     if len(others := set().union(*(np.unique(mask).tolist() for mask in masks)) - {0}) > 1:
-        raise ValueError(f"labels must be 0 and one other value, as predict gives them, got {sorted(others)[:5]} too")
+        raise ValueError(
+            f"labels must be 0 and one other value, as predict gives them, got {sorted(others)[:5]} beside 0"
+        )
     if not overwrite and (existing := [file for file in files if os.path.lexists(file)]):
-        raise FileExistsError(f"there is {some_of(existing)}: give another folder, or overwrite=True to replace that")
+        raise FileExistsError(
+            f"{some_of(existing)} exists already: give another folder, or overwrite=True to replace it"
+        )
     Path(folder).mkdir(parents=True, exist_ok=True)
     for file, mask in zip(files, masks):
         if overwrite:
@@ -166,7 +170,7 @@ def check_plain_name(name: str, what: str) -> None:
         raise TypeError(f"{what} must be a str, got {type(name).__name__}")
     # names of Windows have all the separators
     if name in ("", "..") or PureWindowsPath(name).name != name:
-        raise ValueError(f"{what} must be a plain name, of no other folder, got {name!r}")
+        raise ValueError(f"{what} must be a plain name, without a folder, got {name!r}")
 
 
 def some_of(names: Sequence[object]) -> str:

@@ -161,7 +161,7 @@ def split_pairs(data: Bunch, test_size: float = 0.2, *, random_state: RandomStat
     (['a', 'b'], ['c'])
     """
     if data.groups is not None and len(set(data.groups)) == 1:
-        raise ValueError(f"all images are of one group, {data.groups[0]!r}: no two parts can be made of it")
+        raise ValueError(f"all images are of one group, {data.groups[0]!r}, which can't be split")
     splitter = ShuffleSplit if data.groups is None else GroupShuffleSplit
     parts = next(splitter(1, test_size=test_size, random_state=random_state).split(data.names, groups=data.groups))
     train, test = (
@@ -176,24 +176,25 @@ def pair_files(images: Sequence[Path], masks: Sequence[Path]) -> list[Pair]:
     Raises
     ------
     ValueError
-        If no names belong together, or some do in several ways. """
+        If no names belong together, or some do in several ways.
+    """
     pairing = pair_by_name(images, masks)
     pairs = [(images[n], [masks[m] for m in numbers]) for n, numbers in pairing.masks_of.items()]
     if not pairs:
         shown_images, shown_masks = (some_of([file.name for file in files]) for files in (images, masks))
         raise ValueError(
             f"no mask has a name that fits one image's: the images are {shown_images}, and the masks {shown_masks}. "
-            "Rename them; or give fit lists of their paths, if the order of these is right as it is"
+            "Rename them, or give fit lists of their paths in the right order"
         )
     if pairing.is_guess:
         image, (mask, *_) = pairs[0]
         warnings.warn(
-            f"images and masks have words in their names that are not known, so that pairs are a guess: "
-            f"{image.name!r} with {mask.name!r}, for one; rename them if that is wrong",
+            f"the names of images and masks have unknown words, so their pairs are a guess, such as {image.name!r} "
+            f"with {mask.name!r}: rename the files if this is wrong",
             stacklevel=3,
         )
     if united := [image.name for image, several in pairs if len(several) > 1]:
-        warnings.warn(f"the union of several masks is taken of {some_of(united)}", stacklevel=3)
+        warnings.warn(f"several masks are united for each of {some_of(united)}", stacklevel=3)
     return pairs
 
 
@@ -263,18 +264,19 @@ def _files(source: FilesLike, name: str) -> list[Path]:
         except TypeError as error:
             raise TypeError(f"{name} must be a folder, a pattern or a list of paths, got {source!r}") from error
         if missing := [file for file in files if not file.is_file()]:
-            raise FileNotFoundError(f"{name} must be files, but there is no file {some_of(missing)}")
+            raise FileNotFoundError(f"{name} must be files, but {some_of(missing)} is missing")
     elif Path(source).is_dir():
         files = sorted(file for file in Path(source).iterdir() if is_image_file(file))
     else:
         if not glob.has_magic(str(source)):
             raise FileNotFoundError(
-                f"{name} must be a folder, a pattern or a list of paths, there is no folder {source}"
+                f"{name} must be a folder, a pattern or a list of paths, but the folder {source} is missing"
             )
         files = sorted(file for file in map(Path, glob.glob(str(source), recursive=True)) if is_image_file(file))
     if not files:
         raise FileNotFoundError(
-            f'there are no {name} in {source}: the pattern "folder/**/*.png" takes those within, too'
+            f'{name}: no image files are in {source}: a pattern such as "folder/**/*.png" also finds those in '
+            "subfolders"
         )
     return files
 

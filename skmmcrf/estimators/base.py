@@ -188,11 +188,11 @@ class FieldSegmenter(BaseSegmenter):
         of_field = (self.objective_, self.dual_gap_, self.slack_, self.n_iter_)
         has_field = all(value is not None for value in of_field)
         if not (has_field or all(value is None for value in of_field)):
-            raise ValueError("objective_, dual_gap_, slack_ and n_iter_ must all be None or none")
+            raise ValueError("objective_, dual_gap_, slack_ and n_iter_ must be None together")
         if has_field and not are_floats(self.slack_, (None,)):
             raise ValueError("slack_ must be a vector of float")
         if (self.sigma_ is not None) != (has_field and self.pairwise == "contrast"):
-            raise ValueError("sigma_ must be a number if there is a contrast term, and None else")
+            raise ValueError("sigma_ must be a number with the contrast term, and None without it")
 
     def _n_weights(self) -> int:
         return 1 + len(build_terms(self.pairwise, sigma=1.0))
@@ -325,7 +325,7 @@ class NetworkSegmenter(BaseSegmenter):
                 )
             if not any(_has_foreground(validation)):
                 raise ValueError(
-                    f"early_stopping of {type(self).__name__} watches the Jaccard index, which is not defined, because "
+                    f"early_stopping of {type(self).__name__} needs the Jaccard index, which is not defined, because "
                     "no validation image has foreground: give fit other validation_data, or this estimator a larger "
                     "validation_fraction"
                 )
@@ -363,8 +363,8 @@ class NetworkSegmenter(BaseSegmenter):
             return
         if not isinstance(self.random_state, Integral):
             raise ValueError(
-                f"checkpoint needs an int as random_state, got {self.random_state!r}: else a fit that is started again "
-                "is another one"
+                f"checkpoint needs an int as random_state, got {self.random_state!r}: without it a fit that is started "
+                "again would differ"
             )
         identity = {"skmmcrf": __version__, "network": hash_of(start()), **names_of_data(data)}
         for name, value in (names_of_data(validation) if validation else {}).items():

@@ -365,7 +365,9 @@ def _check_parameters(trained: list[nn.Parameter]) -> None:
         raise ValueError("network: it has no parameters to train")
     halves = {parameter.dtype for parameter in trained} & {torch.float16, torch.bfloat16}
     if halves:
-        raise ValueError(f"network: its parameters are of {halves.pop()}, too coarse for training; call its float()")
+        raise ValueError(
+            f"network: its parameters are of {halves.pop()}, which is too coarse for training: call its float()"
+        )
 
 
 def _plain_attributes(module: nn.Module) -> dict[str, Any]:

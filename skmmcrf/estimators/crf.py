@@ -179,7 +179,10 @@ class MaxMarginCRF(FieldSegmenter):
         if not (self.warm_start and hasattr(self, "coef_")):
             return None
         if len(self.coef_) != field.n_weights:
-            raise ValueError(f"pairwise: warm_start goes on with {len(self.coef_)} weights, not {field.n_weights}")
+            raise ValueError(
+                f"pairwise: warm_start goes on with {len(self.coef_)} weights, not {field.n_weights}: leave pairwise, "
+                "or set warm_start=False"
+            )
         return self.coef_
 
     @documented

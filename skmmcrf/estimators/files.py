@@ -138,7 +138,7 @@ def restore(content: Mapping[str, Any], classes: Mapping[str, type], network: Ow
     kinds = made._fitted_attributes
     if attributes.keys() != kinds.keys():
         differing = ", ".join(sorted(attributes.keys() ^ kinds.keys()))
-        raise ValueError(f"the fitted attributes are not those of a {content['class']}; they differ in {differing}")
+        raise ValueError(f"the fitted attributes do not fit a {content['class']}: they differ in {differing}")
     if unknown := parameters.keys() - made.get_params(deep=False).keys() | (parameters.keys() & _NEVER_IN_FILES):
         raise ValueError(f"it can't set the parameters {sorted(unknown)} of {content['class']}")
     if "network" in made.get_params(deep=False) and "network" not in parameters:
@@ -190,7 +190,7 @@ def _from_plain(value: Any) -> Any:
     match value:
         case {"items": list(items), **rest} if not rest and len(items) <= 2 and all(map(_is_item, items)):
             return dict(items)  # weights of the two classes
-    raise ValueError("a parameter in it is no dict as save writes it")
+    raise ValueError("a parameter in it is not a dict as save writes it")
 
 
 def _is_item(pair: Any) -> bool:

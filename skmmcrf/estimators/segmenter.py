@@ -129,7 +129,9 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         interrupted.
     slack_ : ndarray of shape (n_images,)
         The slacks xi: by how many pixels each training image misses its margin. None for "cnn".
-    sigma_ : float The sigma of the contrast term. None for "cnn", and without the contrast term. n_iter_ : int
+    sigma_ : float
+        The sigma of the contrast term. None for "cnn", and without the contrast term.
+    n_iter_ : int
         Passes of Algorithm 1 for the final weights. None for "cnn".
     classes_ : ndarray
         The labels, 0 and `pos_label` of `cnn`.
@@ -333,27 +335,28 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         shapes = {str(n): tuple(parameter.shape) for n, parameter in enumerate(self.network_.parameters())}
         for n, moments in (self.optimizer_state_ or {}).items():
             if n not in shapes or not _are_moments(moments, shapes[n]):
-                raise ValueError(
-                    f"optimizer_state_: what it has of {n!r} does not belong to a parameter of the network"
-                )
+                raise ValueError(f"optimizer_state_: its entry {n!r} does not fit a parameter of the network")
 
     def _validate_params(self) -> None:
         super()._validate_params()
         if isinstance(self.cnn, FrozenEstimator):
             if not isinstance(self.cnn.estimator, CNNSegmenter):
                 raise TypeError(
-                    f"cnn must be a CNNSegmenter, FrozenEstimator holds a {type(self.cnn.estimator).__name__}"
+                    f"cnn: FrozenEstimator must hold a CNNSegmenter, got a {type(self.cnn.estimator).__name__}"
                 )
             check_is_fitted(self.cnn.estimator)
         cnn = self._cnn()
         cnn._validate_params()
         frozen = isinstance(self.cnn, FrozenEstimator)
         if self.checkpoint is not None and cnn.checkpoint is not None and not frozen:
-            raise ValueError("checkpoint keeps the state of pretraining too: leave that of cnn at None")
+            raise ValueError(
+                "cnn: its checkpoint must be None, because that of DeepStructuredSegmenter keeps the state of "
+                "pretraining too"
+            )
         if self.training == "joint_by_batch" and self._changes(cnn):
             raise ValueError(
-                'training="joint_by_batch" needs images as they are: give DeepStructuredSegmenter augmentation=None, '
-                "and its cnn no crop"
+                'training="joint_by_batch" needs images without random changes: give DeepStructuredSegmenter '
+                "augmentation=None, and its cnn no crop"
             )
 
     def _changes(self, cnn: CNNSegmenter) -> Changes:
@@ -366,14 +369,21 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         warm = self.warm_start and hasattr(self, "cnn_")
         if warm:
             if cnn.network is not self.cnn_.network and cnn.network != self.cnn_.network:
-                raise ValueError("cnn: warm_start goes on with the network of the last fit, and this is another one")
+                raise ValueError(
+                    "cnn: warm_start goes on with the network of the last fit, but this is another network: leave cnn, "
+                    "or set warm_start=False"
+                )
             cnn.adopt(self.cnn_.network_, self.cnn_.history_, data)
             if self.objective_ is not None and len(self.coef_) != self._n_weights():
-                raise ValueError(f"pairwise: warm_start goes on with {len(self.coef_)} weights")
+                raise ValueError(
+                    f"pairwise: warm_start goes on with {len(self.coef_)} weights: leave pairwise, or set "
+                    "warm_start=False"
+                )
         trained = self.cnn_ if warm else cnn
         if is_fitted(trained) and trained.n_channels_in_ != data.n_channels:
             raise ValueError(
-                f"X has {data.n_channels} channels, but the network was trained on {trained.n_channels_in_}"
+                f"X has {data.n_channels} channel{'s' * (data.n_channels > 1)}, but the network was trained on "
+                f"{trained.n_channels_in_}"
             )
         return warm
 
@@ -542,7 +552,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         """
         check_is_fitted(self)
         if self.objective_ is None:
-            raise ValueError('there is no field: training is "cnn", the network alone')
+            raise ValueError('energy needs a field, but training="cnn" learns none')
         ((log_odds, pixels),) = self._run_network([image])
         return self._field(self.sigma_).energy(log_odds, pixels)
 

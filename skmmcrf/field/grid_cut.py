@@ -100,7 +100,7 @@ def cut_with_bound(
 
 def _check(unary: FloatArray, offsets: Sequence[Sequence[int]], capacities: Sequence[FloatArray]) -> None:
     if not unary.size:
-        raise ValueError(f"unary has no pixel, its shape is {unary.shape}")
+        raise ValueError(f"unary must have at least one pixel, got shape {unary.shape}")
     for step in offsets:
         if len(step) != unary.ndim or not all(isinstance(o, Integral) for o in step) or not any(step):
             raise ValueError(f"offsets must be steps of {unary.ndim} integers, not all of them 0, got {step!r}")

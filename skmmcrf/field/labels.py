@@ -26,7 +26,9 @@ class Annotation:
     weight : float, default=1.0
         The weight of the image.
     class_weight : tuple of float, default=(1.0, 1.0)
-        What a pixel of the background and of the foreground counts. Attributes
+        The weights of a background and of a foreground pixel.
+
+    Attributes
     ----------
     shape : tuple of int
     weight : float

@@ -42,7 +42,7 @@ def minimum_cut(unary: FloatArray, edges: IntArray, capacities: FloatArray) -> B
             f"{edges.shape} and {np.shape(capacities)}"
         )
     if not unary.size:
-        raise ValueError(f"unary has no pixel, its shape is {unary.shape}")
+        raise ValueError(f"unary must have at least one pixel, got shape {unary.shape}")
     # PyMaxflow would write beyond its memory
     if edges.size and not (edges.min() >= 0 and edges.max() < unary.size):
         raise ValueError(f"edges must be between pixels 0 and {unary.size - 1}, got {edges.min()} to {edges.max()}")

@@ -83,7 +83,9 @@ def build_terms(pairwise: str, sigma: float | None = None) -> tuple[Term, ...]:
     pairwise : {"smoothness", "contrast"}
         The smoothness term alone, or both terms of the paper's (4).
     sigma : float, optional
-        Of the contrast term. Returns
+        The deviation of the contrast term.
+
+    Returns
     -------
     tuple of Term
 

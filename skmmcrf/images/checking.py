@@ -260,8 +260,8 @@ def _entries_of_images(X: ImagesLike, name: str) -> tuple[Sequence[Any], bool]:
     shape = np.shape(entries) if isinstance(entries, (np.ndarray, torch.Tensor)) else ()
     if len(shape) == 3 and shape[2] in (3, 4) and min(shape[:2]) >= _LEAST_SIDE:
         raise ValueError(
-            f"{name} of shape {tuple(shape)} looks like one image of {shape[2]} channels: give {name}[np.newaxis] for "
-            f"that, or {name}[..., np.newaxis] if these are {shape[0]} gray images"
+            f"{name} of shape {tuple(shape)} looks like one image of {shape[2]} channels: give {name}[np.newaxis] if "
+            f"it is one, or {name}[..., np.newaxis] if these are {shape[0]} gray images"
         )
     return entries, lazy
 
@@ -276,7 +276,9 @@ def _read_pair(
     if labels is not None:
         return image, _read_labels(labels[n], image.shape[:2], scheme, f"{names[1]}[{n}]")
     if of_image is None:
-        raise TypeError(f"{names[1]} is None, and {name} is an image alone, not a pair of image and labels")
+        raise TypeError(
+            f"{names[1]} is None, but {name} is an image without labels: give {names[1]}, or pairs of image and labels"
+        )
     return image, _read_labels(of_image, image.shape[:2], scheme, f"the labels of {name}")
 
 
@@ -306,9 +308,9 @@ def _read_again(images: Sequence[Any], checksums: Sequence[int], name: str, n: i
     image = _read_image(images[n], f"{name}[{n}]")
     if _checksum(image) != checksums[n]:
         raise ValueError(
-            f"{name}[{n}] is another image each time that it is read, so it does not belong to the labels that were "
-            f"read before. Leave random changes out of {name}, and give them as augmentation. A network alone can be "
-            "trained on a dataset that changes each image together with its labels"
+            f"{name}[{n}] changes each time that it is read, so it does not fit the labels that were read before. "
+            f"Leave random changes out of {name}, and give them as augmentation. A network alone can be trained on a "
+            "dataset that changes each image together with its labels"
         )
     return image
 
@@ -320,7 +322,8 @@ def _checksum(image: np.ndarray) -> int:
 def _check_channels(image: np.ndarray, n_channels: int | None, name: str) -> int:
     if n_channels not in (None, image.shape[2]):
         raise ValueError(
-            f"{name} has {image.shape[2]} channels, but {n_channels} are wanted, as the model or the other images have"
+            f"{name} has {image.shape[2]} channel{'s' * (image.shape[2] > 1)}, but the model or the first image has "
+            f"{n_channels}"
         )
     return image.shape[2]
 
@@ -333,7 +336,7 @@ def _read_image(entry: Any, name: str) -> np.ndarray:
         image = image if image.ndim < 3 else image.movedim(0, -1)
     image = as_array(image, name)
     if image.dtype.newbyteorder("=") not in (bool, np.uint8, np.uint16, np.float16, np.float32, np.float64):
-        raise ValueError(f"{name} must be of dtype {_IMAGE_DTYPES}, got {image.dtype}; scale other images to [0, 1]")
+        raise ValueError(f"{name} must be of dtype {_IMAGE_DTYPES}, got {image.dtype}: scale other images to [0, 1]")
     if image.ndim == 2:
         image = image[..., np.newaxis]
     if image.ndim != 3 or 0 in image.shape:
@@ -345,5 +348,5 @@ def _read_image(entry: Any, name: str) -> np.ndarray:
         )
     # NaN is in no range
     if image.dtype.kind == "f" and not (float(image.min()) >= -_LARGEST and float(image.max()) <= _LARGEST):
-        raise ValueError(f"{name} contains NaN or infinite pixels, or some that are too large for float32")
+        raise ValueError(f"{name} contains pixels that are NaN, infinite or too large for float32")
     return image

@@ -27,7 +27,9 @@ def as_sequence(values: Any, name: str, dimensions: tuple[int, ...]) -> tuple[Se
     ----------
     values : array, sequence, or column of pandas or polars
     name : str
-        What errors call it. dimensions : tuple of int The numbers of dimensions that an array may have.
+        What errors call it.
+    dimensions : tuple of int
+        The numbers of dimensions that an array may have.
 
     Returns
     -------
@@ -48,16 +50,16 @@ def as_sequence(values: Any, name: str, dimensions: tuple[int, ...]) -> tuple[Se
         raise TypeError(f"{name} must not be a DataLoader, which gives batches: give its dataset")
     is_one = isinstance(values, (str, bytes, PathLike, Mapping, Image.Image))
     if is_one or not (hasattr(values, "__len__") and hasattr(values, "__getitem__")):
-        hint = "; a single one belongs into a list" if is_one else ""
+        hint = ": put a single one into a list" if is_one else ""
         raise TypeError(f"{name} must be an array or a list of arrays, got {type(values).__name__}{hint}")
     if isinstance(values, np.ndarray) and values.dtype.kind in "OUT" and values.ndim == 1:
         values = values.tolist()
     if isinstance(values, (np.ndarray, torch.Tensor)) and values.ndim not in dimensions:
         shapes = {(3,): "(n, H, W)", (3, 4): "(n, H, W) or (n, H, W, channels)"}
-        hint = f"; a single one is {name}[np.newaxis]" if values.ndim == 2 else ""
+        hint = f": give {name}[np.newaxis] for a single one" if values.ndim == 2 else ""
         raise ValueError(f"{name} must be of shape {shapes[dimensions]}, got {tuple(values.shape)}{hint}")
     if length_of(values, name) == 0:
-        raise ValueError(f"{name} is empty; at least one image is needed")
+        raise ValueError(f"{name} is empty: give at least one image")
     in_memory = isinstance(values, (np.ndarray, torch.Tensor)) or (
         isinstance(values, (list, tuple)) and not any(map(_holds_path, values))
     )
@@ -137,7 +139,7 @@ def as_array(values: Any, name: str) -> np.ndarray:
     array([[1, 2]])
     """
     if np.ma.is_masked(values):
-        raise TypeError(f"{name} must not be masked: say what is unlabelled by ignore_label, and fill the rest")
+        raise TypeError(f"{name} must not be masked: fill it, and mark unlabelled pixels by ignore_label")
     try:
         if isinstance(values, torch.Tensor):
             return values.detach().cpu().numpy()

@@ -144,7 +144,7 @@ def _errors_named(start: str) -> Iterator[None]:
         raise
     except UnidentifiedImageError as error:
         known = f"{', '.join(FORMATS)}, .npy and DICOM"
-        raise ValueError(f"{start}: it is none of {known}, or of a variant that PIL lacks; give an array") from error
+        raise ValueError(f"{start}: it is none of {known}, or a variant that PIL can't read: give an array") from error
     except Exception as error:  # a damaged file makes PIL raise almost anything
         raise ValueError(f"{start}: {str(error) or type(error).__name__}") from error
 
@@ -207,7 +207,7 @@ def _seek_page(image: Image.Image) -> None:
     if n_pages == 0:
         raise ValueError("it holds a reduced version beside its image: give an array instead")
     if n_pages > 1:
-        raise ValueError(f"it holds {n_pages} images, where one is wanted: give arrays instead")
+        raise ValueError(f"it holds {n_pages} images, but one is wanted: give arrays instead")
 
 
 def _n_pages(image: Image.Image) -> int:
@@ -326,15 +326,15 @@ def _indices(image: Image.Image) -> np.ndarray:
     used = palette[np.unique(indices[indices < len(palette)])]
     if _is_grey(used) and (np.diff(used[:, 0].astype(int)) < 0).any():
         raise ValueError(
-            "it uses only greys of a palette with colours, of which the darker have the higher indices, so that either "
-            "may be meant as labels: save it as a greyscale image, or give an array"
+            "it uses only greys of a palette with colours, and darker greys have higher indices, so its labels may be "
+            "the greys or the indices: save it as a greyscale image, or give an array"
         )
     return indices
 
 
 def _check_opaque(alpha: np.ndarray) -> None:
     if (alpha != np.iinfo(alpha.dtype).max).any():
-        raise ValueError("it is a mask with transparent pixels, of which no label is known: save it without alpha")
+        raise ValueError("it is a mask with transparent pixels, whose label is unknown: save it without alpha")
 
 
 def _finished(image: Image.Image, values: np.ndarray, as_labels: bool, channels: Channels | None) -> np.ndarray:
@@ -348,8 +348,8 @@ def _finished(image: Image.Image, values: np.ndarray, as_labels: bool, channels:
     if as_labels and values.ndim == 3:
         if not _is_grey(values):
             raise ValueError(
-                "it is a mask with colours, where one grey a label is wanted: "
-                "skmmcrf.datasets.load_image_pairs(..., foreground=(r, g, b)) reads one of them"
+                "it is a mask with colours, but each label must be a grey: skmmcrf.datasets.load_image_pairs(..., "
+                "foreground=(r, g, b)) reads one of them"
             )
         values = values[..., 0]
     return np.ascontiguousarray(values if channels is None else _converted(values, channels))
@@ -376,7 +376,9 @@ def _converted(values: np.ndarray, channels: Channels) -> np.ndarray:
     if values.ndim == 2:
         return values if channels == "L" else np.repeat(values[..., np.newaxis], 3, axis=2)
     if values.ndim != 3 or values.shape[2] != 3 or values.dtype.kind not in "uf":
-        raise ValueError(f"it has shape {values.shape} and dtype {values.dtype}, which can't be made {channels!r}")
+        raise ValueError(
+            f"it has shape {values.shape} and dtype {values.dtype}, which can't be converted to {channels!r}"
+        )
     if channels == "RGB":
         return values
     if values.dtype.kind == "f":

@@ -20,7 +20,7 @@ def check_size(n_pixels: int) -> None:
     if Image.MAX_IMAGE_PIXELS is not None and n_pixels > Image.MAX_IMAGE_PIXELS:
         raise ValueError(
             f"Image size ({n_pixels} pixels) exceeds limit of {Image.MAX_IMAGE_PIXELS} pixels, could be decompression "
-            "bomb; raise PIL.Image.MAX_IMAGE_PIXELS if it is none"
+            "bomb. If it is none, raise PIL.Image.MAX_IMAGE_PIXELS"
         )
 
 
@@ -93,15 +93,17 @@ def _check_elements(data: bytes) -> None:
     Compressed files are refused too, because decoders trust the sizes inside the pixel data.
     """
     if data[128:132] != b"DICM":
-        raise ValueError("it lacks the letters DICM, with which DICOM begins")
+        raise ValueError("it lacks the letters DICM at the beginning of DICOM")
     at, syntax = 132, b""
     while at + 8 <= len(data):
         group, number, kind, length = struct.unpack_from("<HH2sH", data, at)
         if group != 2 and syntax not in (_IMPLICIT, _EXPLICIT):
             name = syntax.decode("ascii", "replace")
-            raise ValueError(f"its transfer syntax {name} compresses it: convert it, as by gdcmconv --raw")
+            raise ValueError(
+                f"it is compressed, by the transfer syntax {name}: convert it, for example by gdcmconv --raw"
+            )
         if (group, number) == (0x28, 0x3000):
-            raise ValueError("its values go by a table: give an array instead")
+            raise ValueError("its values need a look-up table: give an array instead")
         is_item = group == 0xFFFE
         if is_item or (group != 2 and syntax == _IMPLICIT):
             (length,) = struct.unpack_from("<I", data, at + 4)

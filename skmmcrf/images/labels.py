@@ -26,7 +26,7 @@ _CLASS_WEIGHT_BOUNDS = (1e-4, 1e4)
 
 
 _HINT_OF_LOSS = (
-    "; it seems to be compressed with loss, as JPEG does: skmmcrf.datasets.load_image_pairs has `foreground` for that"
+    ". It seems to be compressed with loss, as by JPEG: skmmcrf.datasets.load_image_pairs has `foreground` for that"
 )
 
 
@@ -127,14 +127,14 @@ class LabelScheme:
         complete = [annotation.is_fully_labelled for annotation in annotations]
         if not any(with_foreground) and not all(complete):
             raise ValueError(
-                f"{name} holds no {self.pos_label}, but 255, which is taken for unlabelled: if it is the foreground, "
-                "give pos_label=255; if it is unlabelled, ignore_label=255"
+                f"{name} holds 255 but no {self.pos_label}, and 255 counts as unlabelled: give pos_label=255 if it is "
+                "the foreground, or ignore_label=255 if it is unlabelled"
             )
         kinds = list(zip(with_foreground, complete))
         if (True, True) in kinds and (False, False) in kinds:
             warnings.warn(
                 f"{name}[{kinds.index((False, False))}] holds 255 and no {self.pos_label}, while other masks hold "
-                f"{self.pos_label} and no 255. 255 is taken for unlabelled: give ignore_label=255 if that is meant; if "
+                f"{self.pos_label} and no 255. 255 counts as unlabelled: give ignore_label=255 if that is meant. If "
                 f"it is the foreground, convert these masks to 0 and {self.pos_label}",
                 stacklevel=2,
             )
@@ -167,7 +167,9 @@ class LabelScheme:
         weights: dict[int, Any] = {0: 1.0, self.pos_label: 1.0} | (class_weight or {})
         for label, weight in weights.items():
             if label not in (0, self.pos_label):
-                raise ValueError(f"class_weight must be of the labels 0 and {self.pos_label}, got one of {label!r}")
+                raise ValueError(
+                    f"class_weight must have only the labels 0 and {self.pos_label} as keys, got {label!r}"
+                )
             if not (isinstance(weight, Real) and low <= float(weight) <= high):
                 raise ValueError(f"class_weight must be between {low:g} and {high:g}, got {weight!r} for {label}")
         return float(weights[0]), float(weights[self.pos_label])

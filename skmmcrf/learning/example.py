@@ -167,7 +167,7 @@ class Example:
             At most ``|w1| C/N`` in size, times the weight of the image.
         """
         if len(multipliers) != len(self):
-            raise ValueError(f"there are {len(multipliers)} multipliers, but {len(self)} labelings")
+            raise ValueError(f"multipliers must be of shape ({len(self)},), one a labeling, got {len(multipliers)}")
         gradient = np.zeros(self.annotation.shape)
         active = np.flatnonzero(multipliers)
         truth = self.annotation.truth

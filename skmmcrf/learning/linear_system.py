@@ -75,7 +75,7 @@ class LinearSystem:
     def __init__(self, solution: Solution, examples: Sequence[Example], C: float) -> None:
         if not len(examples) == len(solution.multipliers) == len(solution.slack):
             raise ValueError(
-                f"solution is one of {len(solution.multipliers)} images, but {len(examples)} examples are given"
+                f"solution and examples must be of the same images, got {len(solution.multipliers)} and {len(examples)}"
             )
         self._w = solution.w
         self._slack_weights = C * image_shares(examples)

@@ -233,7 +233,7 @@ def number_of_weights(examples: Sequence[Example]) -> int:
 def check_program(examples: Sequence[Example], C: float, w: FloatArray | None) -> FloatArray:
     """Give w, (1, 1, ...) by default, or raise a ValueError if the program can't be solved."""
     if not len(examples):
-        raise ValueError("examples is empty, at least one is needed")
+        raise ValueError("examples is empty: give at least one")
     if not LEAST_C <= C <= LARGEST_C:
         raise ValueError(f"C must be between {LEAST_C:g} and {LARGEST_C:g}, got {C}")
     n_weights = number_of_weights(examples)

@@ -86,7 +86,7 @@ def _copied(network: nn.Module) -> nn.Module:
     except (RuntimeError, ValueError, TypeError) as error:
         raise ValueError(
             "network: torch can't copy this module, because it is scripted or has lazy buffers, the older "
-            "torch.nn.utils.weight_norm or tensors kept of its last run; give a function of the number of channels "
-            f"that makes it instead of the module: {error}"
+            "torch.nn.utils.weight_norm or tensors kept of its last run. Give a function of the number of channels "
+            f"that makes the module instead. The error was: {error}"
         ) from error
     return copied

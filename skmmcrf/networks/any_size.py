@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 # a file from a stranger must not ask for any memory
 _LARGEST = 16
-_ON_MULTIPLES = ". If it needs sizes that are multiples of a number, give it that as its attribute size_divisor"
+_ON_MULTIPLES = ". If it needs sizes that are multiples of a number, set its attribute size_divisor to that number"
 
 
 def keep_prepared_layers() -> None:
@@ -39,7 +39,7 @@ def check_scales(scale: float | Sequence[float], name: str) -> list[float]:
     factors = list(scale) if isinstance(scale, Sequence) else [scale]
     if not factors or not all(isinstance(factor, Real) and 0 < factor <= _LARGEST for factor in factors):
         raise ValueError(
-            f"{name} must be a positive number, or several in a sequence, got {scale!r}; the largest is {_LARGEST}"
+            f"{name} must be a positive number up to {_LARGEST}, or a sequence of such numbers, got {scale!r}"
         )
     return [float(factor) for factor in factors]
 
@@ -197,16 +197,17 @@ class AnySize(nn.Module):
             raise _NetworkFailed(error) from error
         if not isinstance(log_odds, torch.Tensor):
             raise ValueError(
-                f"network: it must give log-odds, a tensor of float, not {type(log_odds).__name__}: wrap it in a "
-                "module that gives the one part of its output that they are"
+                f"network: its output must be log-odds, a tensor of float, got {type(log_odds).__name__}: wrap it in a "
+                "module that returns the log-odds only"
             )
         if not log_odds.is_floating_point():
-            raise ValueError(f"network: it must give log-odds, a tensor of float, not {log_odds.dtype}")
+            raise ValueError(f"network: its output must be log-odds, a tensor of float, got {log_odds.dtype}")
         n, size = len(images), images.shape[2:]
         if log_odds.shape not in ((n, 1, *size), (n, *size)):
             raise ValueError(
-                f"network: it must give one log-odds map of its input's size, (n, 1, H, W); for images of shape "
-                f"{tuple(images.shape)} it gave {tuple(log_odds.shape)}{_way_to_one_map(log_odds.shape, (n, *size))}"
+                "network: its output must be one log-odds map of its input's size, (n, 1, H, W), but for images of "
+                f"shape {tuple(images.shape)} it is "
+                f"{tuple(log_odds.shape)}{_way_to_one_map(log_odds.shape, (n, *size))}"
             )
         return log_odds.float().view(n, *size)
 
@@ -228,10 +229,10 @@ def _explained(error: Exception, what: str) -> str:
     text = str(error).rstrip(".") or type(error).__name__
     if "more than 1 value per channel" in text:
         return (
-            f"network: its batch normalisation can't train on {what} alone, because a single pixel is left of it where "
-            "the network normalises. Images of one size go through the network together. Give images of one size, or a "
-            "crop, and a batch_size of at least 2, larger images, a network with another normalisation, such as "
-            "GroupNorm, or a backbone's weights, whose statistics are kept"
+            f"network: its batch normalisation can't train on {what} alone, because only one pixel of it is left where "
+            "the network normalises. Only images of one size share a batch. Give images of one size, or a crop, and a "
+            "batch_size of at least 2. Or give larger images, a network with another normalisation, such as GroupNorm, "
+            "or a backbone's weights, whose statistics are kept"
         )
     is_about_size = not any(word in text for word in ("channels", "device", "type", "memory"))
     return f"network: it can't take {what}: {text}{_ON_MULTIPLES if is_about_size else ''}"
@@ -241,7 +242,7 @@ def _way_to_one_map(given: Sequence[int], wanted: tuple[int, int, int]) -> str:
     """How to come to the output that is wanted, of shape (n, H, W) or (n, 1, H, W)."""
     n, *size = wanted
     if tuple(given) == (n, 2, *size):
-        return ". Of scores z of background and foreground, the log-odds are z[:, 1:] - z[:, :1], without softmax"
+        return ". If these are scores z of background and foreground, return z[:, 1:] - z[:, :1], without softmax"
     if tuple(given[:-2]) in ((n,), (n, 1)):
         return _ON_MULTIPLES
     return ""

@@ -117,7 +117,7 @@ def load_backbone(name: str, weights: str | PathLike[str] | None) -> nn.Module:
         belongs to another network.
     """
     if name not in backbone_names():
-        raise ValueError(f"network: there is no backbone {name!r}; there are {', '.join(backbone_names())}")
+        raise ValueError(f"network: {name!r} is not a known backbone, choose one of {', '.join(backbone_names())}")
     if weights == "imagenet":
         return _with_imagenet_weights(name)
     model = torchvision.models.get_model(name, weights=None)

@@ -71,7 +71,7 @@ class Runner:
                 log_odds = [l.cpu().float().numpy() for l in outputs]
             for n, l in enumerate(log_odds, n_done):
                 if not np.isfinite(l).all():
-                    raise ValueError(f"network: its log-odds of the image of number {n} are not finite")
+                    raise ValueError(f"network: its log-odds of image number {n} are not finite")
             n_done += len(batch)
             yield from zip(log_odds, (image.permute(1, 2, 0).numpy() for image in batch))
 

@@ -51,8 +51,8 @@ def load_arrays(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> nn.Modu
     for key in sorted(wanted.keys() | given.keys()):
         if wanted.get(key) != given.get(key) and not (key in lazy and key in given):
             raise ValueError(
-                f"network: the weights are not those of this network: its {key!r} is {wanted.get(key, 'missing')}, "
-                f"that of the weights is {given.get(key, 'missing')}"
+                f"network: the weights do not fit this network: its {key!r} is {wanted.get(key, 'missing')}, but in "
+                f"the weights it is {given.get(key, 'missing')}"
             )
     # unlike from_numpy, tensor aligns the memory as torch does and takes arrays that can't be written
     tensors = {key: torch.tensor(array) for key, array in arrays.items()}

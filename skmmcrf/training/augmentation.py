@@ -112,7 +112,7 @@ def build_augmentation(augmentation: str | Augmentation | None) -> Augmentation 
         module, name = type(part).__module__, type(part).__name__
         if module.startswith("torchvision.transforms.") and not module.startswith("torchvision.transforms.v2."):
             raise ValueError(
-                f"augmentation: {name} of torchvision.transforms does not change masks: take it from "
+                f"augmentation: {name} of torchvision.transforms does not change masks: use the one of "
                 "torchvision.transforms.v2"
             )
     if any(kind.__module__.partition(".")[0] == "albumentations" for kind in type(augmentation).__mro__):
@@ -165,8 +165,8 @@ def warn_of_normalize(augmentation: str | Augmentation | None) -> None:
     """Warn, by a UserWarning, of a transform that `predict` would need too."""
     if any(type(part).__name__ == "Normalize" for part in _parts(augmentation)):
         warnings.warn(
-            "augmentation: Normalize acts in training alone, and predict would see other images: normalise the images "
-            "that fit and predict are given, or do it in the network",
+            "augmentation: Normalize acts in training only, so predict would see other images: normalise the images "
+            "for both fit and predict, or normalise in the network",
             UserWarning,
             stacklevel=4,
         )

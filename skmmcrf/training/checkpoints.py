@@ -64,7 +64,7 @@ class Checkpoints:
             if not before:
                 raise
             warnings.warn(
-                f"checkpoint: the state of training could not be kept: {error}; training goes on, and {before[-1]} "
+                f"checkpoint: the state of training could not be kept: {error}. Training goes on, and {before[-1]} "
                 "stays",
                 RuntimeWarning,
                 stacklevel=2,
@@ -135,7 +135,9 @@ class KeepState(Callback):
     ----------
     checkpoints : Checkpoints
     stage : str
-        Of training. rest : dict Further entries to keep beside the net.
+        The stage of training.
+    rest : dict
+        Further entries to keep beside the net.
     """
 
     def __init__(self, checkpoints: Checkpoints, stage: str, rest: dict[str, Any]) -> None:

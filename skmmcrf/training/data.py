@@ -76,16 +76,16 @@ def _changed(image: torch.Tensor, annotation: Annotation, change: Augmentation) 
     mask = torch.from_numpy(annotation.mask)
     changed = change(tv_tensors.Image(scaled(image)), tv_tensors.Mask(mask))
     if not (isinstance(changed, (tuple, list)) and len(changed) == 2):
-        raise ValueError(f"augmentation: it must give an image and a mask, not {type(changed).__name__}")
+        raise ValueError(f"augmentation: it must return an image and a mask, got {type(changed).__name__}")
     if not all(isinstance(part, torch.Tensor) for part in changed):
         kinds = ", ".join(type(part).__name__ for part in changed)
-        raise ValueError(f"augmentation: it must give two tensors, not {kinds}")
+        raise ValueError(f"augmentation: it must return two tensors, got {kinds}")
     new_image, new_mask = (part.as_subclass(torch.Tensor).contiguous() for part in changed)
     fits = new_image.ndim == 3 and new_image.shape == (len(image), *new_mask.shape) and new_image.numel()
     if not (fits and new_image.is_floating_point()):
         raise ValueError(
-            f"augmentation: of an image {tuple(image.shape)} and a mask {tuple(mask.shape)} it gave "
-            f"{tuple(new_image.shape)} of {new_image.dtype} and {tuple(new_mask.shape)}, which do not fit"
+            f"augmentation: it turned an image {tuple(image.shape)} and a mask {tuple(mask.shape)} into an image "
+            f"{tuple(new_image.shape)} of {new_image.dtype} and a mask {tuple(new_mask.shape)}, which do not fit"
         )
     labels = new_mask.numpy()
     if not np.isin(labels, (0, 1, UNLABELLED)).all():

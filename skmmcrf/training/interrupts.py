@@ -18,7 +18,7 @@ def ending_fit() -> Iterator[None]:
     try:
         yield
     except Interrupted:
-        warnings.warn("fit was interrupted; the estimator is left as it was trained until then", stacklevel=4)
+        warnings.warn("fit was interrupted. The estimator keeps what was trained until then", stacklevel=4)
 
 
 @contextmanager

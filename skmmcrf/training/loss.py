@@ -241,7 +241,7 @@ class MaxMarginLoss(nn.Module):
             unlabelled = self.scheme.unlabelled
             warnings.warn(
                 f"labels hold {unlabelled} but no 1, and {unlabelled} counts as unlabelled. If it is the foreground, "
-                f"give labels == {unlabelled}. If these images have no foreground, all is well.",
+                f"give labels == {unlabelled}. If these images have no foreground, ignore this warning.",
                 UserWarning,
                 stacklevel=3,
             )
@@ -253,8 +253,8 @@ class MaxMarginLoss(nn.Module):
         if sigmas and largest > _LARGEST_PIXEL * max(1.0, sigmas[0] / _DEFAULT_SIGMA):
             warnings.warn(
                 # the same words for every batch, so that they are shown once
-                f"images hold values far beyond 1, for which sigma={sigmas[0]:g} is small: scale images to [0, 1], or "
-                "give a sigma in their units",
+                f"images hold values far above 1, for which sigma={sigmas[0]:g} is too small: scale images to [0, 1], "
+                "or give a sigma in their units",
                 UserWarning,
                 stacklevel=3,
             )
@@ -288,8 +288,8 @@ def warn_of_negative_weight(w: FloatArray) -> None:
     """Warn, by a UserWarning, if the weight of the log-odds inverts their meaning."""
     if w[0] < 0:
         warnings.warn(
-            "the weight of the log-odds, coef_[0], is negative: the higher they are, the less a pixel counts as "
-            "foreground. Either labels are inverted, or the network has learned nothing yet.",
+            "the weight of the log-odds, coef_[0], is negative, so higher log-odds mean background. Either labels are "
+            "inverted, or the network has learned nothing yet.",
             UserWarning,
             stacklevel=3,
         )
@@ -319,7 +319,7 @@ def _as_log_odds(log_odds: TensorsLike) -> list[torch.Tensor]:
 
 def _check_shapes(log_odds: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]], of: str) -> None:
     if len(log_odds) != len(shapes):
-        raise ValueError(f"there are {len(log_odds)} log-odds, but {len(shapes)} {of}")
+        raise ValueError(f"log_odds and {of} must have the same length, got {len(log_odds)} and {len(shapes)}")
     for n, (l, shape) in enumerate(zip(log_odds, shapes)):
         if l.shape != shape:
             raise ValueError(f"log_odds[{n}] has shape {tuple(l.shape)}, but its {of} have {shape}")

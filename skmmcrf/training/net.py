@@ -90,7 +90,7 @@ class SegmentationNet(NeuralNet):
             bound = "finite" if largest == _LARGEST else f"within {largest:g}"
             raise FloatingPointError(
                 f"network: its {what} are not {bound} in epoch {epoch['epoch']}, batch {len(epoch['batches'])} of "
-                f"{self.stage}, and it is left as it was before; a lower learning rate may help"
+                f"{self.stage}. The network is left as it was before. A lower learning rate may help"
             )
 
     def initialize(self) -> "SegmentationNet":

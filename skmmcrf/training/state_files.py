@@ -60,7 +60,7 @@ def write_file(path: str | PathLike[str], kind: str, content: Mapping[str, Any])
     arrays: dict[str, np.ndarray] = {}
     text = json.dumps(_encoded(content, "", arrays))
     if len(text) > _LONGEST_JSON:
-        raise TypeError(f"what is no array takes {len(text)} characters, and a file can hold {_LONGEST_JSON}")
+        raise TypeError(f"the content besides arrays takes {len(text)} characters, but a file can hold {_LONGEST_JSON}")
     metadata = {"skmmcrf_format": FILE_FORMAT, "skmmcrf_version": __version__, "kind": kind, "content": text}
     metadata["sha256"] = _checksum(metadata, arrays)
     _write_whole(Path(path), serialize(arrays, metadata))
@@ -105,18 +105,18 @@ def read_file(path: str | PathLike[str], kind: str) -> dict[str, Any]:
     try:
         content = _decoded(json.loads(metadata["content"]), arrays)
     except RecursionError:
-        raise ValueError("it is nested too deep") from None
+        raise ValueError("it is nested too deeply") from None
     if not isinstance(content, dict) or arrays:
-        raise ValueError("its content is no dict, or does not refer to all of its tensors")
+        raise ValueError("its content is not a dict, or does not refer to all of its tensors")
     return content
 
 
 def _check_metadata(metadata: Mapping[str, str], kind: str) -> None:
     if "skmmcrf_format" not in metadata:
-        raise ValueError("no skmmcrf wrote it")
+        raise ValueError("it was not written by skmmcrf")
     if metadata["skmmcrf_format"] != FILE_FORMAT:
         raise ValueError(
-            f"its format is {metadata['skmmcrf_format']!r}, of skmmcrf {metadata.get('skmmcrf_version')}; skmmcrf "
+            f"its format is {metadata['skmmcrf_format']!r}, of skmmcrf {metadata.get('skmmcrf_version')}, but skmmcrf "
             f"{__version__} reads {FILE_FORMAT!r}"
         )
     if not metadata.keys() >= {"kind", "content", "sha256"} or metadata["kind"] != kind:

@@ -66,8 +66,8 @@ def try_network(net: SegmentationNet, n_channels: int, sizes: Sequence[Size], of
         gives_probabilities = _try_step(net, sizes, n_channels)
     if gives_probabilities:
         warnings.warn(
-            "network: it ends in a sigmoid or softmax. Leave that out, because log-odds are wanted, which are negative "
-            "for background",
+            "network: it ends in a sigmoid or softmax. Leave that out, because the output must be log-odds, which are "
+            "negative for background",
             stacklevel=2,
         )
 
