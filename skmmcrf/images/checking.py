@@ -348,5 +348,5 @@ def _read_image(entry: Any, name: str) -> np.ndarray:
         )
     # NaN is in no range
     if image.dtype.kind == "f" and not (float(image.min()) >= -_LARGEST and float(image.max()) <= _LARGEST):
-        raise ValueError(f"{name} contains pixels that are NaN, infinite or too large for float32")
+        raise ValueError(f"{name} contains NaN or infinite pixels, or pixels too large for float32")
     return image

@@ -197,17 +197,16 @@ class AnySize(nn.Module):
             raise _NetworkFailed(error) from error
         if not isinstance(log_odds, torch.Tensor):
             raise ValueError(
-                f"network: its output must be log-odds, a tensor of float, got {type(log_odds).__name__}: wrap it in a "
+                f"network: it must give log-odds, a tensor of float, not {type(log_odds).__name__}: wrap it in a "
                 "module that returns the log-odds only"
             )
         if not log_odds.is_floating_point():
-            raise ValueError(f"network: its output must be log-odds, a tensor of float, got {log_odds.dtype}")
+            raise ValueError(f"network: it must give log-odds, a tensor of float, not {log_odds.dtype}")
         n, size = len(images), images.shape[2:]
         if log_odds.shape not in ((n, 1, *size), (n, *size)):
             raise ValueError(
-                "network: its output must be one log-odds map of its input's size, (n, 1, H, W), but for images of "
-                f"shape {tuple(images.shape)} it is "
-                f"{tuple(log_odds.shape)}{_way_to_one_map(log_odds.shape, (n, *size))}"
+                "network: it must give one log-odds map of its input's size, (n, 1, H, W), but for images of shape "
+                f"{tuple(images.shape)} it gave {tuple(log_odds.shape)}{_way_to_one_map(log_odds.shape, (n, *size))}"
             )
         return log_odds.float().view(n, *size)
 

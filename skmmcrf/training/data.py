@@ -76,10 +76,10 @@ def _changed(image: torch.Tensor, annotation: Annotation, change: Augmentation) 
     mask = torch.from_numpy(annotation.mask)
     changed = change(tv_tensors.Image(scaled(image)), tv_tensors.Mask(mask))
     if not (isinstance(changed, (tuple, list)) and len(changed) == 2):
-        raise ValueError(f"augmentation: it must return an image and a mask, got {type(changed).__name__}")
+        raise ValueError(f"augmentation: it must give an image and a mask, not {type(changed).__name__}")
     if not all(isinstance(part, torch.Tensor) for part in changed):
         kinds = ", ".join(type(part).__name__ for part in changed)
-        raise ValueError(f"augmentation: it must return two tensors, got {kinds}")
+        raise ValueError(f"augmentation: it must give two tensors, not {kinds}")
     new_image, new_mask = (part.as_subclass(torch.Tensor).contiguous() for part in changed)
     fits = new_image.ndim == 3 and new_image.shape == (len(image), *new_mask.shape) and new_image.numel()
     if not (fits and new_image.is_floating_point()):

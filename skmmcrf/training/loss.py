@@ -288,7 +288,7 @@ def warn_of_negative_weight(w: FloatArray) -> None:
     """Warn, by a UserWarning, if the weight of the log-odds inverts their meaning."""
     if w[0] < 0:
         warnings.warn(
-            "the weight of the log-odds, coef_[0], is negative, so higher log-odds mean background. Either labels are "
+            "the weight of the log-odds, coef_[0], is negative: higher log-odds mean background. Either labels are "
             "inverted, or the network has learned nothing yet.",
             UserWarning,
             stacklevel=3,

@@ -118,7 +118,7 @@ def test_a_network_that_gives_something_else_while_training_is_told():
 )
 def test_a_network_that_ends_in_a_sigmoid_is_warned_of(function, scale, n_epochs):
     network = Network(function).requires_grad_(n_epochs > 0)
-    with pytest.warns(UserWarning, match="network: it ends in a sigmoid or softmax. Leave that out, because log-odds"):
+    with pytest.warns(UserWarning, match="network: it ends in a sigmoid or softmax. Leave that out, because the"):
         trial(network, [(8, 8)], n_epochs=n_epochs)
 
 
