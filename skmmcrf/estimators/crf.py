@@ -55,7 +55,7 @@ class MaxMarginCRF(FieldSegmenter):
     objective_ : float
         gamma, the value of (8).
     dual_gap_ : float
-        The greatest distance of `objective_` from the minimum. Infinite if learning was interrupted.
+        An upper bound of the distance of `objective_` from the minimum. Infinite if learning was interrupted.
     slack_ : ndarray of shape (n_images,)
         The slacks xi: by how many pixels each training image misses its margin.
     sigma_ : float

@@ -125,7 +125,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         gamma, the value of (8) for the network and all training images. None for "cnn". NaN if joint training was
         interrupted.
     dual_gap_ : float
-        The greatest distance of `objective_` from the minimum over w. None for "cnn". Infinite if training was
+        An upper bound of the distance of `objective_` from the minimum over w. None for "cnn". Infinite if training was
         interrupted.
     slack_ : ndarray of shape (n_images,)
         The slacks xi: by how many pixels each training image misses its margin. None for "cnn".

@@ -337,7 +337,7 @@ def test_the_state_of_training_must_fit_the_network(models, tmp_path, change, nu
     moments = content["0"]
     change(moments)
     content[number] = moments
-    with pytest.raises(ValueError, match=f"could not be loaded: .*its entry '{number}' does not belong"):
+    with pytest.raises(ValueError, match=f"could not be loaded: .*its entry '{number}' does not fit"):
         model.save(tmp_path / "model")
     assert not [*tmp_path.iterdir()]
 
