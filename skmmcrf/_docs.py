@@ -11,9 +11,9 @@ X : array of shape (n, H, W) or (n, H, W, channels), or sequence
     Images, as in fit.
 
 X_to_fit => X : array of shape (n, H, W) or (n, H, W, channels), or sequence
-    Images of bool, uint8, uint16 or float. The images of a sequence may differ in size. Each is an array
-    (H, W[, channels]), a tensor ([channels, ]H, W), a PIL image, or the path of an image file. Files are read when they
-    are needed, and so are the images of a sequence that is neither a list nor a tuple, such as a dataset of torch.
+    Images of bool, uint8, uint16 or float. The images of a sequence may differ in size. Each is an array (H, W[,
+    channels]), a tensor ([channels, ]H, W), a PIL image, or the path of an image file. Files are read when they are
+    needed. Sequences other than lists and tuples, such as a dataset of torch, are read in the same way.
 
 y_to_fit => y : array of shape (n, H, W), sequence, or None
     Labels: arrays or tensors (H, W), PIL images, or paths of mask files. None if the entries of X are pairs of image

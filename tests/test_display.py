@@ -250,7 +250,7 @@ def test_energy_where_nothing_is_cut_or_varies(shape):
 
 def test_energy_needs_a_field(models, phantoms):
     image = phantoms[0][0]
-    with pytest.raises(ValueError, match='training is "cnn"'):
+    with pytest.raises(ValueError, match='training="cnn"'):
         EnergyDisplay.from_estimator(models["cnn"], image)
     with pytest.raises(NotFittedError):
         EnergyDisplay.from_estimator(DeepStructuredSegmenter(), image)

@@ -125,8 +125,8 @@ class BaseSegmenter(BaseEstimator):
         ValueError
             If it could not be loaded again, because its parameters and fitted attributes don't belong together.
         TypeError
-            If a fitted attribute is of a kind that no file can hold, or the estimator of another class than
-            DeepStructuredSegmenter, CNNSegmenter and MaxMarginCRF.
+            If no file can hold a fitted attribute. If the estimator is not a DeepStructuredSegmenter, CNNSegmenter or
+            MaxMarginCRF.
 
         Warns
         -----

@@ -303,8 +303,8 @@ def test_what_a_network_keeps_of_a_run_does_not_end_training(phantoms):
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (own_network().half(), "its parameters are of torch.float16, too coarse for training; call its float"),
-        (own_network().bfloat16(), "its parameters are of torch.bfloat16, too coarse"),
+        (own_network().half(), "its parameters are of torch.float16, which is too coarse for training: call its float"),
+        (own_network().bfloat16(), "its parameters are of torch.bfloat16, which is too coarse"),
         (lazy(), "torch can't copy this module"),
         (nn.Conv2d(1, 1, 1, dtype=torch.complex64), r"it can't take an image .*complex<float>\) should be the same$"),
     ],

@@ -83,7 +83,7 @@ def raising(error):
 @pytest.mark.parametrize("error", [RuntimeError("wide."), ValueError("wide"), AssertionError("wide")])
 def test_an_error_of_the_network_names_the_image_and_hints_at_the_divisor(error):
     images = [torch.zeros(1, 4, 5)]
-    expected = r"^network: it can't take an image of shape \(4, 5, 1\){}: wide. If it needs .* attribute size_divisor to that number$"
+    expected = r"^network: it can't take an image of shape \(4, 5, 1\){}: wide. If it needs .* to that number$"
     with pytest.raises(ValueError, match=expected.format("")):
         AnySize(raising(error))(images)
     with pytest.raises(ValueError, match=expected.format(r" \(the last one\)")):
