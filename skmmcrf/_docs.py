@@ -1,4 +1,4 @@
-"""Texts of parameters that several public classes and functions share, so that each is said once."""
+"""Texts of parameters that several public classes and functions share."""
 
 import re
 from textwrap import indent
@@ -11,9 +11,9 @@ X : array of shape (n, H, W) or (n, H, W, channels), or sequence
     Images, as in fit.
 
 X_to_fit => X : array of shape (n, H, W) or (n, H, W, channels), or sequence
-    Images of bool, uint8, uint16 or float. The images of a sequence may differ in size. Each is an array
-    (H, W[, channels]), a tensor ([channels, ]H, W), a PIL image, or the path of an image file. Files are read when they
-    are needed, and so are the images of a sequence that is neither a list nor a tuple, such as a dataset of torch.
+    Images of bool, uint8, uint16 or float. The images of a sequence may differ in size. Each is an array (H, W[,
+    channels]), a tensor ([channels, ]H, W), a PIL image, or the path of an image file. Files are read when they are
+    needed. Sequences other than lists and tuples, such as a dataset of torch, are read in the same way.
 
 y_to_fit => y : array of shape (n, H, W), sequence, or None
     Labels: arrays or tensors (H, W), PIL images, or paths of mask files. None if the entries of X are pairs of image
@@ -21,14 +21,14 @@ y_to_fit => y : array of shape (n, H, W), sequence, or None
     random, a network alone can be trained on it. A field needs images that stay as they are.
 
 sample_weight : array of shape (n,), optional
-    What each image counts.
+    The weight of each image.
 
 labels_given => ndarray of uint8 and shape (n, H, W), or list of ndarray of shape (H, W)
-    Labels, 0 or `pos_label`; a list for a list.
+    Labels, 0 or `pos_label`. A list if X is a list.
 
 raised_by_fit => ValueError, TypeError
-    If a parameter is out of its range, images and labels do not fit or are not finite, or the network does not give one
-    log-odds map.
+    If a parameter is out of its range. If images and labels do not fit, or are not finite. If the network does not give
+    one log-odds map.
 FloatingPointError
     If the network does not stay finite.
 
@@ -43,78 +43,82 @@ C : float, default=1.0
     images more closely.
 
 pairwise : {"contrast", "smoothness"}, default="contrast"
-    What it costs to give two neighbours different labels. "smoothness" is one weight for all pairs. "contrast" is that
-    and a second weight, times a factor that falls where the image has an edge; the paper's (4).
+    What it costs to give two neighbours different labels. "smoothness" is one weight for all pairs. "contrast" adds a
+    second weight, times a factor that falls where the image has an edge. This is the paper's (4).
 
 connectivity : int, or sequence of offsets, default=8
-    The neighbours of a pixel: 4 or 8, or the steps to them, such as ``((0, 1), (1, 0), (0, 4), (4, 0))``.
+    The neighbours of a pixel: 4, 8, or the steps to them, such as ``((0, 1), (1, 0), (0, 4), (4, 0))``.
 
 sigma : float or "auto", default="auto"
-    How large a difference of two pixels counts as an edge of the image, in units of pixels scaled to [0, 1]. "auto"
-    takes the root mean square difference of neighbours in the training images.
+    The difference of two pixels that counts as an edge of the image, in units of pixels scaled to [0, 1]. "auto" takes
+    the root mean square difference of neighbours in the training images.
 
 tol : float, default=1e-3
-    Learning of the field stops when the bounds of the objective are this close, relative to the objective.
+    Learning of the field stops when the upper and lower bound of the objective are this close, relative to the
+    objective.
 
 max_iter : int, default=100
-    Passes over the images at most in which the field is learned.
+    The largest number of passes over the images in which the field is learned.
 
 n_jobs : int, optional
-    How many threads find minimum cuts side by side, as in joblib. `joblib.parallel_config` may put processes or a
-    cluster in their place.
+    The number of threads that find minimum cuts side by side, as in joblib. `joblib.parallel_config` can replace them
+    by processes or a cluster.
 
 pos_label : int, default=1
-    The label of foreground in y and in predictions; 255 for masks of 0 and 255.
+    The label of foreground in y and in predictions. It is 255 for masks of 0 and 255.
 
 ignore_label : int, None or "auto", default="auto"
-    The label of unlabelled pixels, which do not count. "auto" is 255 where that is not `pos_label`.
+    The label of unlabelled pixels, which do not count. "auto" is 255 unless that is `pos_label`. None means that all
+    pixels are labelled.
 
 class_weight : dict, "balanced" or None, default=None
-    What a pixel counts by its true label, as {0: 1.0, 1: 5.0}. "balanced" lets both classes count alike.
+    The weight of a pixel by its true label, such as {0: 1.0, 1: 5.0}. "balanced" gives both classes the same total
+    weight.
 
 schedule : {"one_cycle", "linear", "cosine", "constant"}, default="linear"
-    How the learning rate goes: up and down again ("one_cycle"), from the start down to zero ("linear", "cosine"), or
-    not at all.
+    How the learning rate changes: up and down again ("one_cycle"), from the start down to zero ("linear", "cosine"), or
+    not at all ("constant").
 
 validation_fraction : float or None, default=None
-    Share of the images that is held out for validation if fit is given no `validation_data`.
+    Share of the images that is held out for validation if fit gets no `validation_data`.
 
 checkpoint : str or path, optional
-    A folder for the state of training, kept at the end of every epoch. A fit that was killed goes on from there if it
-    is started again with the same data and parameters. It ends as if nothing had happened, on the CPU bit for bit with
-    the same number of threads. It needs an int as `random_state`. Each fit has a folder of its own in it, named by its
-    data and parameters, so a search may use one too. The same fit running elsewhere is waited for. `verbose` says
-    whether a fit goes on or begins anew.
+    A folder for the state of training, which is written at the end of every epoch. A fit that was killed goes on from
+    this state if it is started again with the same data and parameters. The result is the same as without the
+    interruption. On the CPU it is the same bit for bit, with the same number of threads. `random_state` must be an int.
+    Each fit has its own subfolder, named by its data and parameters, so a search may use a checkpoint too. The same
+    fit running elsewhere is waited for. With `verbose` a fit prints whether it goes on or begins anew.
 
 random_state : int, RandomState or None, default=None
-    Of the network's first weights and the order of images.
+    Seeds the network's first weights, the choice of validation images, the order of images and their random changes.
 
 schedule_of_cnn => schedule : {"one_cycle", "linear", "cosine", "constant"}, default="one_cycle"
-    How the learning rate goes: up and down again, from the start down to zero, or not at all.
+    How the learning rate changes: up and down again ("one_cycle"), from the start down to zero ("linear", "cosine"), or
+    not at all ("constant").
 
 fitted_coef => coef_ : ndarray of shape (n_weights,)
     w: the weight of the unary term, of the smoothness term, and with ``pairwise="contrast"`` of the contrast term.
 
 n_iter_no_change : int, default=5
-    How many epochs without a rise end training, for `early_stopping`.
+    The number of epochs without a better Jaccard index after which `early_stopping` ends training.
 
 callbacks : list of skorch callbacks or None, default=None
-    Called in training, after those of the estimator; see `skorch.callbacks`.
+    Called in training, after those of the estimator. See `skorch.callbacks`.
 
 measured_labels => y_true, y_pred : array of shape (n, H, W), or sequence
-    Labels, see `jaccard_indices`.
+    Labels. See `jaccard_indices`.
 
 measured_pos_label => pos_label : int, default=1
     The label of foreground.
 
 measured_ignore_label => ignore_label : int, None or "auto", default="auto"
-    The label of unlabelled pixels in the truth, see `jaccard_indices`.
+    The label of unlabelled pixels in the truth. See `jaccard_indices`.
 
 both_empty : {"omit", "perfect"}, default="omit"
-    What an image gets where truth and prediction are both empty, see `jaccard_indices`.
+    The value of an image whose truth and prediction are both empty. See `jaccard_indices`.
 
 figure : matplotlib Figure or SubFigure, optional
-    Where to draw; a new figure by default.
+    Where to draw. By default a new figure is made.
 
 X_shown => X : array of shape (n, H, W) or (n, H, W, channels), or list of arrays (H, W[, channels])
     Images of bool, uint8, uint16 or float.
@@ -126,20 +130,20 @@ backbone : str
     One of `backbone_names`.
 
 n_channels => n_channels : int, default=3
-    Channels of the images. One channel is repeated three times; other numbers than 1 and 3 get a learned mixture.
+    Channels of the images. One channel is repeated three times. Other numbers than 1 and 3 get a learned mixture.
 
 backbone_weights => weights : None, "imagenet" or path, default=None
     Weights of the backbone: random, those for ImageNet (torchvision downloads them), or a file with its state dict.
 
 size_divisor : int
-    Heights and widths must be multiples of it; estimators pad the images so.
+    Heights and widths must be multiples of it. Estimators pad the images accordingly.
 
 channels : {"L", "RGB"}, optional
-    What to make of all images: grey ("L") or colour. By default they are as stored.
+    Convert all images to grey ("L") or colour ("RGB"). By default they stay as stored.
 
 foreground : "auto", int, str or (red, green, blue), default="auto"
-    Which pixels of a mask are foreground: those of a value, those above a bound such as ">127", or those of a colour.
-    All others are background. "auto" takes what is not 0, if that is the same value in all masks.
+    The pixels of a mask that are foreground: all of one value, all above a bound such as ">127", or all of one colour.
+    All others are background. "auto" takes the value that is not 0, if all masks have the same one.
 
 mask_ignore_label => ignore_label : int, (red, green, blue) or None, default=None
     The value of unlabelled pixels in the masks.
@@ -147,7 +151,7 @@ mask_ignore_label => ignore_label : int, (red, green, blue) or None, default=Non
 
 
 def _read(texts: str) -> dict[str, str]:
-    """The texts by their names, which are those of the parameters where no other stands before an arrow."""
+    """The texts by name. The name is what stands before an arrow, or else the parameter's."""
     entries = re.split(r"\n\n(?=\w)", texts.strip())
     named = (re.fullmatch(r"(?:(\w+) => )?((\w+).*)", entry, flags=re.DOTALL) for entry in entries)
     return {match[1] or match[3]: match[2] for match in named if match}

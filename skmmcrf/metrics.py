@@ -1,7 +1,7 @@
-"""How well labelings agree with the truth: measures of each image, their means, and scorers for scikit-learn.
+"""Agreement of labelings with the truth: measures of each image, their means, and scorers for scikit-learn.
 
-All measures leave unlabelled pixels out by taking truth and prediction as background there. For the measures of
-boundaries they are thus what lies outside of the image: the foreground ends there.
+All measures leave unlabelled pixels out: truth and prediction count as background there. The measures of boundaries
+treat unlabelled pixels like the outside of the image, so the foreground ends there.
 """
 
 import inspect
@@ -47,7 +47,7 @@ def _measure_images(
     both_empty: _BothEmpty,
     **labels: Any,
 ) -> FloatArray:
-    """A measure of each image's true and predicted foreground; where there is neither, NaN or the best value."""
+    """A measure of each image's true and predicted foreground. NaN or the best value where both are empty."""
     _check_parameters(both_empty=both_empty)
     of_empty = best if both_empty == "perfect" else np.nan
     values = []
@@ -118,7 +118,7 @@ def mean_of_defined(values: FloatArray, weights: FloatArray | None = None) -> fl
     Parameters
     ----------
     values : ndarray of float and shape (n,)
-        NaN where it is not.
+        NaN where the measure is not defined.
     weights : ndarray of float and shape (n,), optional
 
     Returns
@@ -129,7 +129,7 @@ def mean_of_defined(values: FloatArray, weights: FloatArray | None = None) -> fl
     Raises
     ------
     ValueError
-        If shapes differ, or a weight is negative or NaN.
+        If shapes differ. If a weight is negative or NaN.
 
     Examples
     --------
@@ -183,16 +183,16 @@ def jaccard_indices(
     Parameters
     ----------
     y_true, y_pred : array of shape (n, H, W), or sequence of n arrays of shape (H, W)
-        Labels. In a sequence their heights and widths may differ. Boolean arrays are True in the foreground; others are
-        `pos_label` there and 0 in the background, and the truth may be `ignore_label`.
+        Labels. The heights and widths in a sequence may differ. Boolean arrays are True in the foreground. Other arrays
+        are `pos_label` in the foreground and 0 in the background. The truth may also hold `ignore_label`.
     pos_label : int, default=1
         The label of the foreground.
     ignore_label : int, None or "auto", default="auto"
-        The label of unlabelled pixels in the truth, which count in neither truth nor prediction. "auto" is 255, unless
-        that is `pos_label`; None if all pixels are labelled.
+        The label of unlabelled pixels in the truth, which count in neither truth nor prediction. "auto" is 255 unless
+        that is `pos_label`. None means that all pixels are labelled.
     both_empty : {"omit", "perfect"}, default="omit"
-        What an image gets where neither truth nor prediction has any foreground. "omit" is NaN, and means leave the
-        image out. "perfect" is the best value of the measure: 1, or a distance of 0.
+        The value of an image where neither truth nor prediction has foreground. "omit" gives NaN, and means leave the
+        image out. "perfect" gives the best value of the measure: 1, or a distance of 0.
 
     Returns
     -------
@@ -202,7 +202,7 @@ def jaccard_indices(
     Raises
     ------
     ValueError, TypeError
-        If numbers or sizes of labelings differ, a label is none of those above, or the whole truth has 255 but no
+        If numbers or sizes of labelings differ. If a label is none of the above. If the whole truth has 255 but no
         foreground while `ignore_label` is "auto".
 
     Examples
@@ -227,7 +227,7 @@ def dice_indices(
     ignore_label: _IgnoreLabel = "auto",
     both_empty: _BothEmpty = "omit",
 ) -> FloatArray:
-    """Dice index of each image: twice the foreground common to both over the sum of both; the F1 score of the pixels.
+    """Dice index of each image, the F1 score of its pixels: twice the common foreground over the sum of both.
 
     Parameters
     ----------
@@ -239,7 +239,7 @@ def dice_indices(
     Returns
     -------
     ndarray of float and shape (n,)
-        Between 0 and 1, or NaN, see `both_empty`.
+        Between 0 and 1, or NaN (see `both_empty`).
 
     Raises
     ------
@@ -268,10 +268,9 @@ def boundary_f_measures(
 ) -> FloatArray:
     """Boundary F-measure of each image: how much of the boundary was found, up to a tolerance.
 
-    Precision is the part of the predicted boundary that lies no farther than `tolerance` from the true one, recall the
-    part of the true boundary that lies no farther from the predicted one; the measure is their harmonic mean. The
-    boundary is made of the foreground pixels that have a neighbour, of four, which is background, unlabelled or outside
-    the image.
+    Precision is the part of the predicted boundary within `tolerance` of the true one. Recall is the part of the true
+    boundary within `tolerance` of the predicted one. The measure is their harmonic mean. A foreground pixel belongs to
+    the boundary if one of its four neighbours is background, unlabelled or outside the image.
 
     Parameters
     ----------
@@ -280,17 +279,17 @@ def boundary_f_measures(
     %(measured_ignore_label)s
     %(both_empty)s
     tolerance : float, optional
-        In pixels. By default 0.75 % of the image's diagonal, but no less than one pixel.
+        In pixels. The default is 0.75 % of the image's diagonal, but at least one pixel.
 
     Returns
     -------
     ndarray of float and shape (n,)
-        Between 0 and 1, or NaN, see `both_empty`; 0 where only one of truth and prediction has any foreground.
+        Between 0 and 1, or NaN (see `both_empty`). 0 where only one of truth and prediction has foreground.
 
     Raises
     ------
     ValueError, TypeError
-        As `jaccard_indices`, or if `tolerance` is negative.
+        As in `jaccard_indices`. If `tolerance` is negative.
 
     References
     ----------
@@ -319,7 +318,7 @@ def hausdorff_distances(
     both_empty: _BothEmpty = "omit",
     percentile: float = 100,
 ) -> FloatArray:
-    """Hausdorff distance of each image: how far the boundaries of truth and prediction lie apart at most.
+    """Hausdorff distance of each image: the greatest distance between the boundaries of truth and prediction.
 
     Every pixel of one boundary has its distance from the nearest pixel of the other. The percentile of these distances
     is taken in both directions, and the greater of the two is the measure. The boundary is that of
@@ -332,18 +331,18 @@ def hausdorff_distances(
     %(measured_ignore_label)s
     %(both_empty)s
     percentile : float, default=100
-        Between 0 and 100. 100 is the greatest distance, and 95 the usual measure that outliers do not decide.
+        Between 0 and 100. 100 is the greatest distance. 95 is usual as a measure that ignores outliers.
 
     Returns
     -------
     ndarray of float and shape (n,)
-        In pixels, or NaN, see `both_empty`; the diagonal of the image, sqrt(H^2 + W^2), where only one of truth and
-        prediction has any foreground, which is more than any two pixels lie apart.
+        In pixels, or NaN (see `both_empty`). Where only one of truth and prediction has foreground, it is the diagonal
+        of the image, sqrt(H^2 + W^2). This is more than the distance of any two pixels.
 
     Raises
     ------
     ValueError, TypeError
-        As `jaccard_indices`, or if `percentile` is not between 0 and 100.
+        As in `jaccard_indices`. If `percentile` is not between 0 and 100.
 
     Examples
     --------
@@ -368,13 +367,13 @@ def _mean_of(measure: Callable[..., FloatArray], name: str, what: str) -> Callab
     mean.__name__ = mean.__qualname__ = name
     mean.__doc__ = f"""Mean {what} over the images for which it is no NaN.
 
-    These are the images with foreground in truth or prediction, and with ``both_empty="perfect"`` the others too.
+    These are the images with foreground in truth or prediction. With ``both_empty="perfect"`` all images count.
 
     Parameters
     ----------
     %(measured_labels)s
     sample_weight : array of shape (n,), optional
-        What each image counts; none of it negative.
+        The weight of each image, not negative.
     **parameters
         Further parameters of `{measure.__name__}`.
 
@@ -416,9 +415,9 @@ _MEANS: dict[str, tuple[Callable[..., FloatArray], Callable[..., float]]] = {
 
 
 def label_scheme_of(estimator: Any) -> LabelScheme:
-    """Give how an estimator reads labels, also one within a search, a Pipeline or scikit-learn's FrozenEstimator.
+    """Give how an estimator reads labels, also within a search, a Pipeline or scikit-learn's FrozenEstimator.
 
-    Of estimators of others only a `classes_` of two numbers is known, whose second is the foreground, 1 by default.
+    For other estimators the foreground is the second of two numbers in `classes_`, or else 1.
 
     Examples
     --------
@@ -439,7 +438,7 @@ def label_scheme_of(estimator: Any) -> LabelScheme:
 
 
 class _SegmentationScorer(_Scorer):
-    """A scorer that reads labels as the estimator does, as far as it is not told how; without y it reads pairs."""
+    """A scorer that reads labels as the estimator does, unless parameters say otherwise. Without y it reads pairs."""
 
     def __call__(self, estimator: Any, X: ImagesLike, y_true: LabelsLike | None = None, **kwargs: Any) -> float:
         """Score an estimator."""
@@ -479,7 +478,7 @@ def _score_of_pixels(
     sample_weight: ArrayLike | None = None,
     **labels: Any,
 ) -> float:
-    """A metric of scikit-learn over the labelled pixels of all images, with the weight of its image for each."""
+    """A metric of scikit-learn over the labelled pixels of all images. A pixel has the weight of its image."""
     truths, found = [], []
     for annotation, foreground in _read_pairs(y_true, y_pred, **labels):
         truths.append(annotation.truth[annotation.labelled])
@@ -492,36 +491,37 @@ def _score_of_pixels(
 def make_segmentation_scorer(measure: str | Callable[..., float], **parameters: Any) -> Callable[..., float]:
     """Make a scorer for `scoring` in scikit-learn's `cross_validate`, `GridSearchCV` and the like.
 
-    The names of scikit-learn's own scorers, such as ``scoring="jaccard"`` or "f1", do not work there. These take one
-    label a sample and raise errors like "unknown is not supported", of which a search makes NaN. "f1" is "dice" here.
+    The names of scikit-learn's own scorers, such as ``scoring="jaccard"`` or "f1", do not work there. They take one
+    label a sample, and raise errors like "unknown is not supported", which a search turns into NaN. "f1" is called
+    "dice" here.
 
     Parameters
     ----------
     measure : {"jaccard", "dice", "boundary_f", "hausdorff"} or callable
-        The measure whose mean over the images is the score. Or a metric of scikit-learn, such as
+        The measure whose mean over the images is the score. A callable is a metric of scikit-learn, such as
         `sklearn.metrics.precision_score`. It is called once, with the truth and the prediction of the labelled pixels
         of all images, as arrays of bool.
     **parameters
-        Parameters of `jaccard_indices`, `dice_indices`, `boundary_f_measures` or `hausdorff_distances`; for a callable
-        `pos_label` and `ignore_label`. Where they lack one of these two, it is that of the estimator that is scored.
+        Parameters of `jaccard_indices`, `dice_indices`, `boundary_f_measures` or `hausdorff_distances`. A callable
+        takes `pos_label` and `ignore_label` here. By default these two are the ones of the estimator that is scored.
 
     Returns
     -------
     callable
-        The scorer, called with estimator, images and labels. As greater scores are better ones, it gives the Hausdorff
-        distance with a minus sign.
+        The scorer, called with estimator, images and labels. It gives the Hausdorff distance with a minus sign, because
+        greater scores are better.
 
     Raises
     ------
     ValueError
-        If the measure is unknown, or a parameter out of its range.
+        If the measure is unknown. If a parameter is out of its range.
     TypeError
-        If it has no such parameter.
+        If the measure has no such parameter.
 
     Warns
     -----
     UserWarning
-        By the scorer, if its score is NaN because no image counts, see `both_empty` in `jaccard_indices`.
+        By the scorer, if its score is NaN because no image counts. See `both_empty` in `jaccard_indices`.
 
     Examples
     --------
@@ -556,6 +556,6 @@ def make_segmentation_scorer(measure: str | Callable[..., float], **parameters: 
 
 
 def jaccard_of_annotations(annotations: Iterable[Annotation], labelings: Iterable[BoolArray]) -> FloatArray:
-    """Jaccard index of each labeling (H, W), over the labelled pixels; see `jaccard_indices`."""
+    """Jaccard index of each labeling (H, W) over the labelled pixels. See `jaccard_indices`."""
     both = ((a.truth & a.labelled, labels & a.labelled) for a, labels in zip(annotations, labelings))
     return np.array([_jaccard(*pair) if np.any(pair) else np.nan for pair in both])

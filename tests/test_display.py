@@ -279,13 +279,13 @@ def test_captions_of_the_energy_leave_each_other_room(shape, figsize):
 
 def test_energy_needs_a_field(models, phantoms):
     image = phantoms[0][0]
-    with pytest.raises(ValueError, match='training is "cnn"'):
+    with pytest.raises(ValueError, match='training="cnn"'):
         EnergyDisplay.from_estimator(models["cnn"], image)
     with pytest.raises(NotFittedError):
         EnergyDisplay.from_estimator(DeepStructuredSegmenter(), image)
     with pytest.raises(TypeError, match="estimator must be a DeepStructuredSegmenter, got Threshold"):
         EnergyDisplay.from_estimator(Threshold(90), image)
-    with pytest.raises(ValueError, match="image.* has 3 channels, but 1 are wanted"):
+    with pytest.raises(ValueError, match="image.* has 3 channels, but the model or the first image has 1"):
         EnergyDisplay.from_estimator(models["joint"], np.stack([image] * 3, axis=-1))
 
 

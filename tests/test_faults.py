@@ -68,7 +68,7 @@ def test_joint_training_stops_where_a_network_is_not_finite(phantoms):
 
 def test_too_large_a_learning_rate_is_told_and_harms_nothing(phantoms):
     model = CNNSegmenter(learning_rate=1e30, schedule="constant", **QUICK)
-    with pytest.raises(FloatingPointError, match="a lower learning rate may help"):
+    with pytest.raises(FloatingPointError, match="A lower learning rate may help"):
         model.fit(*phantoms)
     assert np.isfinite(model.decision_function(phantoms[0])).all()
 
@@ -83,9 +83,9 @@ def test_log_odds_that_are_not_finite_are_no_prediction(phantoms):
     model = CNNSegmenter(square, n_epochs=1, **QUICK).fit(X, y)
     huge = X.astype(float)
     huge[3:] *= 1e30
-    with pytest.raises(ValueError, match="network: its log-odds of the image of number 3 are not finite"):
+    with pytest.raises(ValueError, match="network: its log-odds of image number 3 are not finite"):
         model.predict(huge)
-    with pytest.raises(ValueError, match="network: its log-odds of the image of number 0 are not finite"):
+    with pytest.raises(ValueError, match="network: its log-odds of image number 0 are not finite"):
         CNNSegmenter(square, **QUICK).fit(huge[3:], y[3:])
 
 

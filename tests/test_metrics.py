@@ -191,7 +191,7 @@ def test_255_is_unlabelled_unless_it_is_the_foreground(measure, mean):
     masks = 255 * found
     assert measure(masks, masks, pos_label=255) == measure(masks, found == 1, pos_label=255) == best(measure)
     for each in (measure, mean):
-        with pytest.raises(ValueError, match="give pos_label=255; if it is unlabelled, ignore_label=255"):
+        with pytest.raises(ValueError, match="give pos_label=255 if it is the foreground, or ignore_label=255"):
             each(masks, found)
     np.testing.assert_array_equal(measure(masks, found, ignore_label=255), [np.nan])
 

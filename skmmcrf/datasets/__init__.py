@@ -1,4 +1,4 @@
-"""Images to learn from: loaders of people's own, a generator of phantoms, and saving of what is found."""
+"""Images to learn from: loaders of files, a generator of phantoms, and saving of predictions."""
 
 from skmmcrf.datasets.folder import load_image_folder
 from skmmcrf.datasets.masks import save_masks

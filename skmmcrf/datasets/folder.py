@@ -1,4 +1,4 @@
-"""Loading a folder of images and masks that comes with lists of what to train on and what to test on."""
+"""Loading a folder of images and masks with lists of the images to train and to test on."""
 
 import os
 import warnings
@@ -30,13 +30,13 @@ def load_image_folder(
     Images and masks belong together by their names, as in `load_image_pairs`. A file ``SPLIT.txt`` in the folder lists
     the names of the images of a split, with or without ending, one a line.
 
-    The folder may come from a stranger: nothing is read from outside of it.
+    The folder may come from an unknown source. Nothing outside of it is read.
 
     Parameters
     ----------
     folder : path
     split : str, optional
-        "train" for the names in ``train.txt``; None for all images, sorted by name.
+        "train" loads the names in ``train.txt``. None loads all images, sorted by name.
     %(channels)s
     %(foreground)s
     %(mask_ignore_label)s
@@ -44,20 +44,20 @@ def load_image_folder(
     Returns
     -------
     Bunch
-        As `load_image_pairs` gives it, in the order of the split.
+        As from `load_image_pairs`, in the order of the split.
 
     Raises
     ------
     FileNotFoundError
-        If the folder, a subfolder, or the split's file is missing, or an image or mask of the split.
+        If the folder, a subfolder or the split's file is missing. If an image or mask of the split is missing.
     ValueError
-        As `load_image_pairs`; or if something leads out of the folder, or a name of the split is not a plain one or is
-        listed twice.
+        As in `load_image_pairs`. If a link leads out of the folder. If the split lists a name twice, or a name with a
+        folder in it.
 
     Warns
     -----
     UserWarning
-        As `load_image_pairs`; or if there is no split, and something else lies beside ``images`` and ``masks``.
+        As in `load_image_pairs`. If `split` is None and something else lies beside ``images`` and ``masks``.
 
     Examples
     --------
@@ -86,13 +86,13 @@ def load_image_folder(
 def _image_files(folder: Path, part: str) -> list[Path]:
     _check_within(folder / part, folder)
     if not (folder / part).is_dir():
-        raise FileNotFoundError(f"there is no folder {folder / part}")
+        raise FileNotFoundError(f"the folder {folder / part} is missing")
     entries = sorted(entry for entry in (folder / part).iterdir() if not is_hidden(entry))
     for entry in entries:
         _check_within(entry, folder)
     files = [entry for entry in entries if is_image_file(entry)]
     if not files:
-        raise FileNotFoundError(f"there are no images in {folder / part}")
+        raise FileNotFoundError(f"the folder {folder / part} has no images")
     return files
 
 
@@ -103,7 +103,7 @@ def _warn_of_others(folder: Path) -> None:
         if entry.name not in ("images", "masks") and entry.suffix != ".txt" and not is_hidden(entry)
     ]
     if others:
-        warnings.warn(f"{folder} holds {some_of(sorted(others))}, which nothing is read from", stacklevel=3)
+        warnings.warn(f"{folder} holds {some_of(sorted(others))}, which is not read", stacklevel=3)
 
 
 def _read_split(folder: Path, split: str) -> list[str]:
@@ -111,7 +111,7 @@ def _read_split(folder: Path, split: str) -> list[str]:
     file = folder / f"{split}.txt"
     _check_within(file, folder)
     if not file.is_file():
-        raise FileNotFoundError(f"there is no file {file} for the split")
+        raise FileNotFoundError(f"the file {file} of the split is missing")
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()  # some editors put a mark in front
     except UnicodeDecodeError as error:
@@ -127,14 +127,14 @@ def _read_split(folder: Path, split: str) -> list[str]:
 def _check_within(path: Path, folder: Path) -> None:
     target = os.path.realpath(path)
     if not Path(target).is_relative_to(os.path.realpath(folder)):
-        raise ValueError(f"{path} leads out of {folder}, to {target}: put that itself into the folder")
+        raise ValueError(f"{path} leads out of {folder}, to {target}: put the file itself into the folder")
 
 
 def _chosen(pairs: list[Pair], names: list[str], folder: Path) -> list[Pair]:
     by_name = {normalize("NFC", image.name): (image, masks) for image, masks in pairs}
     by_name |= {stem(image): (image, masks) for image, masks in pairs}
     if missing := [name for name in names if name not in by_name]:
-        raise FileNotFoundError(f"there is no image with a mask named {some_of(missing)} in {folder}")
+        raise FileNotFoundError(f"{folder} has no image with a mask named {some_of(missing)}")
     chosen = [by_name[name] for name in names]
     if twice := [image.name for image, count in Counter(image for image, _ in chosen).items() if count > 1]:
         raise ValueError(f"the split lists {some_of(twice)} more than once")

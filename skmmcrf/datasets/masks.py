@@ -1,4 +1,4 @@
-"""Mask files: which of their values are foreground, and writing predictions as masks."""
+"""Mask files: reading their foreground, and writing predictions as masks."""
 
 import os
 import re
@@ -29,12 +29,12 @@ _BOUND = re.compile(r"(>=?) *(\d+(?:\.\d+)?)")
 
 
 class MaskReader:
-    """Reads masks from files, and gives their labels.
+    """Reader of masks from files, which turns their values into labels.
 
     Parameters
     ----------
     foreground : int, tuple of int, or str
-        As `load_image_pairs` has it.
+        As in `load_image_pairs`.
     ignore_label : int, tuple of int, or None
     """
 
@@ -84,12 +84,12 @@ class MaskReader:
                 )
 
     def labels(self, masks: Mapping[Path, np.ndarray]) -> dict[Path, np.ndarray]:
-        """Give the labels, 0, 1 and 255, of all masks of a data set, as `read` gives them.
+        """Turn all masks of a data set, as `read` gives them, into labels 0, 1 and 255.
 
         Raises
         ------
         ValueError
-            If there is no foreground of that value, or "auto" can't tell what it is.
+            If no mask has the foreground. If "auto" finds several values that are not 0.
         """
         foreground = self._only_value(masks) if self.foreground == "auto" else self.foreground
         is_foreground = _test_of(foreground, "foreground")
@@ -97,7 +97,7 @@ class MaskReader:
         if not any(label.any() for label in labels.values()):
             if self.foreground != "auto":
                 raise ValueError(f"no mask has the foreground {foreground!r}: the masks hold {_told_values(masks)}")
-            warnings.warn("no mask has any foreground", stacklevel=4)
+            warnings.warn("no mask has foreground", stacklevel=4)
         if self._is_unlabelled is not None:
             for file, mask in masks.items():
                 labels[file][self._is_unlabelled(mask)] = UNLABELLED
@@ -111,9 +111,9 @@ class MaskReader:
         others = found - {0}
         if len(others) > 1:
             raise ValueError(
-                f"the masks hold {_told_values(masks)}: say which is the foreground, as foreground=255, and which is "
-                "unlabelled, as ignore_label=255, if any; foreground='>127' takes all that are larger than 127, as for "
-                "masks with soft edges"
+                f"the masks hold {_told_values(masks)}: give the value of the foreground, such as foreground=255, and "
+                "of unlabelled pixels, if any, such as ignore_label=255. foreground='>127' takes all values above 127, "
+                "for masks with soft edges"
             )
         return others.pop() if others else 1
 
@@ -128,29 +128,29 @@ def save_masks(
 ) -> None:
     """Save predictions as mask files.
 
-    Each is a PNG file of 8 bits that any viewer shows: black, and white in the foreground. `load_image_pairs` reads
-    such files back.
+    Each is a PNG file of 8 bits that any viewer shows, white in the foreground and black elsewhere. `load_image_pairs`
+    reads such files back.
 
     Parameters
     ----------
     folder : path
-        It is made if there is none.
+        It is made if it is missing.
     names : sequence of str
-        What the files are called, without the ending ``.png``: ``data.names``, as the loaders give them.
+        The names of the files, without the ending ``.png``, such as ``data.names`` of the loaders.
     labels : array of shape (n, H, W), or sequence of arrays (H, W)
-        As `predict` gives them: 0, and the same other label in all foreground.
+        Labels as `predict` gives them: 0, and one other value for all foreground.
     foreground : int, default=255
-        The value of foreground in the files, 1 to 255.
+        The value of foreground in the files, from 1 to 255.
     overwrite : bool, default=False
-        Whether files that there are may be replaced.
+        Whether existing files may be replaced.
 
     Raises
     ------
     ValueError, TypeError
-        If a name is not a plain one or comes twice, there are not as many labels as names, or these are not such as
-        `predict` gives.
+        If a name comes twice or has a folder in it. If the numbers of names and labels differ. If the labels are not as
+        `predict` gives them.
     FileExistsError
-        If there is such a file. Nothing is written then, as with all errors in what is given.
+        If a file exists. No file is written in case of any of these errors.
 
     Examples
     --------
@@ -181,9 +181,13 @@ def save_masks(
         if mask.ndim != 2 or 0 in mask.shape or mask.dtype.kind not in "buif":
             raise ValueError(f"labels[{n}] must be numbers of shape (H, W), none of them 0, got {mask.shape}")
     if len(others := set().union(*(np.unique(mask).tolist() for mask in masks)) - {0}) > 1:
-        raise ValueError(f"labels must be 0 and one other value, as predict gives them, got {sorted(others)[:5]} too")
+        raise ValueError(
+            f"labels must be 0 and one other value, as predict gives them, got {sorted(others)[:5]} beside 0"
+        )
     if not overwrite and (existing := [file for file in files if os.path.lexists(file)]):
-        raise FileExistsError(f"there is {some_of(existing)}: give another folder, or overwrite=True to replace that")
+        raise FileExistsError(
+            f"{some_of(existing)} exists already: give another folder, or overwrite=True to replace it"
+        )
     Path(folder).mkdir(parents=True, exist_ok=True)
     for file, mask in zip(files, masks):
         if overwrite:
@@ -193,22 +197,22 @@ def save_masks(
 
 
 def check_plain_name(name: str, what: str) -> None:
-    """Refuse what would lead into another folder."""
+    """Refuse a name that would lead into another folder."""
     if not isinstance(name, str):
         raise TypeError(f"{what} must be a str, got {type(name).__name__}")
     # names of Windows have all the separators
     if name in ("", "..") or "\0" in name or PureWindowsPath(name).name != name:
-        raise ValueError(f"{what} must be a plain name, of no other folder, got {name!r}")
+        raise ValueError(f"{what} must be a plain name, without a folder, got {name!r}")
 
 
 def some_of(names: Sequence[object]) -> str:
-    """Name the first five, and how many there are more."""
+    """Name the first five, and the number of the others."""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(repr(str(name)) for name in names[:5]) + more
 
 
 def _test_of(value: Value, name: str) -> Callable[[np.ndarray], BoolArray]:
-    """Make a function that tells for each pixel (H, W) of a mask (H, W, 1 or 3) whether it has a value."""
+    """Make a function that tells which pixels (H, W) of a mask (H, W, 1 or 3) have a value."""
     if isinstance(value, str) and name == "foreground" and (bound := _BOUND.fullmatch(value)):
         compare = np.greater_equal if bound[1] == ">=" else np.greater
         return lambda mask: compare(mask.max(axis=-1), float(bound[2]))
@@ -219,7 +223,7 @@ def _test_of(value: Value, name: str) -> Callable[[np.ndarray], BoolArray]:
 
 
 def _count_values(mask: np.ndarray) -> Counter[Any]:
-    """Count the pixels of each value; greys among colours are one number."""
+    """Count the pixels of each value. Greys among colours become one number."""
     if mask.shape[-1] == 1:
         values, counts = np.unique(mask, return_counts=True)
         return Counter(dict(zip(values.tolist(), counts.tolist())))

@@ -1,4 +1,4 @@
-"""Loading people's own images and masks, which are told by their names, and splitting them."""
+"""Loading images and masks from files that belong together by name, and splitting them."""
 
 import glob
 import re
@@ -58,55 +58,56 @@ def load_image_pairs(
 
     `model.fit(data.images, data.masks)` learns from them.
 
-    Names belong together if they are equal, or differ by their endings (jpg and png), by case, or by words such as
-    "_mask", "_seg", "_label", "_gt" and "_annotation" of the mask or "_img" of the image, at either end. Another word
-    is left out if all masks, or all images, have it, and the rest then fits in one way only. Numbers must be the same:
-    img_1 belongs to img_1_mask, never to img_11_mask. A mask a_mask with further ones a_mask_1, a_mask_2 is their
-    union.
+    Names belong together if they are equal. Endings (jpg and png) and case may differ. Mask names may have a word such
+    as "_mask", "_seg", "_label", "_gt" or "_annotation" at either end, and image names "_img". Another word is left out
+    if all masks, or all images, have it, and the rest then fits in one way only. Numbers must be the same: img_1
+    belongs to img_1_mask, never to img_11_mask. Masks a_mask, a_mask_1 and a_mask_2 are united.
 
     Parameters
     ----------
     images, masks : folder, pattern or list of paths
-        A pattern is as "data/*_img.png", or "data/**/image.png" for all folders within. If both lie in one folder, give
-        patterns, or the folder as images and a pattern of the masks: what is a mask then is no image. If both lie in
-        several folders, these are part of the names.
+        A pattern is such as "data/*_img.png", or "data/**/image.png" for all folders within. If images and masks lie in
+        one folder, give two patterns, or the folder as images and a pattern of the masks. The masks are then no images.
+        If images and masks lie in several folders, the names of the folders count too.
     %(channels)s
     %(foreground)s
     %(mask_ignore_label)s
     group : str or function, optional
-        Says which images are of one patient. It is a regular expression whose part in parentheses is the patient's
-        name, such as r"^(patient\d+)", searched for in the image's name. Or it is a function of the image's path.
+        Tells which images are of one patient. A regular expression is searched for in the image's name. Its part in
+        parentheses, as in r"^(patient\d+)", is the patient's name. A function takes the image's path and returns the
+        patient.
 
     Returns
     -------
     Bunch
         images : list of ndarray of shape (H, W) or (H, W, channels)
-            In the order of the list, or else of their paths.
+            In the order of the list, or else sorted by path.
         masks : list of ndarray of uint8 and shape (H, W)
             Labels: 0 in the background, 1 in the foreground, 255 where unlabelled.
         names : list of str
-            Of the image files, without ending. If two were the same they have the names of their folders before them.
+            Names of the image files, without ending. If two would be the same, the names of their folders come first.
         image_files : list of Path
-            Of the images.
+            The files of the images.
         mask_files : list of Path
-            Of the masks; a list of them for an image that has several.
+            The files of the masks. A list of files for an image with several masks.
         groups : list, or None
             The patients, if `group` is given.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file or folder, or no file fits a pattern.
+        If a file or folder is missing. If no file fits a pattern.
     ValueError
-        If no names belong together, or some do in several ways; a file can't be read, see
-        `skmmcrf.images.files.read_image`; a mask's size is not its image's; images differ in their channels; "auto"
-        can't tell what is foreground, or there is no foreground of the value that is given; or `group` does not fit.
+        If no names belong together, or some do in several ways. If a file can't be read (see
+        `skmmcrf.images.files.read_image`). If a mask differs from its image in size. If images differ in their
+        channels. If "auto" finds several values that are not 0. If no mask has the given foreground. If `group` does
+        not fit the names.
 
     Warns
     -----
     UserWarning
-        If images without mask or masks without image are left out, masks are united, pairs are guessed by words that
-        are not known of both, or no mask has any foreground.
+        If images without mask, or masks without image, are left out. If masks are united. If pairs are a guess, because
+        both names have unknown words. If no mask has foreground.
 
     Examples
     --------
@@ -128,28 +129,29 @@ def load_image_pairs(
 
 
 def split_pairs(data: Bunch, test_size: float = 0.2, *, random_state: RandomStateLike = None) -> tuple[Bunch, Bunch]:
-    """Split loaded images and masks at random, into those to train on and those to test on.
+    """Split loaded images and masks at random into a training and a test set.
 
-    No group is in both parts: all images of one patient are in the same one, if `load_image_pairs` was told `group`.
+    If `load_image_pairs` was given `group`, all images of a patient are in the same set.
 
     Parameters
     ----------
     data : Bunch
-        As `load_image_pairs` or `load_image_folder` gives it.
+        As from `load_image_pairs` or `load_image_folder`.
     test_size : float or int, default=0.2
-        The share of the images to test on, or of the groups where there are groups; or how many.
+        The share (float) or number (int) of images in the test set. If `data` has groups, it is the share or number of
+        groups.
     random_state : int, RandomState or None, default=None
 
     Returns
     -------
     train : Bunch
-        As `data`, and in its order.
+        As `data`, in the same order.
     test : Bunch
 
     Raises
     ------
     ValueError
-        If a part would be empty.
+        If a set would be empty.
 
     Examples
     --------
@@ -159,7 +161,7 @@ def split_pairs(data: Bunch, test_size: float = 0.2, *, random_state: RandomStat
     (['a', 'b'], ['c'])
     """
     if data.groups is not None and len(set(data.groups)) == 1:
-        raise ValueError(f"all images are of one group, {data.groups[0]!r}: no two parts can be made of it")
+        raise ValueError(f"all images are of one group, {data.groups[0]!r}, which can't be split")
     splitter = ShuffleSplit if data.groups is None else GroupShuffleSplit
     parts = next(splitter(1, test_size=test_size, random_state=random_state).split(data.names, groups=data.groups))
     train, test = (
@@ -169,7 +171,7 @@ def split_pairs(data: Bunch, test_size: float = 0.2, *, random_state: RandomStat
 
 
 def pair_files(images: Sequence[Path], masks: Sequence[Path]) -> list[Pair]:
-    """Pair images with masks by their names, and warn where that is not beyond doubt.
+    """Pair images with masks by their names, and warn where that is in doubt.
 
     Raises
     ------
@@ -182,17 +184,17 @@ def pair_files(images: Sequence[Path], masks: Sequence[Path]) -> list[Pair]:
         shown_images, shown_masks = (some_of([file.name for file in files]) for files in (images, masks))
         raise ValueError(
             f"no mask has a name that fits one image's: the images are {shown_images}, and the masks {shown_masks}. "
-            "Rename them; or give fit lists of their paths, if the order of these is right as it is"
+            "Rename them, or give fit lists of their paths in the right order"
         )
     if pairing.is_guess:
         image, (mask, *_) = pairs[0]
         warnings.warn(
-            f"images and masks have words in their names that are not known, so that pairs are a guess: "
-            f"{image.name!r} with {mask.name!r}, for one; rename them if that is wrong",
+            f"the names of images and masks have unknown words, so their pairs are a guess, such as {image.name!r} "
+            f"with {mask.name!r}: rename the files if this is wrong",
             stacklevel=3,
         )
     if united := [image.name for image, several in pairs if len(several) > 1]:
-        warnings.warn(f"the union of several masks is taken of {some_of(united)}", stacklevel=3)
+        warnings.warn(f"several masks are united for each of {some_of(united)}", stacklevel=3)
     return pairs
 
 
@@ -213,7 +215,7 @@ def read_pairs(
     reader: MaskReader,
     group: str | Callable[[Path], Hashable] | None = None,
 ) -> Bunch:
-    """Read the images and masks of pairs of files; see `load_image_pairs`."""
+    """Read the images and masks of pairs of files. See `load_image_pairs`."""
     image_files = [image for image, _ in pairs]
     names = _names(image_files)
     groups = None if group is None else _groups(group, names, image_files)
@@ -246,12 +248,12 @@ def read_pairs(
 
 
 def is_hidden(entry: Path) -> bool:
-    """Whether a system, not a person, put it there."""
+    """Whether the operating system, not a person, made it."""
     return entry.name.startswith(".") or entry.name.lower() in ("thumbs.db", "desktop.ini")
 
 
 def is_image_file(entry: Path) -> bool:
-    """Whether it is a file that, by its ending, may be an image."""
+    """Whether it is a file whose ending may be an image's."""
     return not is_hidden(entry) and entry.suffix.lower() not in _NO_IMAGES and entry.is_file()
 
 
@@ -262,18 +264,19 @@ def _files(source: FilesLike, name: str) -> list[Path]:
         except TypeError as error:
             raise TypeError(f"{name} must be a folder, a pattern or a list of paths, got {source!r}") from error
         if missing := [file for file in files if not file.is_file()]:
-            raise FileNotFoundError(f"{name} must be files, but there is no file {some_of(missing)}")
+            raise FileNotFoundError(f"{name} must be files, but {some_of(missing)} is missing")
     elif Path(source).is_dir():
         files = _found(Path(source).iterdir(), name)
     else:
         if not glob.has_magic(str(source)):
             raise FileNotFoundError(
-                f"{name} must be a folder, a pattern or a list of paths, there is no folder {source}"
+                f"{name} must be a folder, a pattern or a list of paths, but the folder {source} is missing"
             )
         files = _found(map(Path, glob.glob(str(source), recursive=True)), name)
     if not files:
         raise FileNotFoundError(
-            f'there are no {name} in {source}: the pattern "folder/**/*.png" takes those within, too'
+            f'{name}: no image files are in {source}: a pattern such as "folder/**/*.png" also finds those in '
+            "subfolders"
         )
     return files
 
@@ -287,7 +290,7 @@ def _found(entries: Iterable[Path], name: str) -> list[Path]:
 
 
 def _told_apart(images: list[Path], masks: list[Path]) -> tuple[list[Path], list[Path]]:
-    """Take the masks out of the images, or the other way round if there are more files among the masks."""
+    """Take the masks out of the images, or the images out of the masks if these are more."""
     image_targets, mask_targets = ({file.resolve() for file in files} for files in (images, masks))
     if image_targets == mask_targets:
         raise ValueError(
@@ -328,7 +331,7 @@ def _groups(group: str | Callable[[Path], Hashable], names: Sequence[str], files
 
 
 def _union(labels: Sequence[np.ndarray]) -> np.ndarray:
-    """Foreground where one of them has it; else unlabelled where one is."""
+    """Foreground where one of them has it, else unlabelled where one is."""
     if len(labels) == 1:
         return labels[0]
     return np.where(np.any(np.equal(labels, 1), axis=0), np.uint8(1), np.max(labels, axis=0))

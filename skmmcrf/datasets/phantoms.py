@@ -16,9 +16,9 @@ def make_phantoms(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Generate ultrasound-like images of a smooth, dark chamber and the labels of its pixels.
 
-    The chamber lies in brighter tissue behind a bright wall with gaps (drop-out). Bands of shadow run down the image,
-    smaller dark vessels lie around, and speckle, Rayleigh distributed and correlated over a pixel or two as in real
-    ultrasound, covers everything. Where the wall is missing or in shadow, only the smoothness of the chamber tells
+    The chamber lies in brighter tissue behind a bright wall with gaps (drop-out). Bands of shadow run down the image.
+    Smaller dark vessels lie around. Speckle covers everything. It is Rayleigh distributed and correlated over a pixel
+    or two, as in real ultrasound. Where the wall is missing or in shadow, only the smoothness of the chamber tells
     where it ends.
 
     Parameters
@@ -78,7 +78,7 @@ def _make_phantom(shape: tuple[int, int], rng: np.random.RandomState) -> tuple[N
 def _blob(
     rows: FloatArray, columns: FloatArray, centre: FloatArray, radius: float, rng: np.random.RandomState
 ) -> tuple[FloatArray, FloatArray]:
-    """Signed distance, roughly, to a smooth closed contour, negative inside; and the angle at its centre."""
+    """Give roughly the signed distance to a smooth closed contour, negative inside, and the angle at its centre."""
     tilt, aspect = rng.uniform(-np.pi, np.pi), rng.uniform(0.65, 1.0)
     down, right = rows - centre[0], columns - centre[1]
     along = np.cos(tilt) * right + np.sin(tilt) * down

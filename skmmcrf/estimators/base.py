@@ -1,4 +1,4 @@
-"""What the estimators share."""
+"""Base classes and functions of the estimators."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -57,8 +57,8 @@ _OF_NO_INFLUENCE = {
 class BaseSegmenter(BaseEstimator):
     """Base of estimators that give every pixel of an image a label.
 
-    `_fitted_attributes` names what is fitted and kept in files, each with scikit-learn's constraints on its value; see
-    `skmmcrf.estimators.files`.
+    `_fitted_attributes` names the fitted attributes that files keep, with scikit-learn's constraints on their values.
+    See `skmmcrf.estimators.files`.
     """
 
     _fitted_attributes: dict[str, Any] = {}
@@ -93,7 +93,7 @@ class BaseSegmenter(BaseEstimator):
         -------
         float
             Between 0 and 1. Unlabelled pixels do not count. Images whose truth and prediction are both empty are left
-            out, and if all are it is NaN. To count them as right, score by
+            out. The score is NaN if all images are left out. To count them as right, score by
             ``make_segmentation_scorer("jaccard", both_empty="perfect")`` of `skmmcrf.metrics`.
 
         Warns
@@ -112,9 +112,9 @@ class BaseSegmenter(BaseEstimator):
         return labeling.astype(np.uint8) * np.uint8(self._settings.pos_label)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the fitted estimator to a file without pickle, which `skmmcrf.load` reads, on any machine.
+        """Write the fitted estimator to a file without pickle. `skmmcrf.load` reads it, on any machine.
 
-        The file is whole or not there: an older one of that name stays if something fails.
+        If writing fails, an older file of that name stays.
 
         Parameters
         ----------
@@ -127,15 +127,15 @@ class BaseSegmenter(BaseEstimator):
         ValueError
             If it could not be loaded again, because its parameters and fitted attributes don't belong together.
         TypeError
-            If a fitted attribute is of a kind that no file can hold, or the estimator of another class than
-            DeepStructuredSegmenter, CNNSegmenter and MaxMarginCRF.
+            If no file can hold a fitted attribute. If the estimator is not a DeepStructuredSegmenter, CNNSegmenter or
+            MaxMarginCRF.
 
         Warns
         -----
         UserWarning
-            If a parameter can't be kept, and so has its default after loading: `memory`, `checkpoint`, and objects such
-            as a RandomState, callbacks or transforms. A `network` that is a module or a function must be given to
-            `skmmcrf.load`.
+            If a file can't hold a parameter, which then has its default after loading. These are `memory`,
+            `checkpoint`, and objects such as a RandomState, callbacks or transforms. A `network` that is a module or a
+            function must be given to `skmmcrf.load`.
 
         Examples
         --------
@@ -160,7 +160,7 @@ class BaseSegmenter(BaseEstimator):
 
 
 class FieldSegmenter(BaseSegmenter):
-    """Base of segmenters with a field: its parameters, what is fitted of it, and its cuts."""
+    """Base of segmenters with a field: its parameters, its fitted attributes and its minimum cuts."""
 
     C: float
     pairwise: str
@@ -190,11 +190,11 @@ class FieldSegmenter(BaseSegmenter):
         of_field = (self.objective_, self.dual_gap_, self.slack_, self.n_iter_)
         has_field = all(value is not None for value in of_field)
         if not (has_field or all(value is None for value in of_field)):
-            raise ValueError("objective_, dual_gap_, slack_ and n_iter_ must all be None or none")
+            raise ValueError("objective_, dual_gap_, slack_ and n_iter_ must be None together")
         if has_field and not are_floats(self.slack_, (None,)):
             raise ValueError("slack_ must be a vector of float")
         if (self.sigma_ is not None) != (has_field and self.pairwise == "contrast"):
-            raise ValueError("sigma_ must be a number if there is a contrast term, and None else")
+            raise ValueError("sigma_ must be a number with the contrast term, and None without it")
 
     def _n_weights(self) -> int:
         return 1 + len(build_terms(self.pairwise, sigma=1.0))
@@ -203,7 +203,7 @@ class FieldSegmenter(BaseSegmenter):
         return CuttingPlanes(self.C, self.tol, self.max_iter, self.n_jobs)
 
     def _estimate_sigma(self, data: LabelledImages) -> float | None:
-        """The deviation of the contrast term; None if there is no such term."""
+        """The sigma of the contrast term, or None without that term."""
         if self.pairwise != "contrast":
             return None
         if self.sigma != "auto":
@@ -250,8 +250,8 @@ class NetworkSegmenter(BaseSegmenter):
     def decision_function(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:
         """Give the network's log-odds of foreground, without the field.
 
-        They say how sure the network is of a pixel. `predict` gives the labels of network and field together, which
-        their sign does not.
+        They say how sure the network is of a pixel. Their sign is not the label: `predict` labels by network and field
+        together.
 
         Parameters
         ----------
@@ -267,8 +267,8 @@ class NetworkSegmenter(BaseSegmenter):
     def predict_proba(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:
         """Give the network's probabilities, without the field.
 
-        They say how sure the network is of a pixel. `predict` gives the labels of network and field together, which a
-        threshold of 0.5 does not.
+        They say how sure the network is of a pixel. A threshold of 0.5 does not give the labels: `predict` labels by
+        network and field together.
 
         Parameters
         ----------
@@ -299,7 +299,7 @@ class NetworkSegmenter(BaseSegmenter):
         sample_weight: ArrayLike | None,
         validation_data: LabelledImagesLike | None,
     ) -> tuple[LabelledImages, LabelledImages | None]:
-        """What to train on, with its weights, and what to watch; labels are read by the settings of an estimator."""
+        """Check and weight training and validation images, whose labels are read by an estimator's settings."""
         scheme = scheme_of(settings)
         data = check_labelled_images(X, y, scheme)
         weights = check_sample_weight(sample_weight, len(data))
@@ -315,7 +315,7 @@ class NetworkSegmenter(BaseSegmenter):
         Raises
         ------
         ValueError
-            If no image would be left to train on, or `early_stopping` has nothing to watch.
+            If no image would be left to train on. If `early_stopping` has no foreground to validate on.
         """
         if validation is None and self.validation_fraction is not None:
             data, validation = self._split(data)
@@ -327,14 +327,14 @@ class NetworkSegmenter(BaseSegmenter):
                 )
             if not any(_has_foreground(validation)):
                 raise ValueError(
-                    f"early_stopping of {type(self).__name__} watches the Jaccard index, which is not defined, because "
+                    f"early_stopping of {type(self).__name__} needs the Jaccard index, which is not defined, because "
                     "no validation image has foreground: give fit other validation_data, or this estimator a larger "
                     "validation_fraction"
                 )
         return data, validation
 
     def _split(self, data: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
-        """Images to train on and images to watch, of which some have foreground in each, as far as that can be."""
+        """Split into training and validation images, with foreground in both if possible."""
         try:
             kept, held_out = train_test_split(
                 range(len(data)), test_size=self.validation_fraction, random_state=check_random_state(self.random_state)
@@ -359,14 +359,14 @@ class NetworkSegmenter(BaseSegmenter):
         validation: LabelledImages | None,
         **parameters: Any,
     ) -> Iterator[Checkpoints | None]:
-        """The states, if they are to be kept, of a fit that starts from the arrays that a function gives."""
+        """The states of a fit that starts from the arrays that a function gives, if they are kept."""
         if self.checkpoint is None:
             yield None
             return
         if not isinstance(self.random_state, Integral):
             raise ValueError(
-                f"checkpoint needs an int as random_state, got {self.random_state!r}: else a fit that is started again "
-                "is another one"
+                f"checkpoint needs an int as random_state, got {self.random_state!r}: without it a fit that is started "
+                "again would differ"
             )
         identity = {"skmmcrf": __version__, "network": hash_of(start()), **names_of_data(data)}
         for name, value in (names_of_data(validation) if validation else {}).items():
@@ -382,7 +382,7 @@ class NetworkSegmenter(BaseSegmenter):
     def _callbacks(
         self, stage: str, n_images: int, measures: list[tuple[str, Callback]], at_start: float | None = None
     ) -> list[Any]:
-        """What goes along with a stage of training; `at_start` is the validation index that it begins with."""
+        """The callbacks of a stage of training. `at_start` is the validation index that it begins with."""
         n_steps = self.n_epochs * len(batch_sizes(n_images, self.batch_size))
         schedule = learning_rate_schedule(self.schedule, self.learning_rate, n_steps)
         callbacks: list[Any] = [("schedule", schedule)] if schedule else []
@@ -396,17 +396,17 @@ def _has_foreground(data: LabelledImages) -> list[bool]:
 
 
 def scheme_of(settings: Any) -> LabelScheme:
-    """Give what the numbers of a mask mean by the parameters of an estimator."""
+    """Give the meaning of labels by the parameters of an estimator."""
     return LabelScheme(settings.pos_label, settings.ignore_label)
 
 
 def keep_state(checkpoints: Checkpoints | None, stage: str, **rest: Any) -> list[tuple[str, Callback]]:
-    """Give the callback that keeps the state of training, and something beside it."""
+    """Give the callback that keeps the state of training, with further entries."""
     return [] if checkpoints is None else [("keep_state", KeepState(checkpoints, stage, rest))]
 
 
 def try_augmentation(data: LabelledImages, augmentation: str | Augmentation | None) -> None:
-    """Raise a ValueError before any work begins, if an augmentation fails or does not give an image and a mask."""
+    """Raise a ValueError, before training begins, if an augmentation fails or does not give an image and a mask."""
     warn_of_normalize(augmentation)
     change = build_augmentation(augmentation)
     if change is not None:
@@ -425,7 +425,7 @@ def names_of_data(data: LabelledImages) -> dict[str, str]:
 
 
 def as_text(value: Any, within: tuple[int, ...] = ()) -> str:
-    """Name a parameter by what it is, the same in every process; objects that print their address by what they hold."""
+    """Describe a parameter, the same in every process. Objects that print their address count by what they hold."""
     if id(value) in within:
         return "itself"
     inner = partial(as_text, within=(*within, id(value)))

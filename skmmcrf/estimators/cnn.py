@@ -45,13 +45,14 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
     Parameters
     ----------
     network : str, torch.nn.Module or callable, default="unet"
-        "unet", small and for training from scratch; ``"unet_"`` or ``"fcn8s_"`` with the name of a torchvision
-        backbone, as in "unet_resnet18" or "fcn8s_vgg16" (the paper's); a module, or a function of the number of
-        channels that gives one. Modules take images (n, channels, H, W) scaled to [0, 1] and give log-odds
-        (n, 1, H, W). If sizes must be multiples of some number, that is their attribute `size_divisor`.
+        "unet" is small and meant for training from scratch. ``"unet_"`` or ``"fcn8s_"`` with the name of a torchvision
+        backbone names a larger network, such as "unet_resnet18" or "fcn8s_vgg16" (the paper's). A module, or a function
+        of the number of channels that returns a module, is also possible. Modules take images (n, channels, H, W)
+        scaled to [0, 1] and return log-odds (n, 1, H, W). If heights and widths must be multiples of a number, the
+        module's attribute `size_divisor` holds it.
     weights : None, "imagenet" or path, default=None
-        Weights of a torchvision backbone: random, those for ImageNet (torchvision downloads them), or the file of a
-        state dict. Batch-norm statistics that were loaded are kept.
+        Weights of a torchvision backbone: random (None), those for ImageNet (torchvision downloads them), or the file
+        of a state dict. Training does not change batch-norm statistics that were loaded.
     loss : {"log_likelihood", "dice", "log_likelihood+dice"}, default="log_likelihood"
         What is minimised: the mean negative log-likelihood of the pixels, one minus the Dice index of each image, or
         both added.
@@ -63,34 +64,35 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
     batch_size : int, default=10
         Images in a step.
     augmentation : {"flip", "standard", "strong"}, callable or None, default=None
-        Random changes of the training images. "flip" mirrors them. "standard" also scales, shifts and turns them and
-        changes contrast and brightness. "strong" does so more (`skmmcrf.training.augmentation.build_augmentation`). Or
-        a transform of an image and its mask together, as those of torchvision.transforms.v2 are: it is given a
-        `tv_tensors.Image` (channels, H, W) and a `tv_tensors.Mask` (H, W) of 0, 1, and 255 where unlabelled. Transforms
-        of albumentations are given arrays instead. Changes act in training alone, so `Normalize` is none of them.
+        Random changes of the training images. "flip" mirrors them. "standard" also scales, shifts and rotates them, and
+        changes contrast and brightness. "strong" changes them more. See
+        `skmmcrf.training.augmentation.build_augmentation`. A callable is a transform of an image and its mask together,
+        as in torchvision.transforms.v2. It takes a `tv_tensors.Image` (channels, H, W) and a `tv_tensors.Mask` (H, W)
+        of 0, 1, and 255 where unlabelled. Transforms of albumentations take arrays instead. The changes act in training
+        only, so `Normalize` must not be among them.
     crop : int, tuple (int, int) or None, default=None
-        Height and width of a part of each image, in pixels, which the network is trained on; in joint training too. It
-        is cut out at random anew each time, so images may be too large for memory in training. One number is both.
-        Predictions are of whole images.
+        Height and width, in pixels, of the part of each image that a training step uses, in joint training too. The
+        part is chosen at random each time. Training then needs less memory for large images. One number stands for
+        both. Predictions are of whole images.
     average_mirrored : bool, default=False
-        Whether log-odds are the mean of those of the image and of its mirror image, except in the steps of training.
-        It takes twice the time. It fits images in which right and left may be exchanged.
+        Whether log-odds are averaged over the image and its mirror image, except in the steps of training. This takes
+        twice the time. It suits images in which right and left may be exchanged.
     network_scale : float or sequence of float, default=1.0
         Factor by which images are resized for the network, whose log-odds are resized back. Below 1 the network is
-        faster and sees more around a pixel, above 1 it sees finer detail. Of several factors, log-odds are the mean of
-        those at each, except in the steps of training, which are at the first.
+        faster and sees more around a pixel. Above 1 it sees finer detail. With several factors, log-odds are averaged
+        over them. The steps of training use the first factor only.
     %(pos_label)s
     %(ignore_label)s
     %(class_weight)s
     %(validation_fraction)s
     early_stopping : bool, default=False
-        Whether training stops when the Jaccard index of the validation images rises no more, and the network of the
-        best epoch is kept.
+        Whether training stops when the Jaccard index of the validation images no longer rises. The network of the best
+        epoch is then kept.
     %(n_iter_no_change)s
     %(callbacks)s
     %(checkpoint)s
     device : str, default="auto"
-        "auto", "cpu", "cuda", ...; "auto" is a graphics processor if there is one.
+        A device of torch, such as "cpu" or "cuda". "auto" takes a graphics processor if torch finds one, else the CPU.
     %(random_state)s
     verbose : int, default=0
         1 prints a line after each epoch, 2 shows a progress bar within it too.
@@ -102,14 +104,14 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
     classes_ : ndarray
         The labels, 0 and `pos_label`.
     class_weight_ : ndarray of shape (2,)
-        The weight of a pixel of either.
+        The weights of a background and of a foreground pixel.
     n_channels_in_ : int
         Channels of the images.
     n_iter_ : int
         Epochs trained.
     history_ : list of dict
-        Of each epoch: stage "cnn", epoch, loss, jaccard (of the training images, while training), valid_jaccard if
-        there are validation images, seconds.
+        One entry an epoch: stage ("cnn"), epoch, loss, jaccard (of the training images, while training), seconds, and
+        valid_jaccard if validation images are given.
 
     Examples
     --------
@@ -233,9 +235,9 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         Warns
         -----
         UserWarning
-            If the network ends in a sigmoid, `augmentation` normalises, or files seem to be paired wrongly. If training
-            was interrupted, by Ctrl-C. Then, as after an error in training, the estimator is left as it was trained
-            until then.
+            If the network ends in a sigmoid. If `augmentation` normalises. If image and mask files seem to be paired
+            wrongly. If Ctrl-C interrupted training. The estimator then keeps what was trained until then, as after an
+            error in training.
         """
         self._validate_params()
         data, validation = self._check_data(self, X, y, sample_weight, validation_data)
@@ -247,11 +249,11 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
     def open_checkpoints(
         self, data: LabelledImages, validation: LabelledImages | None
     ) -> AbstractContextManager[Checkpoints | None]:
-        """Open the folder of states that `checkpoint` names, or None if there is none, for a fit on checked data."""
+        """Open the folder of states that `checkpoint` names, for a fit on checked data. None without `checkpoint`."""
         return self._open_checkpoints(lambda: self.first_weights(data[0][0]), data, validation)
 
     def first_weights(self, image: np.ndarray) -> dict[str, np.ndarray]:
-        """Give the state dict of the network as it is before training, and what it looks like, as arrays."""
+        """Give the state dict of the network before training, and a description of its modules, as arrays."""
         with seeded(self.random_state):
             network = self.build(image)
         looks = [str(network), self.weights is not None]
@@ -289,7 +291,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         return self
 
     def _training_sizes(self, data: LabelledImages) -> list[tuple[int, ...]]:
-        """Heights and widths of the images in training; a user's augmentation may change them, so its first counts."""
+        """Heights and widths of the images in training. For a user's augmentation, those of the first result."""
         if callable(self.augmentation):
             with seeded(0):
                 _, annotation = TrainingSet(data, self.changes)[0]
@@ -309,13 +311,13 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         return self
 
     def build(self, image: np.ndarray) -> nn.Module:
-        """Make the network as it is before training, and try it on an image (H, W, channels).
+        """Make the untrained network, and try it on an image (H, W, channels).
 
         Raises
         ------
         ValueError, TypeError
-            If there is no such network, or it can't take such images, does not give one log-odds map, or has no
-            parameters that can be trained.
+            If the name is unknown. If the network can't take such images, or does not give one log-odds map. If it has
+            no parameters that can be trained.
         """
         network = build_network(self.network, image.shape[-1], self.weights)
         self._runner().log_odds(network, [image])
@@ -348,7 +350,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         Returns
         -------
         ndarray of float32 and shape (n, H, W, 1 + channels), or list of ndarray of shape (H, W, 1 + channels)
-            Log-odds in channel 0, the image scaled to [0, 1] in the others.
+            Log-odds in channel 0, and the image scaled to [0, 1] in the others.
         """
         return as_given([np.dstack([l, scale_image(image)]) for l, image in self._run_network(X)], X)
 
@@ -359,15 +361,17 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
 
 
 def _check_parameters(trained: list[nn.Parameter]) -> None:
-    """Raise a ValueError if these are no parameters that can be trained."""
+    """Raise a ValueError if these parameters can't be trained."""
     if not trained:
         raise ValueError("network: it has no parameters to train")
     halves = {parameter.dtype for parameter in trained} & {torch.float16, torch.bfloat16}
     if halves:
-        raise ValueError(f"network: its parameters are of {halves.pop()}, too coarse for training; call its float()")
+        raise ValueError(
+            f"network: its parameters are of {halves.pop()}, which is too coarse for training: call its float()"
+        )
 
 
 def _plain_attributes(module: nn.Module) -> dict[str, Any]:
-    """What a module keeps beside tensors and other modules, as far as it can be compared."""
+    """Attributes of a module, beside tensors and modules, that can be compared."""
     plain = (bool, int, float, str, tuple, type(None))
     return {k: v for k, v in sorted(vars(module).items()) if isinstance(v, plain) and not k.startswith("_")}

@@ -27,10 +27,10 @@ from skmmcrf.training.progress import pass_progress
 class MaxMarginCRF(FieldSegmenter):
     """Conditional random field on the pixel grid, learned on given log-odds, predicting by minimum cuts.
 
-    The energy (2) of a labeling adds up what each pixel's label costs by its log-odds, and what it costs to give two
-    neighbours different labels. Its weights w minimise the max-margin objective (8), by Algorithm 1. `predict` gives
-    the labeling of least energy (5), which a minimum cut finds exactly. After `CNNSegmenter` in a pipeline this is the
-    paper's piecewise training.
+    The energy (2) of a labeling is the sum of unary and pairwise costs. The unary cost of a pixel's label depends on
+    its log-odds. A pairwise cost is due where two neighbours have different labels. The weights w minimise the
+    max-margin objective (8), by Algorithm 1. `predict` gives the labeling of least energy (5), which a minimum cut
+    finds exactly. After `CNNSegmenter` in a pipeline this is the paper's piecewise training.
 
     Parameters
     ----------
@@ -55,15 +55,15 @@ class MaxMarginCRF(FieldSegmenter):
     objective_ : float
         gamma, the value of (8).
     dual_gap_ : float
-        How far `objective_` may lie above the minimum; infinite if learning was interrupted.
+        An upper bound of the distance of `objective_` from the minimum. Infinite if learning was interrupted.
     slack_ : ndarray of shape (n_images,)
-        xi, by how many pixels the best labeling of each training image misses its margin.
+        The slacks xi: by how many pixels each training image misses its margin.
     sigma_ : float
         None without the contrast term.
     classes_ : ndarray
         The labels, 0 and `pos_label`.
     class_weight_ : ndarray of shape (2,)
-        The weight of a pixel of either.
+        The weights of a background and of a foreground pixel.
     n_channels_in_ : int
         Channels of Z.
     n_iter_ : int
@@ -143,15 +143,15 @@ class MaxMarginCRF(FieldSegmenter):
         Raises
         ------
         ValueError
-            If a parameter is out of its range, or Z and y do not fit or are not finite.
+            If a parameter is out of its range. If Z and y do not fit, or are not finite.
 
         Warns
         -----
         ConvergenceWarning
             If `tol` is not reached within `max_iter` passes.
         UserWarning
-            If the weight of the log-odds is negative. If learning was interrupted, by Ctrl-C. Then the weights are
-            those for the labelings found until then.
+            If the weight of the log-odds is negative. If Ctrl-C interrupted learning. The weights are then those for
+            the labelings found until then.
         """
         self._validate_params()
         scheme = scheme_of(self)
@@ -179,7 +179,10 @@ class MaxMarginCRF(FieldSegmenter):
         if not (self.warm_start and hasattr(self, "coef_")):
             return None
         if len(self.coef_) != field.n_weights:
-            raise ValueError(f"pairwise: warm_start goes on with {len(self.coef_)} weights, not {field.n_weights}")
+            raise ValueError(
+                f"pairwise: warm_start goes on with {len(self.coef_)} weights, not {field.n_weights}: leave pairwise, "
+                "or set warm_start=False"
+            )
         return self.coef_
 
     @documented
@@ -204,18 +207,18 @@ class MaxMarginCRF(FieldSegmenter):
 def learn_field(
     examples: Sequence[Example], learner: CuttingPlanes, w: FloatArray | None, verbose: int
 ) -> tuple[Solution, bool]:
-    """Learn the weights of a field, and tell whether that was interrupted.
+    """Learn the weights of a field, and tell whether learning was interrupted.
 
     Returns
     -------
     solution : Solution
-        After an interrupt the optimum over what is stored, whose gap is not known.
+        After an interrupt the optimum over the stored labelings, whose gap is not known.
     interrupted : bool
 
     Raises
     ------
     KeyboardInterrupt
-        If that comes before each image has a labeling.
+        If an interrupt comes before each image has a labeling.
 
     Warns
     -----
@@ -241,7 +244,7 @@ def _check_stacked(stacked: Sequence[np.ndarray]) -> None:
 
 
 def _parts(stacked: LabelledImages, part_of: Callable[[np.ndarray], np.ndarray]) -> Sequence[np.ndarray]:
-    """The log-odds or the images of what is stacked, in memory or read when they are needed, as that is."""
+    """The log-odds or the images of stacked arrays, in memory or read when they are needed."""
     return Mapped(part_of, stacked.images) if stacked.is_lazy else [part_of(z) for z in stacked.images]
 
 

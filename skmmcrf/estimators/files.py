@@ -1,7 +1,7 @@
-"""What files keep of estimators: their parameters, and the fitted attributes that each class declares.
+"""Estimators in files: their parameters, and the fitted attributes that each class declares.
 
-A class names its fitted attributes in `_fitted_attributes`, with scikit-learn's constraints on their values or the kind
-of thing that they are, `NETWORK` or `ESTIMATOR`. Its method `_check_fitted` checks how they belong together.
+A class names its fitted attributes in `_fitted_attributes`, with scikit-learn's constraints on their values, or with
+their kind, `NETWORK` or `ESTIMATOR`. Its method `_check_fitted` checks that they belong together.
 """
 
 import os
@@ -50,7 +50,7 @@ _NEVER_IN_FILES = {"checkpoint", "memory"}
 
 
 def save(estimator: Any, path: str | PathLike[str]) -> None:
-    """Write a fitted estimator to a file, see `BaseSegmenter.save`."""
+    """Write a fitted estimator to a file. See `BaseSegmenter.save`."""
     check_is_fitted(estimator)
     left_out: set[str] = set()
     content = _described(estimator, left_out)
@@ -67,7 +67,7 @@ def save(estimator: Any, path: str | PathLike[str]) -> None:
 
 
 def _described(estimator: Any, left_out: set[str]) -> dict[str, Any]:
-    """What a file holds of an estimator; the names of parameters that no file can hold are added to a set."""
+    """The content of a file for an estimator. Names of parameters that no file can hold are added to a set."""
     if "_fitted_attributes" not in vars(type(estimator)):
         raise TypeError(f"a file can't hold a {type(estimator).__name__}, a subclass that load would not know")
     parameters = {}
@@ -113,7 +113,7 @@ def _is_plain(value: Any) -> bool:
 def restore(content: Mapping[str, Any], classes: Mapping[str, type], network: OwnNetwork | None) -> Any:
     """Make the fitted estimator that the content of a file describes.
 
-    The content may come from a stranger: it is compared, checked and copied, never imported or called.
+    The content may come from an unknown source. It is compared, checked and copied, never imported or called.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def restore(content: Mapping[str, Any], classes: Mapping[str, type], network: Ow
     classes : dict of str to class
         The classes that it may be of, by their names.
     network : torch.nn.Module, callable or None
-        The user's own, for an estimator whose parameter `network` is no name.
+        The user's network, for an estimator whose parameter `network` is not a name.
 
     Returns
     -------
@@ -131,14 +131,14 @@ def restore(content: Mapping[str, Any], classes: Mapping[str, type], network: Ow
     Raises
     ------
     ValueError
-        If something is missing, unknown, or does not belong to the rest.
+        If something is missing, unknown, or does not fit the rest.
     """
     parameters, attributes = _checked(content, classes)
     made: Any = classes[content["class"]]()
     kinds = made._fitted_attributes
     if attributes.keys() != kinds.keys():
         differing = ", ".join(sorted(attributes.keys() ^ kinds.keys()))
-        raise ValueError(f"the fitted attributes are not those of a {content['class']}; they differ in {differing}")
+        raise ValueError(f"the fitted attributes do not fit a {content['class']}: they differ in {differing}")
     if unknown := parameters.keys() - made.get_params(deep=False).keys() | (parameters.keys() & _NEVER_IN_FILES):
         raise ValueError(f"it can't set the parameters {sorted(unknown)} of {content['class']}")
     if "network" in made.get_params(deep=False) and "network" not in parameters:
@@ -171,7 +171,7 @@ def restore(content: Mapping[str, Any], classes: Mapping[str, type], network: Ow
 
 
 def _checked(content: Any, classes: Mapping[str, type]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Parameters and attributes, as far as they are where they should be."""
+    """Parameters and attributes, after a check that each is where it should be."""
     wanted = {"class": str, "parameters": dict, "attributes": dict}
     if not isinstance(content, dict) or content.keys() != wanted.keys():
         raise ValueError(f"an estimator in it must have the entries {', '.join(wanted)}")
@@ -190,7 +190,7 @@ def _from_plain(value: Any) -> Any:
     match value:
         case {"items": list(items), **rest} if not rest and len(items) <= 2 and all(map(_is_item, items)):
             return dict(items)  # weights of the two classes
-    raise ValueError("a parameter in it is no dict as save writes it")
+    raise ValueError("a parameter in it is not a dict as save writes it")
 
 
 def _is_item(pair: Any) -> bool:

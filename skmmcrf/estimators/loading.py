@@ -18,29 +18,29 @@ def load(
 ) -> CNNSegmenter | DeepStructuredSegmenter | MaxMarginCRF:
     """Read an estimator from a file that its method `save` wrote.
 
-    The file may come from a stranger: it holds no code, nothing is unpickled, all that it says is checked, nothing is
-    downloaded, and memory is bounded by a few times the file's length and some hundred MB. Predictions are those of the
-    saved estimator; on the CPU bit for bit, with the same number of threads.
+    The file may come from an unknown source. It holds no code, nothing is unpickled, and its content is checked.
+    Nothing is downloaded. Memory is bounded by a few times the file's length plus some hundred MB. Predictions are the
+    same as those of the saved estimator. On the CPU they are the same bit for bit, with the same number of threads.
 
     Parameters
     ----------
     path : str or path
     network : torch.nn.Module or callable, optional
-        For an estimator whose parameter `network` was a module or a function, which no file can hold: that function, or
-        a module of that architecture. It becomes the parameter `network`.
+        The function, or a module of the same architecture, if the parameter `network` of the saved estimator was a
+        function or a module. No file can hold these. It becomes the parameter `network`.
 
     Returns
     -------
     CNNSegmenter, DeepStructuredSegmenter or MaxMarginCRF
-        Fitted. Parameters that a file can't hold have their default, and `n_jobs` is at most the number of processors.
-        The parameter `cnn` is a `CNNSegmenter` with the parameters of the fitted one.
+        The fitted estimator. Parameters that a file can't hold have their default, and `n_jobs` is at most the number
+        of processors. The parameter `cnn` is a `CNNSegmenter` with the parameters of the fitted one.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file is missing.
     ValueError
-        If the file is damaged, of another kind or of another version, or `network` does not fit it.
+        If the file is damaged, of another kind or of another version. If `network` does not fit it.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Pretraining once: networks that joblib's memory keeps for further fits."""
+"""A cache of pretrained networks for further fits, by joblib's memory."""
 
 from contextlib import nullcontext
 from os import PathLike
@@ -27,7 +27,7 @@ def fit_once(
     validation: LabelledImages | None,
     checkpoints: Checkpoints | None,
 ) -> None:
-    """Fit a network to checked data, or give it what was fitted before, from the memory."""
+    """Fit a network to checked data, or take the fitted network from the memory."""
     location = getattr(memory, "location", memory)
     if location is None:
         _fit("", cnn, data, validation, checkpoints)
@@ -57,7 +57,7 @@ def _fit(
 
 
 def _name_of(cnn: CNNSegmenter, data: LabelledImages, validation: LabelledImages | None) -> str:
-    """A name of all that decides what is learned."""
+    """A name for everything that decides what is learned."""
     parameters = cnn.get_params(deep=False)
     for name in _OF_NO_INFLUENCE:
         del parameters[name]

@@ -1,4 +1,4 @@
-"""The estimator that users meet: a network and a conditional random field, trained in three ways."""
+"""The main estimator: a network and a conditional random field, trained in three ways."""
 
 import copy
 import time
@@ -65,16 +65,17 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
     Parameters
     ----------
     cnn : CNNSegmenter, or str, torch.nn.Module or callable, default="unet"
-        The network, and all that concerns it, the reading of labels, and its own training ("pretraining"). Anything
-        else than a `CNNSegmenter` is what its parameter `network` takes, such as "unet" or "unet_resnet18". Setting
-        ``cnn__learning_rate`` and the like, as searches do, makes it a `CNNSegmenter`. Its `random_state` and `verbose`
-        are those of this estimator, unless they are set. A fitted one inside `sklearn.frozen.FrozenEstimator` is taken
-        as it is, and not trained again before the field.
+        The network with its settings, the reading of labels, and the training of the network alone ("pretraining").
+        Anything else than a `CNNSegmenter` is passed to its parameter `network`, such as "unet" or "unet_resnet18".
+        Setting a parameter such as ``cnn__learning_rate``, as searches do, turns `cnn` into a `CNNSegmenter`. Its
+        `random_state` and `verbose` default to those of this estimator. A fitted `CNNSegmenter` inside
+        `sklearn.frozen.FrozenEstimator` is not pretrained again.
     training : {"cnn", "piecewise", "joint", "joint_by_batch"}, default="joint"
-        "cnn" trains the network alone. "piecewise" then learns the weights of the field on the finished network, by
-        the max-margin objective (8). "joint" then trains network and field together on (8). These are the three rows of
-        the paper's tables. "joint_by_batch" is joint training by the paper's Algorithm 2, which learns weights of the
-        field for each batch, where "joint" holds them for an epoch; it needs images as they are.
+        "cnn" trains the network alone. "piecewise" then learns the weights of the field on the finished network, by the
+        max-margin objective (8). "joint" then trains network and field together on (8). These are the three rows of the
+        paper's tables. "joint_by_batch" is joint training by the paper's Algorithm 2, which learns weights of the field
+        for each batch. "joint" holds these weights for an epoch instead. "joint_by_batch" allows no random changes of
+        the images.
     %(C)s
     %(pairwise)s
     %(connectivity)s
@@ -82,32 +83,32 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
     n_epochs : int, default=10
         Passes over the images in joint training.
     learning_rate : float, default=1e-4
-        Of Adam in joint training, at the peak of its schedule.
+        The peak of the schedule for Adam in joint training.
     %(schedule)s
     batch_size : int, default=10
         Images in a step of joint training.
     augmentation : "same", {"flip", "standard", "strong"}, callable or None, default="same"
-        Random changes of the images in joint training: those of `cnn`, or others, which are said as there.
+        Random changes of the images in joint training. "same" takes the ones of `cnn`. Other values mean the same as in
+        `CNNSegmenter`.
     %(tol)s
     %(max_iter)s
     %(validation_fraction)s
     early_stopping : bool, default=False
-        Whether joint training stops when the Jaccard index of the validation images rises no more, and the network of
-        the best epoch is kept. Pretraining does so if `cnn` says it.
+        Whether joint training stops when the Jaccard index of the validation images no longer rises. The network of the
+        best epoch is then kept. For pretraining, set `early_stopping` of `cnn`.
     %(n_iter_no_change)s
     callbacks : list of skorch callbacks or None, default=None
-        Called in joint training, after those of the estimator; see `skorch.callbacks`.
+        Called in joint training, after those of the estimator. See `skorch.callbacks`.
     %(checkpoint)s
     memory : str or joblib.Memory, optional
-        Where pretrained networks are kept, so that a search over `training`, `C` or `learning_rate` pretrains once a
-        fold. It needs an int as `random_state` to find them again. They are known by the images and labels, the
-        parameters of `cnn`, and the network's first weights. The folder holds pickles, so it must be one that nobody
-        else writes to. `callbacks` of `cnn` are called in real
-        training only, and one that changes what is learned does not tell a network from another.
+        A cache for pretrained networks. A search over `training`, `C` or `learning_rate` then pretrains once a fold.
+        `random_state` must be an int. The key of the cache is the images and labels, the parameters of `cnn` and the
+        network's first weights. The folder holds pickles, so nobody else may be able to write to it. `callbacks` of
+        `cnn` are not called for a cached network. They are no part of the key, even if they change what is learned.
     %(n_jobs)s
     warm_start : bool, default=False
         Whether fit goes on from the last fit's network, weights of the field and state of Adam, instead of pretraining.
-        Further joint epochs are then added to those before.
+        Further joint epochs are then added to the earlier ones.
     %(random_state)s
     verbose : int, default=0
         1 prints lines of progress, 2 shows progress bars too.
@@ -115,20 +116,21 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
     Attributes
     ----------
     cnn_ : CNNSegmenter
-        The fitted network with its parameters; after joint training with the network that this left.
+        The fitted network with its parameters. After joint training it holds the jointly trained network.
     network_ : torch.nn.Module
         The trained network, on the CPU.
     %(fitted_coef)s
         1 and zeros for "cnn".
     objective_ : float
-        gamma, the value of (8) for the network and all training images. None for "cnn"; NaN if joint training was
+        gamma, the value of (8) for the network and all training images. None for "cnn". NaN if joint training was
         interrupted.
     dual_gap_ : float
-        How far `objective_` may lie above the minimum over w. None for "cnn"; infinite if training was interrupted.
+        An upper bound of the distance of `objective_` from the minimum over w. None for "cnn". Infinite if training was
+        interrupted.
     slack_ : ndarray of shape (n_images,)
-        xi, by how many pixels the best labeling of each training image misses its margin. None for "cnn".
+        The slacks xi: by how many pixels each training image misses its margin. None for "cnn".
     sigma_ : float
-        None for "cnn", and without the contrast term.
+        The sigma of the contrast term. None for "cnn", and without the contrast term.
     n_iter_ : int
         Passes of Algorithm 1 for the final weights. None for "cnn".
     classes_ : ndarray
@@ -136,11 +138,11 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
     n_channels_in_ : int
         Channels of the images.
     optimizer_state_ : dict or None
-        Adam's moments by the number of the parameter, for a further fit; None unless `warm_start`.
+        Adam's moments by the number of the parameter, for a further fit. None without `warm_start`.
     history_ : list of dict
-        Of each epoch: stage ("cnn" or "joint"), epoch, loss (a batch's mean), jaccard, valid_jaccard if there are
-        validation images, and seconds. Joint epochs have gamma too, the objective after the epoch, and begin at epoch
-        0, the piecewise model. Their jaccard is that of the first ten training images.
+        One entry an epoch: stage ("cnn" or "joint"), epoch, loss (mean over batches), jaccard, seconds, and
+        valid_jaccard if validation images are given. Joint epochs also have gamma, the objective after the epoch. They
+        begin with epoch 0, the piecewise model. Their jaccard is measured on the first ten training images.
 
     References
     ----------
@@ -227,7 +229,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         self.verbose = verbose
 
     def set_params(self, **params: Any) -> "DeepStructuredSegmenter":
-        """Set parameters; one of `cnn`, such as ``cnn__n_epochs``, makes `cnn` a `CNNSegmenter` where it is none.
+        """Set parameters. A parameter of `cnn`, such as ``cnn__n_epochs``, turns `cnn` into a `CNNSegmenter`.
 
         Parameters
         ----------
@@ -290,9 +292,9 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         ConvergenceWarning
             If Algorithm 1 does not reach `tol` within `max_iter` passes.
         UserWarning
-            As `CNNSegmenter.fit`, or if the weight of the log-odds is negative. If training was interrupted, by Ctrl-C.
-            Then, as after an error in training, the estimator is left as it was trained until then: network and field,
-            or the network alone if that was in pretraining.
+            As in `CNNSegmenter.fit`. If the weight of the log-odds is negative. If Ctrl-C interrupted training. The
+            estimator then keeps what was trained until then, as after an error in training. This is the network alone
+            if training was interrupted in pretraining.
         """
         self._validate_params()
         cnn = self._cnn()
@@ -318,7 +320,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         return self
 
     def _cnn(self) -> CNNSegmenter:
-        """The network as an estimator of its own, to be fitted, or as it was fitted if it is frozen."""
+        """The network as an estimator, which is fitted already if it is frozen."""
         if isinstance(self.cnn, FrozenEstimator):
             return copy.copy(self.cnn.estimator)
         # not cloned, as callbacks may hold what can't be copied, and the user looks at those that were given
@@ -333,27 +335,28 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         shapes = {str(n): tuple(parameter.shape) for n, parameter in enumerate(self.network_.parameters())}
         for n, moments in (self.optimizer_state_ or {}).items():
             if n not in shapes or not _are_moments(moments, shapes[n]):
-                raise ValueError(
-                    f"optimizer_state_: what it has of {n!r} does not belong to a parameter of the network"
-                )
+                raise ValueError(f"optimizer_state_: its entry {n!r} does not fit a parameter of the network")
 
     def _validate_params(self) -> None:
         super()._validate_params()
         if isinstance(self.cnn, FrozenEstimator):
             if not isinstance(self.cnn.estimator, CNNSegmenter):
                 raise TypeError(
-                    f"cnn must be a CNNSegmenter, FrozenEstimator holds a {type(self.cnn.estimator).__name__}"
+                    f"cnn: FrozenEstimator must hold a CNNSegmenter, got a {type(self.cnn.estimator).__name__}"
                 )
             check_is_fitted(self.cnn.estimator)
         cnn = self._cnn()
         cnn._validate_params()
         frozen = isinstance(self.cnn, FrozenEstimator)
         if self.checkpoint is not None and cnn.checkpoint is not None and not frozen:
-            raise ValueError("checkpoint keeps the state of pretraining too: leave that of cnn at None")
+            raise ValueError(
+                "cnn: its checkpoint must be None, because that of DeepStructuredSegmenter keeps the state of "
+                "pretraining too"
+            )
         if self.training == "joint_by_batch" and self._changes(cnn):
             raise ValueError(
-                'training="joint_by_batch" needs images as they are: give DeepStructuredSegmenter augmentation=None, '
-                "and its cnn no crop"
+                'training="joint_by_batch" needs images without random changes: give DeepStructuredSegmenter '
+                "augmentation=None, and its cnn no crop"
             )
 
     def _changes(self, cnn: CNNSegmenter) -> Changes:
@@ -366,14 +369,21 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         warm = self.warm_start and hasattr(self, "cnn_")
         if warm:
             if cnn.network is not self.cnn_.network and cnn.network != self.cnn_.network:
-                raise ValueError("cnn: warm_start goes on with the network of the last fit, and this is another one")
+                raise ValueError(
+                    "cnn: warm_start goes on with the network of the last fit, but this is another network: leave cnn, "
+                    "or set warm_start=False"
+                )
             cnn.adopt(self.cnn_.network_, self.cnn_.history_, data)
             if self.objective_ is not None and len(self.coef_) != self._n_weights():
-                raise ValueError(f"pairwise: warm_start goes on with {len(self.coef_)} weights")
+                raise ValueError(
+                    f"pairwise: warm_start goes on with {len(self.coef_)} weights: leave pairwise, or set "
+                    "warm_start=False"
+                )
         trained = self.cnn_ if warm else cnn
         if is_fitted(trained) and trained.n_channels_in_ != data.n_channels:
             raise ValueError(
-                f"X has {data.n_channels} channels, but the network was trained on {trained.n_channels_in_}"
+                f"X has {data.n_channels} channel{'s' * (data.n_channels > 1)}, but the network was trained on "
+                f"{trained.n_channels_in_}"
             )
         return warm
 
@@ -398,7 +408,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         validation: LabelledImages | None,
         checkpoints: Checkpoints | None,
     ) -> None:
-        """Train the network, unless it was trained before, or gets its weights from the state of joint training."""
+        """Train the network, unless it was trained before or gets its weights from the state of joint training."""
         if is_fitted(cnn):
             warm = hasattr(self, "cnn_") and self.cnn_.network_ is cnn.network_
             self.cnn_ = cnn
@@ -422,7 +432,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         self.objective_ = self.dual_gap_ = self.slack_ = self.sigma_ = self.n_iter_ = None
 
     def _learn_field(self, fit: "_Fit", w: FloatArray | None) -> None:
-        """Learn the weights on the network as it is, and for joint training go on with both."""
+        """Learn the weights on the fixed network, and then both by joint training if it is wanted."""
         found = fit.checkpoints.state_of("joint") if fit.checkpoints else None
         sigma = found["sigma"] if found else self._estimate_sigma(fit.data)
         try:
@@ -453,7 +463,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
     def _learn_piecewise(
         self, fit: "_Fit", examples: list[Example], sigma: float | None, w: FloatArray | None
     ) -> float | None:
-        """Learn the weights alone; give the Jaccard index of the validation images with which joint training begins."""
+        """Learn the weights alone. Give the Jaccard index of the validation images at the start of joint training."""
         began = time.perf_counter()
         self._learn_weights(examples, sigma, w)
         if self.training not in _ALGORITHMS:
@@ -508,7 +518,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
 
     @documented
     def predict(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:
-        """Label the pixels: by the least energy, or for "cnn" by the sign of the log-odds.
+        """Label the pixels by the least energy, or for "cnn" by the sign of the log-odds.
 
         Parameters
         ----------
@@ -523,7 +533,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         return as_given([self._as_labels(labeling) for labeling in labelings], X)
 
     def energy(self, image: np.ndarray) -> Energy:
-        """Give the learned energy of an image, whose labeling of least energy `predict` gives.
+        """Give the learned energy of an image. `predict` gives its labeling of least energy.
 
         Parameters
         ----------
@@ -538,18 +548,18 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         Raises
         ------
         ValueError
-            If there is no field, as ``training="cnn"`` learns none.
+            If ``training="cnn"``, which learns no field.
         """
         check_is_fitted(self)
         if self.objective_ is None:
-            raise ValueError('there is no field: training is "cnn", the network alone')
+            raise ValueError('energy needs a field, but training="cnn" learns none')
         ((log_odds, pixels),) = self._run_network([image])
         return self._field(self.sigma_).energy(log_odds, pixels)
 
 
 @dataclass
 class _Fit:
-    """What a field is learned on: checked images, where the state of training is kept, and how images are changed."""
+    """The data of a fit of the field: checked images, the state of training, and the changes of images."""
 
     data: LabelledImages
     validation: LabelledImages | None
@@ -558,7 +568,7 @@ class _Fit:
 
 
 def is_fitted(cnn: CNNSegmenter) -> bool:
-    """Tell whether there is a trained network."""
+    """Tell whether the network is trained."""
     return hasattr(cnn, "network_")
 
 
@@ -567,7 +577,7 @@ def _mean_jaccard(data: LabelledImages, labelings: Iterable[BoolArray]) -> float
 
 
 def _are_moments(moments: Any, shape: tuple[int, ...]) -> bool:
-    """Whether these are what Adam remembers of a parameter."""
+    """Whether these are Adam's moments of a parameter."""
     shapes = {"step": (), "exp_avg": shape, "exp_avg_sq": shape}
     if not isinstance(moments, dict) or moments.keys() != shapes.keys():
         return False

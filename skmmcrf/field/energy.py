@@ -1,7 +1,6 @@
 """The energy of an image, E(y) = w . psi(y), (2): psi, and the labelings that minimise it.
 
-A labeling is an array of bool, True in the foreground. What is here knows two labels, whose unary term (3) is given by
-one log-odds a pixel.
+A labeling is an array of bool, True in the foreground. One log-odds a pixel gives the unary term (3) of both labels.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -39,13 +38,13 @@ LARGEST_LOG_ODDS = 1e6
 
 @dataclass(frozen=True)
 class Field:
-    """A conditional random field: which pixels are neighbours, and by which terms it costs to part them.
+    """A conditional random field: the neighbours of a pixel, and the pairwise terms.
 
     Parameters
     ----------
     grid : Grid
     terms : tuple of Term
-        The pairwise terms; `skmmcrf.field.build_terms` makes them.
+        The pairwise terms, as `skmmcrf.field.build_terms` makes them.
 
     Examples
     --------
@@ -70,12 +69,12 @@ class Field:
         return Energy(log_odds, PairwiseFeatures(self, image))
 
     def energies(self, log_odds: Sequence[FloatArray], images: Sequence[np.ndarray]) -> list["Energy"]:
-        """Make the energies of many images, whose features are kept where they are not too many for that.
+        """Make the energies of many images, whose features are kept unless they are too large.
 
         Parameters
         ----------
         log_odds, images : list of ndarray of shape (H, W) and (H, W, channels), or other sequences
-            Of a sequence that is no list, an entry is read each time that it is needed.
+            The entries of a sequence that is not a list are read on every access.
         """
         few = isinstance(images, list) and sum(image[..., 0].size for image in images) <= _MOST_PIXELS_KEPT
         features = [PairwiseFeatures(self, image) for image in sources(images, in_memory=few)]
@@ -83,7 +82,7 @@ class Field:
 
 
 class Features(NamedTuple):
-    """The edges of an image, and what the pairwise weights multiply on them.
+    """The edges of an image, and their features, which the pairwise weights multiply.
 
     Attributes
     ----------
@@ -107,8 +106,8 @@ class PairwiseFeatures:
     ----------
     field : Field
     image : ndarray of shape (H, W, channels), or callable
-        An image of a dtype that `skmmcrf.field.terms.scale_image` takes, whose features are kept. Or a function that
-        reads it, whose features are made anew each time, so that any number of images fits into memory.
+        An image of a dtype that `skmmcrf.field.terms.scale_image` takes. Its features are kept. If it is a function
+        that reads the image, features are made anew each time, so that any number of images fits into memory.
 
     Attributes
     ----------
@@ -132,7 +131,7 @@ class PairwiseFeatures:
         return features
 
     def capacities(self, weights: FloatArray) -> list[NDArray[np.float32]]:
-        """Give what it costs to cut each edge, by the weights of the terms, without the memory for the features.
+        """Give the cost of cutting each edge, by the weights of the terms, without the memory for the features.
 
         Parameters
         ----------
@@ -141,7 +140,7 @@ class PairwiseFeatures:
         Returns
         -------
         list of ndarray of float32
-            An array an offset of the grid, of the shape of the views of `Grid.pairs`.
+            One array for each offset of the grid, of the shape of the views of `Grid.pairs`.
         """
         image, (grid, terms) = _read(self._image), (self.field.grid, self.field.terms)
         rows_of_block = max(1, _PIXELS_OF_BLOCK // max(1, image[0, ..., 0].size))
@@ -157,7 +156,7 @@ class PairwiseFeatures:
         return capacities
 
     def in_memory(self) -> "PairwiseFeatures":
-        """Give the same features of the image as it is read now, to be kept while this is in use."""
+        """Give the same features with the image in memory, so that they are kept while in use."""
         return PairwiseFeatures(self.field, _read(self._image)) if callable(self._image) else self
 
     def __getstate__(self) -> dict[str, object]:
@@ -171,7 +170,7 @@ class Energy:
     Parameters
     ----------
     log_odds : ndarray of float and shape (H, W), or callable
-        l, log-odds of foreground; or a function that reads them each time that they are needed.
+        l, the log-odds of foreground, or a function that reads them on every access.
     pairwise : PairwiseFeatures
 
     Attributes
@@ -183,7 +182,7 @@ class Energy:
     Raises
     ------
     ValueError
-        If log-odds are not finite, or beyond `LARGEST_LOG_ODDS`.
+        If log-odds are not finite, or larger than `LARGEST_LOG_ODDS` in size.
 
     Examples
     --------
@@ -207,11 +206,11 @@ class Energy:
         return _read(self._log_odds)
 
     def with_log_odds(self, log_odds: Source) -> "Energy":
-        """Give the energy of the same image under other log-odds; edges and features are shared."""
+        """Give the energy of the same image under other log-odds. Both share edges and features."""
         return Energy(log_odds, self.pairwise)
 
     def in_memory(self) -> "Energy":
-        """Give the same energy, with all that is read or computed kept while it is in use."""
+        """Give the same energy with log-odds and features in memory, so that they are kept while in use."""
         pairwise = self.pairwise.in_memory()
         shared = pairwise is self.pairwise and not callable(self._log_odds)
         return self if shared else Energy(self.log_odds, pairwise)
@@ -220,7 +219,7 @@ class Energy:
         return {"shape": self.shape, "pairwise": self.pairwise, "_log_odds": self.log_odds}
 
     def psi(self, labels: BoolArray) -> FloatArray:
-        """Give the vector psi(y), of which the energy is w . psi(y), (2).
+        """Give the vector psi(y) of the energy w . psi(y), (2).
 
         Parameters
         ----------
@@ -259,31 +258,31 @@ class Energy:
     def least(self, w: FloatArray) -> BoolArray:
         """Give the labeling of least energy, (5), ndarray of bool and shape (H, W).
 
-        Of an image of more than about a million pixels it is that of the energy rounded to float32.
+        For images of more than about a million pixels, the energy is rounded to float32.
 
         Parameters
         ----------
         w : ndarray of shape (n_weights,)
-            Weights; the pairwise ones, all but the first, must not be negative.
+            Weights. All but the first are pairwise, and must not be negative.
 
         Raises
         ------
         ValueError
-            If w has another length, or a pairwise weight is negative.
+            If w has another length. If a pairwise weight is negative.
         """
         return self._cut(self._unary(w), w)
 
     def most_violated(self, w: FloatArray, annotation: Annotation) -> BoolArray:
         """Give the labeling of least energy less its loss: the constraint of (8) that w violates most.
 
-        The loss is the weighted Hamming distance, to which wrong labels add the pixel weights of the annotation.
+        The loss is the Hamming distance, weighted by the pixel weights of the annotation.
         """
         # of the distance, label 1 less label 0
         margin = np.where(annotation.truth, -1.0, 1.0) * annotation.pixel_weights
         return self._cut(self._unary(w) - margin, w)
 
     def completion(self, w: FloatArray, annotation: Annotation) -> BoolArray:
-        """Give the labeling of least energy among those that have the true labels where these are known."""
+        """Give the labeling of least energy among all that have the true labels where these are known."""
         known, labels = np.ravel(annotation.labelled), np.ravel(annotation.truth).copy()
         free = np.flatnonzero(~known)
         if not len(free):
@@ -316,7 +315,7 @@ class Energy:
         return -w[0] * np.asarray(self.log_odds, dtype=float)
 
     def _capacities(self, w: FloatArray) -> tuple[IntArray, FloatArray]:
-        """The edges, and what it costs to cut each."""
+        """The edges, and the cost of cutting each."""
         _, edges, rows = self._features()
         capacities = np.zeros(edges.shape[1])
         for weight, row in zip(w[1:], rows):
@@ -353,16 +352,16 @@ def least_labelings(w: FloatArray, energies: Iterable[Energy], n_jobs: int | Non
     w : ndarray of shape (n_weights,)
         See `Energy.least`.
     energies : iterable of Energy
-        Taken as they are needed, so they need not be in memory at once.
+        They are taken one by one, so they need not be in memory at once.
     n_jobs : int, optional
-        Processes that cut, as in joblib.
+        The number of threads that cut side by side, as in joblib.
     """
     cut = delayed(Energy.least)
     yield from workers(n_jobs)(cut(energy, w) for energy in energies)
 
 
 def sources(arrays: Sequence[np.ndarray], *, in_memory: bool = True) -> list[Source]:
-    """Give the arrays of a list, unless they are too many, and functions that read those of any other sequence."""
+    """Give the arrays of a list, unless they are too large. Give functions that read the entries of other sequences."""
     if in_memory and isinstance(arrays, list):
         return list(arrays)
     return [partial(arrays.__getitem__, n) for n in range(len(arrays))]

@@ -1,4 +1,4 @@
-"""The pixel grid: which pixels are neighbours, and how far apart they are.
+"""The pixel grid: neighbours and their distances.
 
 Pixels are numbered in C order. Nothing else in the package counts the dimensions of an image.
 """
@@ -44,9 +44,9 @@ class Grid:
     Parameters
     ----------
     offsets : tuple of tuple of int
-        The steps to the neighbours, one of each opposite pair. Make a grid by `from_connectivity`, which checks them.
+        The steps to the neighbours, one of each opposite pair. Use `from_connectivity`, which checks them.
     spacing : tuple of float, optional
-        The distance of neighbouring pixels along each dimension; 1 by default.
+        The distance of neighbouring pixels along each dimension. The default is 1.
 
     Examples
     --------
@@ -71,7 +71,7 @@ class Grid:
         ----------
         connectivity : int, or sequence of offsets
             The number of neighbours of an inner pixel: 4 or 8 in images, 6, 18 or 26 in volumes. Or the steps to them,
-            such as ``((0, 1), (1, 0), (0, 4), (4, 0))``; a step and its opposite mean the same pairs.
+            such as ``((0, 1), (1, 0), (0, 4), (4, 0))``. A step and its opposite mean the same pairs.
         ndim : int, default=2
             Dimensions of an image.
         spacing : sequence of float, optional
@@ -84,8 +84,8 @@ class Grid:
         Raises
         ------
         ValueError
-            If there is no such neighbourhood, an offset is no step of so many dimensions or stands for the same pairs
-            as another, or the spacing is not one positive number a dimension.
+            If the number of neighbours is unknown. If an offset has another number of dimensions, or means the same
+            pairs as another. If the spacing is not one positive number a dimension.
         """
         if isinstance(connectivity, Integral):
             offsets = _nearest_offsets(int(connectivity), ndim)
@@ -110,7 +110,7 @@ class Grid:
         Raises
         ------
         ValueError
-            If the shape has another number of dimensions than the grid, or no pixel.
+            If the shape has another number of dimensions than the grid. If it has no pixel.
         """
         if len(shape) != self.ndim or not all(isinstance(n, Integral) and n > 0 for n in shape):
             raise ValueError(f"shape must be {self.ndim} positive integers, got {shape}")

@@ -1,4 +1,4 @@
-"""The minimum cut of a grid, compiled: it keeps no lists of edges, and other threads run beside it; (5).
+"""The minimum cut of a grid (5), compiled, without lists of edges, and parallel in threads.
 
 The algorithm is that of Y. Boykov and V. Kolmogorov, "An Experimental Comparison of Min-Cut/Max-Flow Algorithms for
 Energy Minimization in Vision", PAMI 2004. A tree of pixels grows from the source and one from the sink. Where they
@@ -6,8 +6,8 @@ touch, flow is pushed along the path from source to sink. That saturates edges, 
 look for another one. Time stamps and distances to the root help them to find a near one.
 
 The compiled code knows no dimensions. A pixel is its number in C order, a direction is a step of such numbers, and
-directions 2k and 2k + 1 are opposite. A step that leaves the image leads to the number of some other pixel. Both have
-a residual capacity of 0 for it, so that no border is ever checked.
+directions 2k and 2k + 1 are opposite. A step that leaves the image leads to the number of some other pixel. Both have a
+residual capacity of 0 for that step, so no border is ever checked.
 """
 
 import time
@@ -41,7 +41,7 @@ def available() -> bool:
 
 
 def prepare() -> float:
-    """Compile what `grid_cut` needs for float64, or load it if that was done before, and give the seconds it took."""
+    """Compile `grid_cut` for float64, or load it if it was compiled before, and give the seconds it took."""
     began = time.perf_counter()
     if available():
         grid_cut(np.zeros((1, 2)), [(0, 1)], [np.zeros((1, 1))])
@@ -62,7 +62,7 @@ def grid_cut(unary: FloatArray, offsets: Sequence[Sequence[int]], capacities: Se
     offsets : sequence of tuple of int
         Steps to the neighbours, as in `Grid.offsets`.
     capacities : sequence of ndarray of float
-        For each offset, the cost of different labels at its edges, of the shape that `Grid.pairs` gives.
+        The cost of different labels at the edges of each offset, of the shape that `Grid.pairs` gives.
 
     Returns
     -------
@@ -74,7 +74,7 @@ def grid_cut(unary: FloatArray, offsets: Sequence[Sequence[int]], capacities: Se
     ImportError
         If numba is not installed.
     ValueError
-        If a capacity is negative, anything is not finite, or offsets or capacities do not belong to the shape.
+        If a capacity is negative. If anything is not finite. If offsets or capacities do not fit the shape.
 
     Examples
     --------
@@ -88,7 +88,7 @@ def grid_cut(unary: FloatArray, offsets: Sequence[Sequence[int]], capacities: Se
 def cut_with_bound(
     unary: FloatArray, offsets: Sequence[Sequence[int]], capacities: Sequence[FloatArray]
 ) -> tuple[BoolArray, float]:
-    """Give the labeling of `grid_cut`, and a bound from the flow: no labeling costs less, but for rounding."""
+    """Give the labeling of `grid_cut`, and a lower bound on its cost from the flow, up to rounding."""
     if not available():
         raise ImportError("grid_cut needs numba, which is not installed: use minimum_cut")
     unary, capacities = np.asarray(unary), list(map(np.asarray, capacities))
@@ -101,7 +101,7 @@ def cut_with_bound(
 
 def _check(unary: FloatArray, offsets: Sequence[Sequence[int]], capacities: Sequence[FloatArray]) -> None:
     if not unary.size:
-        raise ValueError(f"unary has no pixel, its shape is {unary.shape}")
+        raise ValueError(f"unary must have at least one pixel, got shape {unary.shape}")
     for step in offsets:
         if len(step) != unary.ndim or not all(isinstance(o, Integral) for o in step) or not any(step):
             raise ValueError(f"offsets must be steps of {unary.ndim} integers, not all of them 0, got {step!r}")
@@ -123,7 +123,7 @@ def _grid(offsets: Sequence[Sequence[int]]) -> Grid:
 
 
 class _Search(NamedTuple):
-    """What the search for paths knows: the step of each direction, and all else of each pixel.
+    """The state of the search for paths: the step of each direction, and arrays over the pixels.
 
     A margin as long as the longest step lies before and after the pixels. Number 0 is in it, and means no pixel.
     """
@@ -199,7 +199,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @_compiled
 def _find_maximum_flow(search):  # type: ignore[no-untyped-def]
-    """Push all flow there is, give how much, and leave the pixels that reach the sink in its tree."""
+    """Push the maximum flow and return its size. The tree of the sink then holds the pixels that reach it."""
     steps, tree, parent, stamp, distance = search.steps, search.tree, search.parent, search.stamp, search.distance
     following, ends, n_directions = search.following, search.ends, np.uintp(len(search.steps))
     flow = _push_to_neighbours(search)
@@ -303,7 +303,7 @@ def _bottleneck(search, side, p):  # type: ignore[no-untyped-def]
 
 @_compiled
 def _push(search, side, p, flow):  # type: ignore[no-untyped-def]
-    """Push a flow between a pixel and the root of its tree; where nothing more can flow, pixels become orphans."""
+    """Push a flow between a pixel and the root of its tree. Pixels at saturated edges become orphans."""
     residual, terminal = search.residual, search.terminal
     while search.parent[p] != _TERMINAL:
         direction = search.parent[p]
@@ -362,7 +362,7 @@ def _adopt(search, time):  # type: ignore[no-untyped-def]
 
 @_compiled
 def _distance(search, p, time):  # type: ignore[no-untyped-def]
-    """Give the distance from the root, or 0 if the way there ends at an orphan; stamp what is found to have a root."""
+    """Give the distance from the root, or 0 if the way ends at an orphan, and stamp pixels that have a root."""
     steps, parent, distance, stamp = search.steps, search.parent, search.distance, search.stamp
     walked = 0
     q = p

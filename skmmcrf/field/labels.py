@@ -1,4 +1,4 @@
-"""What is known of the labels of an image, and labelings packed to little memory."""
+"""Annotations of images, and labelings packed to little memory."""
 
 import zlib
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ UNLABELLED = 255
 
 
 class Annotation:
-    """What is known of the labels of one image, and what an error costs. It never changes.
+    """The known labels of one image, and the cost of errors. It is immutable.
 
     It is packed to one bit a pixel and compressed. Each property unpacks it anew.
 
@@ -22,11 +22,11 @@ class Annotation:
     truth : ndarray of bool and shape (H, W)
         y_n, True in the foreground. It may have any number of dimensions.
     labelled : ndarray of bool and shape (H, W), optional
-        Where the truth is known; everywhere by default.
+        Where the truth is known. Everywhere by default.
     weight : float, default=1.0
-        What the image counts.
+        The weight of the image.
     class_weight : tuple of float, default=(1.0, 1.0)
-        What a pixel of the background and of the foreground counts.
+        The weights of a background and of a foreground pixel.
 
     Attributes
     ----------
@@ -85,12 +85,12 @@ class Annotation:
 
     @property
     def mask(self) -> NDArray[np.uint8]:
-        """The labels as a mask file has them, ndarray of uint8 and shape (H, W): 0, 1, or `UNLABELLED`."""
+        """The labels as in a mask file, ndarray of uint8 and shape (H, W): 0, 1, or `UNLABELLED`."""
         return np.where(self.labelled, self.truth, UNLABELLED).astype(np.uint8)
 
     @property
     def pixel_weights(self) -> FloatArray:
-        """What a wrong label costs, ndarray of float64 and shape (H, W); 0 where the truth is not known."""
+        """The cost of a wrong label, ndarray of float64 and shape (H, W). 0 where the truth is not known."""
         weights = np.where(self.truth, self.class_weight[1], self.class_weight[0])
         return weights if self.is_fully_labelled else weights * self.labelled
 
@@ -115,7 +115,7 @@ class Annotation:
 
 
 def pack_labeling(labels: BoolArray) -> bytes:
-    """Pack a labeling to one bit a pixel, and compress it; the same labels give the same bytes.
+    """Pack a labeling to one bit a pixel, and compress it. Equal labels give equal bytes.
 
     Examples
     --------
@@ -137,7 +137,7 @@ def unpack_labelings(packed: Sequence[bytes], shape: tuple[int, ...]) -> BoolArr
 def balanced_class_weight(annotations: Iterable[Annotation], bounds: tuple[float, float]) -> tuple[float, float]:
     """Give weights under which all background counts as much as all foreground, and a pixel counts 1 in the mean.
 
-    They are of the background and of the foreground, within the bounds, and 1.0 for both where either is missing.
+    The weights of background and foreground are within the bounds. Both are 1.0 if either class is missing.
 
     Examples
     --------

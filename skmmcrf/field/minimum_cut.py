@@ -1,4 +1,4 @@
-"""The minimum cut, which finds the labeling of least energy exactly, because no edge has a negative cost; (5)."""
+"""The minimum cut, which finds the labeling of least energy (5) exactly, because no edge has a negative cost."""
 
 import maxflow
 import numpy as np
@@ -26,8 +26,8 @@ def minimum_cut(unary: FloatArray, edges: IntArray, capacities: FloatArray) -> B
     Raises
     ------
     ValueError
-        If a capacity is negative, anything is not finite, edges and capacities do not belong together, or an edge is
-        none of the pixels.
+        If a capacity is negative. If anything is not finite. If edges and capacities differ in number. If an edge names
+        a pixel that does not exist.
 
     Examples
     --------
@@ -42,7 +42,7 @@ def minimum_cut(unary: FloatArray, edges: IntArray, capacities: FloatArray) -> B
             f"{edges.shape} and {np.shape(capacities)}"
         )
     if not unary.size:
-        raise ValueError(f"unary has no pixel, its shape is {unary.shape}")
+        raise ValueError(f"unary must have at least one pixel, got shape {unary.shape}")
     # PyMaxflow would write beyond its memory
     if edges.size and not (edges.min() >= 0 and edges.max() < unary.size):
         raise ValueError(f"edges must be between pixels 0 and {unary.size - 1}, got {edges.min()} to {edges.max()}")

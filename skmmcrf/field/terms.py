@@ -1,6 +1,6 @@
-"""The pairwise terms of the energy (4): what it costs to cut an edge, but for the weight that is learned.
+"""The pairwise terms of the energy (4): the cost of cutting an edge, without the learned weight.
 
-A term is an object with one method, `row`, which gives one number an edge, d_e times a factor from 0 to 1.
+A term has one method, `row`, which gives one number an edge, d_e times a factor from 0 to 1.
 """
 
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ PAIRWISE = ("smoothness", "contrast")
 
 
 class Term(Protocol):
-    """What a pairwise term must have."""
+    """The interface of a pairwise term."""
 
     def row(self, grid: Grid, image: np.ndarray) -> FloatArray:
         """Give one number an edge of an image (H, W, channels), in the order of `Grid.edges`."""
@@ -28,7 +28,7 @@ class Term(Protocol):
 
 @dataclass(frozen=True)
 class Smoothness:
-    """The smoothness term, d_e: every cut edge costs the same but for its length; w2 is its weight.
+    """The smoothness term, d_e: the cost of a cut edge depends only on its length. Its weight is w2.
 
     Examples
     --------
@@ -83,7 +83,7 @@ def build_terms(pairwise: str, sigma: float | None = None) -> tuple[Term, ...]:
     pairwise : {"smoothness", "contrast"}
         The smoothness term alone, or both terms of the paper's (4).
     sigma : float, optional
-        Of the contrast term.
+        The deviation of the contrast term.
 
     Returns
     -------
@@ -92,7 +92,7 @@ def build_terms(pairwise: str, sigma: float | None = None) -> tuple[Term, ...]:
     Raises
     ------
     ValueError
-        If there is no such term, or sigma is missing or not positive.
+        If the name is unknown. If sigma is missing or not positive.
 
     Examples
     --------
@@ -109,12 +109,12 @@ def build_terms(pairwise: str, sigma: float | None = None) -> tuple[Term, ...]:
 
 
 def scale_image(image: np.ndarray) -> NDArray[np.float32]:
-    """Scale an image of bool, uint8, uint16 or float to [0, 1] by its dtype, as float32; floats are taken as they are.
+    """Scale an image of bool, uint8 or uint16 to [0, 1], as float32. Floats are converted without scaling.
 
     Raises
     ------
     ValueError
-        If it is of another dtype.
+        If the image is of another dtype.
 
     Examples
     --------
@@ -137,7 +137,7 @@ def squared_contrast(grid: Grid, image: np.ndarray) -> NDArray[np.float64]:
     ----------
     grid : Grid
     image : ndarray of shape (H, W, channels)
-        Of a dtype that `scale_image` takes, by which it is scaled.
+        Of a dtype that `scale_image` takes, which scales it.
 
     Returns
     -------
@@ -147,7 +147,7 @@ def squared_contrast(grid: Grid, image: np.ndarray) -> NDArray[np.float64]:
     Raises
     ------
     ValueError
-        If the image has another number of dimensions, or no pixel or channel.
+        If the image has another number of dimensions. If it has no pixel or channel.
     """
     if image.ndim != grid.ndim + 1 or not image.size:
         raise ValueError(f"image must have {grid.ndim} dimensions and channels, none of them 0, got {image.shape}")
@@ -170,12 +170,12 @@ def estimate_sigma(grid: Grid, images: Iterable[np.ndarray], weights: Iterable[f
     images : iterable of ndarray of shape (H, W, channels)
         See `squared_contrast`.
     weights : iterable of float
-        What the edges of each image count; not negative.
+        The weights of each image's edges, not negative.
 
     Returns
     -------
     float
-        1.0 if no two neighbours differ, where no sigma makes a difference.
+        1.0 if no two neighbours differ, because sigma then has no effect.
     """
     total = count = 0.0
     for image, weight in zip(images, weights, strict=True):

@@ -1,4 +1,4 @@
-"""Who finds minimum cuts side by side: threads or processes of joblib, or those of a cluster."""
+"""Minimum cuts side by side, in threads or processes of joblib, or on a cluster."""
 
 from joblib import Parallel
 
@@ -6,11 +6,10 @@ from skmmcrf.field import grid_cut
 
 
 def workers(n_jobs: int | None) -> Parallel:
-    """Make what runs cuts: threads, or what `joblib.parallel_config` sets.
+    """Make the joblib object that runs cuts: in threads, or as `joblib.parallel_config` says.
 
-    Processes are the default where numba is missing, as PyMaxflow's cuts hold the lock of the interpreter.
-    Results come one after the other as they are needed. Backends that can't do so, as "multiprocessing", give them all
-    at the end.
+    Processes are the default if numba is missing, because PyMaxflow's cuts hold the lock of the interpreter. Results
+    come one after the other as they are needed. Some backends, such as "multiprocessing", give all results at the end.
 
     Examples
     --------

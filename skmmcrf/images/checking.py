@@ -1,7 +1,7 @@
 """Checks of images and their labels, before any work starts.
 
 Inside the package a set of images is a sequence of arrays (H, W, channels), and a set of labels a list of `Annotation`.
-The functions here bring what users give into that form, or say what is wrong with it.
+The functions here bring a user's data into that form, or say what is wrong with it.
 """
 
 import warnings
@@ -30,15 +30,15 @@ _LARGEST = float(np.finfo(np.float32).max)  # networks take float32, and squares
 
 @dataclass
 class LabelledImages:
-    """Checked images and what is known of their labels.
+    """Checked images and their annotations.
 
     Attributes
     ----------
     images : sequence of ndarray of shape (H, W, channels)
-        A list in memory, or a `Mapped` that reads an image each time that it is asked for.
+        A list in memory, or a `Mapped` that reads an image on every access.
     annotations : list of Annotation
     pairs : sequence of tuple (ndarray, Annotation), optional
-        Of a dataset that gives both in one call, and may change them together each time.
+        Entries of a dataset that gives both in one call, and may change them together each time.
     """
 
     images: Sequence[np.ndarray]
@@ -56,7 +56,7 @@ class LabelledImages:
 
     @property
     def is_lazy(self) -> bool:
-        """Whether images are read each time that they are asked for."""
+        """Whether images are read on every access."""
         return isinstance(self.images, Mapped)
 
     @property
@@ -71,16 +71,16 @@ class LabelledImages:
                 pass
 
     def weighted(self, weights: FloatArray) -> "LabelledImages":
-        """Give the same with what each image counts."""
+        """Give the same with a weight for each image."""
         annotations = [a.weighted(float(w), a.class_weight) for a, w in zip(self.annotations, weights, strict=True)]
         return replace(self, annotations=annotations)
 
     def with_class_weight(self, class_weight: tuple[float, float]) -> "LabelledImages":
-        """Give the same with what a pixel of the background and of the foreground counts."""
+        """Give the same with the weights of a background and of a foreground pixel."""
         return replace(self, annotations=[a.weighted(a.weight, class_weight) for a in self.annotations])
 
     def chosen(self, numbers: Sequence[int]) -> "LabelledImages":
-        """Give those of some numbers."""
+        """Give the images with some numbers."""
         read = self.images.__getitem__
         images = Mapped(read, list(numbers)) if self.is_lazy else [read(n) for n in numbers]
         pairs = None if self.pairs is None else Mapped(self.pairs.__getitem__, list(numbers))
@@ -94,24 +94,24 @@ def check_images(X: ImagesLike, *, n_channels: int | None = None, name: str = "X
     ----------
     X : array of shape (n, H, W) or (n, H, W, channels), or sequence
         Images of dtype bool, uint8, uint16 or float. Entries of a sequence are arrays (H, W) or (H, W, channels) whose
-        sizes may differ, tensors (H, W) or (channels, H, W), PIL images, or paths of image files. Of entries that have
-        labels too, as those of datasets of torch, the image is taken; see `skmmcrf.images.entries.image_and_labels`.
+        sizes may differ, tensors (H, W) or (channels, H, W), PIL images, or paths of image files. If an entry has
+        labels too, as in a dataset of torch, the image is taken. See `skmmcrf.images.entries.image_and_labels`.
     n_channels : int, optional
-        The number of channels that is wanted, if it is known.
+        The expected number of channels, if it is known.
     name : str, default="X"
         What errors call the images.
 
     Returns
     -------
     sequence of ndarray of shape (H, W, channels)
-        The images in their own dtype. Those of an array or a list are in memory, no pixel is copied. Files and the
-        entries of any other sequence are read each time that they are asked for.
+        The images in their own dtype. Images of an array or a list stay in memory, and no pixel is copied. Files and
+        the entries of any other sequence are read on every access.
 
     Raises
     ------
     ValueError, TypeError
-        If X is no sequence or empty, or an image can't be read or has a wrong shape, dtype, number of channels, or
-        pixels that are not finite.
+        If X is not a sequence, or is empty. If an image can't be read. If an image has a wrong shape, dtype or number
+        of channels, or pixels that are not finite.
     """
     entries, lazy = _entries_of_images(X, name)
     kept = []
@@ -148,13 +148,13 @@ def check_labelled_images(
     Raises
     ------
     ValueError, TypeError
-        As `check_images`; if the numbers of labels and images or their sizes differ; if a label is none of the
-        scheme; or if there is no foreground but 255, which "auto" takes for unlabelled.
+        As in `check_images`. If numbers or sizes of labels and images differ. If a label is none of the scheme. If no
+        mask has foreground but some hold 255, which "auto" takes for unlabelled.
 
     Warns
     -----
     UserWarning
-        If files seem to be paired wrongly, by their names; or if some masks hold foreground, and others 255 alone.
+        If the names of files suggest a wrong pairing. If some masks hold foreground, and others only 255.
     """
     entries, lazy = _entries_of_images(X, names[0])
     if y is not None:
@@ -186,7 +186,7 @@ def check_labelled_images(
 def check_labels(
     y: LabelsLike, shapes: Sequence[tuple[int, ...]], scheme: LabelScheme, names: tuple[str, str] = ("X", "y")
 ) -> list[Annotation]:
-    """Check the labels of n images, of these heights and widths; see `check_labelled_images`."""
+    """Check the labels of n images with these heights and widths. See `check_labelled_images`."""
     images_name, name = names
     labels, _ = as_sequence(y, name, dimensions=(3,))
     if len(labels) != len(shapes):
@@ -199,12 +199,12 @@ def check_labels(
 def check_validation_data(
     validation_data: LabelledImagesLike | None, scheme: LabelScheme, n_channels: int
 ) -> LabelledImages | None:
-    """Check images and labels that training is watched on: None, a tuple (X, y), or a dataset of pairs.
+    """Check validation images and labels: None, a tuple (X, y), or a dataset of pairs.
 
     Raises
     ------
     ValueError, TypeError
-        As `check_labelled_images`, or if a dataset of pairs gives other images each time.
+        As in `check_labelled_images`. If a dataset of pairs gives other images each time.
     """
     if validation_data is None:
         return None
@@ -220,12 +220,13 @@ def check_validation_data(
 
 
 def check_sample_weight(sample_weight: ArrayLike | None, n_images: int) -> FloatArray:
-    """Check the weights of images, and scale them to a mean of 1; all are 1 by default.
+    """Check the weights of images, and scale them to a mean of 1. All are 1 by default.
 
     Raises
     ------
     ValueError, TypeError
-        If there are not as many as images, or one is no number, negative or not finite, or all are zero.
+        If the numbers of weights and images differ. If a weight is not a number, negative or not finite. If all are
+        zero.
 
     Examples
     --------
@@ -250,7 +251,7 @@ def check_sample_weight(sample_weight: ArrayLike | None, n_images: int) -> Float
 
 
 def as_given(results: Sequence[np.ndarray], X: ImagesLike) -> np.ndarray | list[np.ndarray]:
-    """Give results, one an image, the outer form of the images: an array for an array, else a list."""
+    """Give results, one an image, as an array if the images are an array, else as a list."""
     return np.stack(results) if isinstance(X, np.ndarray) and X.dtype.kind not in "OU" else ImageList(results)
 
 
@@ -259,8 +260,8 @@ def _entries_of_images(X: ImagesLike, name: str) -> tuple[Sequence[Any], bool]:
     shape = np.shape(entries) if isinstance(entries, (np.ndarray, torch.Tensor)) else ()
     if len(shape) == 3 and shape[2] in (3, 4) and min(shape[:2]) >= _LEAST_SIDE:
         raise ValueError(
-            f"{name} of shape {tuple(shape)} looks like one image of {shape[2]} channels: give {name}[np.newaxis] for "
-            f"that, or {name}[..., np.newaxis] if these are {shape[0]} gray images"
+            f"{name} of shape {tuple(shape)} looks like one image of {shape[2]} channels: give {name}[np.newaxis] if "
+            f"it is one, or {name}[..., np.newaxis] if these are {shape[0]} gray images"
         )
     return entries, lazy
 
@@ -268,14 +269,16 @@ def _entries_of_images(X: ImagesLike, name: str) -> tuple[Sequence[Any], bool]:
 def _read_pair(
     images: Sequence[Any], labels: Sequence[Any] | None, scheme: LabelScheme, names: tuple[str, str], n: int
 ) -> tuple[np.ndarray, Annotation]:
-    """The image of a number and its annotation; both from one call where there are no labels beside the images."""
+    """The image of a number and its annotation, both from one call if the labels are part of the images' entries."""
     name = f"{names[0]}[{n}]"
     image, of_image = image_and_labels(images[n], name)
     image = _read_image(image, name)
     if labels is not None:
         return image, _read_labels(labels[n], image.shape[:2], scheme, f"{names[1]}[{n}]")
     if of_image is None:
-        raise TypeError(f"{names[1]} is None, and {name} is an image alone, not a pair of image and labels")
+        raise TypeError(
+            f"{names[1]} is None, but {name} is an image without labels: give {names[1]}, or pairs of image and labels"
+        )
     return image, _read_labels(of_image, image.shape[:2], scheme, f"the labels of {name}")
 
 
@@ -301,13 +304,13 @@ def _read_labels(labels: Any, shape: tuple[int, ...], scheme: LabelScheme, name:
 
 
 def _read_again(images: Sequence[Any], checksums: Sequence[int], name: str, n: int) -> np.ndarray:
-    """The image of a number, if it is as it was when its labels were read."""
+    """The image of a number, after a check that it is as it was when its labels were read."""
     image = _read_image(images[n], f"{name}[{n}]")
     if _checksum(image) != checksums[n]:
         raise ValueError(
-            f"{name}[{n}] is another image each time that it is read, so it does not belong to the labels that were "
-            f"read before. Leave random changes out of {name}, and give them as augmentation. A network alone can be "
-            "trained on a dataset that changes each image together with its labels, without checkpoint and memory"
+            f"{name}[{n}] changes each time that it is read, so it does not fit the labels that were read before. "
+            f"Leave random changes out of {name}, and give them as augmentation. A network alone can be trained on a "
+            "dataset that changes each image together with its labels, without checkpoint and memory"
         )
     return image
 
@@ -319,7 +322,8 @@ def _checksum(image: np.ndarray) -> int:
 def _check_channels(image: np.ndarray, n_channels: int | None, name: str) -> int:
     if n_channels not in (None, image.shape[2]):
         raise ValueError(
-            f"{name} has {image.shape[2]} channels, but {n_channels} are wanted, as the model or the other images have"
+            f"{name} has {image.shape[2]} channel{'s' * (image.shape[2] > 1)}, but the model or the first image has "
+            f"{n_channels}"
         )
     return image.shape[2]
 
@@ -332,7 +336,7 @@ def _read_image(entry: Any, name: str) -> np.ndarray:
         image = image if image.ndim < 3 else image.movedim(0, -1)
     image = as_array(image, name)
     if image.dtype.newbyteorder("=") not in (bool, np.uint8, np.uint16, np.float16, np.float32, np.float64):
-        raise ValueError(f"{name} must be of dtype {_IMAGE_DTYPES}, got {image.dtype}; scale other images to [0, 1]")
+        raise ValueError(f"{name} must be of dtype {_IMAGE_DTYPES}, got {image.dtype}: scale other images to [0, 1]")
     if image.ndim == 2:
         image = image[..., np.newaxis]
     if image.ndim != 3 or 0 in image.shape:
@@ -344,5 +348,5 @@ def _read_image(entry: Any, name: str) -> np.ndarray:
         )
     # NaN is in no range
     if image.dtype.kind == "f" and not (float(image.min()) >= -_LARGEST and float(image.max()) <= _LARGEST):
-        raise ValueError(f"{name} contains NaN or infinite pixels, or some that are too large for float32")
+        raise ValueError(f"{name} contains NaN or infinite pixels, or pixels too large for float32")
     return image

@@ -1,4 +1,4 @@
-"""What users give as a set of images or labels: its entries, and arrays made of them."""
+"""Sets of images or labels as users give them: their entries, and arrays made of them."""
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -29,18 +29,19 @@ def as_sequence(values: Any, name: str, dimensions: tuple[int, ...]) -> tuple[Se
     name : str
         What errors call it.
     dimensions : tuple of int
-        How many an array may have.
+        The numbers of dimensions that an array may have.
 
     Returns
     -------
     entries : sequence
     lazy : bool
-        Whether to read an entry only when it is needed: of paths, and of sequences other than lists, tuples and arrays.
+        Whether to read an entry only when it is needed. True for paths, and for sequences other than lists, tuples and
+        arrays.
 
     Raises
     ------
     ValueError, TypeError
-        If it is none of these, is empty, or an array of other dimensions.
+        If `values` is none of these, or is empty. If an array has another number of dimensions.
     """
     values = _column_as_list(values, name)
     if issparse(values):
@@ -49,16 +50,16 @@ def as_sequence(values: Any, name: str, dimensions: tuple[int, ...]) -> tuple[Se
         raise TypeError(f"{name} must not be a DataLoader, which gives batches: give its dataset")
     is_one = isinstance(values, (str, bytes, PathLike, Mapping, Image.Image))
     if is_one or not (hasattr(values, "__len__") and hasattr(values, "__getitem__")):
-        hint = "; a single one belongs into a list" if is_one else ""
+        hint = ": put a single one into a list" if is_one else ""
         raise TypeError(f"{name} must be an array or a list of arrays, got {type(values).__name__}{hint}")
     if isinstance(values, np.ndarray) and values.dtype.kind in "OUT" and values.ndim == 1:
         values = values.tolist()
     if isinstance(values, (np.ndarray, torch.Tensor)) and values.ndim not in dimensions:
         shapes = {(3,): "(n, H, W)", (3, 4): "(n, H, W) or (n, H, W, channels)"}
-        hint = f"; a single one is {name}[np.newaxis]" if values.ndim == 2 else ""
+        hint = f": give {name}[np.newaxis] for a single one" if values.ndim == 2 else ""
         raise ValueError(f"{name} must be of shape {shapes[dimensions]}, got {tuple(values.shape)}{hint}")
     if length_of(values, name) == 0:
-        raise ValueError(f"{name} is empty; at least one image is needed")
+        raise ValueError(f"{name} is empty: give at least one image")
     in_memory = isinstance(values, (np.ndarray, torch.Tensor)) or (
         isinstance(values, (list, tuple)) and not any(map(_holds_path, values))
     )
@@ -66,12 +67,12 @@ def as_sequence(values: Any, name: str, dimensions: tuple[int, ...]) -> tuple[Se
 
 
 def image_and_labels(entry: Any, name: str) -> tuple[Any, Any]:
-    """Split an entry of a dataset into the image and its labels, which are None where it is an image alone.
+    """Split an entry of a dataset into the image and its labels, which are None for an image alone.
 
     Parameters
     ----------
     entry : tuple, list, dict, or image
-        Of a tuple or a list the first is the image, and the second its labels. A dict has a key for either, such as
+        In a tuple or a list the first is the image, and the second its labels. A dict has a key for each, such as
         "image" and "mask".
     name : str
         What errors call it.
@@ -79,7 +80,7 @@ def image_and_labels(entry: Any, name: str) -> tuple[Any, Any]:
     Raises
     ------
     ValueError
-        If it can't be told which entry of a dict is meant.
+        If the keys of a dict are unknown or ambiguous.
 
     Examples
     --------
@@ -125,12 +126,12 @@ def _column_as_list(values: Any, name: str) -> Any:
 
 
 def as_array(values: Any, name: str) -> np.ndarray:
-    """Make an array of an array, a tensor, nested lists, or whatever else numpy makes an array of.
+    """Make an array of an array, a tensor, nested lists, or anything else that numpy can convert.
 
     Raises
     ------
     ValueError, TypeError
-        If lists in it are of unequal lengths, numpy lacks the dtype of a tensor, or a part of it is masked.
+        If lists in it differ in length. If numpy lacks the dtype of a tensor. If a part of it is masked.
 
     Examples
     --------
@@ -138,7 +139,7 @@ def as_array(values: Any, name: str) -> np.ndarray:
     array([[1, 2]])
     """
     if np.ma.is_masked(values):
-        raise TypeError(f"{name} must not be masked: say what is unlabelled by ignore_label, and fill the rest")
+        raise TypeError(f"{name} must not be masked: fill it, and mark unlabelled pixels by ignore_label")
     try:
         if isinstance(values, torch.Tensor):
             return values.detach().cpu().numpy()
@@ -148,7 +149,7 @@ def as_array(values: Any, name: str) -> np.ndarray:
 
 
 def read_named(entry: str | PathLike[str] | Image.Image, name: str, *, as_labels: bool = False) -> np.ndarray:
-    """Read a file or an opened PIL image, or raise an error that tells which entry of X or y could not be read."""
+    """Read a file or an opened PIL image. Errors name the entry of X or y that could not be read."""
     try:
         if isinstance(entry, Image.Image):
             return pixels_of(entry, as_labels=as_labels)
@@ -158,7 +159,7 @@ def read_named(entry: str | PathLike[str] | Image.Image, name: str, *, as_labels
 
 
 def length_of(values: Any, name: str) -> int:
-    """Give the number of entries; a TypeError names what has none."""
+    """Give the number of entries, or raise a TypeError that names what has no length."""
     try:
         return len(values)
     except TypeError as error:  # of a class, or of an array without dimensions

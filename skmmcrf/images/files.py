@@ -29,30 +29,30 @@ def read_image(file: str | PathLike[str], *, as_labels: bool = False, channels: 
     """Read a file that holds one image.
 
     Formats are BMP, GIF, JPEG, JPEG 2000, PNG, PPM, TIFF, WebP, NumPy's .npy and, with the extra "medical", DICOM. The
-    file may come from a stranger.
+    file may come from an unknown source.
 
     Parameters
     ----------
     file : path
     as_labels : bool, default=False
-        Whether it is a mask, of which the numbers are wanted; see `pixels_of`.
+        Whether to read it as a mask, whose pixels are labels. See `pixels_of`.
     channels : {"L", "RGB"}, optional
-        Convert to one channel of grey or three of colours; see `pixels_of`.
+        Convert to one channel of grey or three of colours. See `pixels_of`.
 
     Returns
     -------
     ndarray of shape (H, W) or (H, W, channels)
-        As it is stored, turned as its EXIF orientation says: mostly bool, uint8 or uint16. A slice in DICOM is float32
-        in [0, 1] by the first window that it has, and without any uint8 or uint16.
+        The pixels as stored, mostly bool, uint8 or uint16, rotated by the EXIF orientation. A slice in DICOM is float32
+        in [0, 1] by its first window. Without a window it is uint8 or uint16.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file is missing.
     ValueError
-        If it can't be read as an image: it is damaged, of another format, holds several images, needs SimpleITK which
-        is missing, can't be converted, or holds more than `PIL.Image.MAX_IMAGE_PIXELS` pixels, which is told before any
-        is decoded.
+        If the file is damaged, of another format, or holds several images. If it needs SimpleITK, which is missing. If
+        it can't be converted. If it holds more than `PIL.Image.MAX_IMAGE_PIXELS` pixels, which is checked before any is
+        decoded.
 
     Examples
     --------
@@ -83,22 +83,22 @@ def pixels_of(image: Image.Image, *, as_labels: bool = False, channels: Channels
     ----------
     image : PIL.Image.Image
     as_labels : bool, default=False
-        Whether it is a mask, of which the numbers are wanted. A palette of greys means these greys, a palette with
-        colours its indices. Grey that is stored as colours is one channel.
+        Whether to read it as a mask, whose pixels are labels. The labels of a palette of greys are these greys. The
+        labels of a palette with colours are its indices. Grey that is stored as colours becomes one channel.
     channels : {"L", "RGB"}, optional
-        Convert to one channel of grey or three of colours, in the same dtype. Grey is repeated; alpha is left out.
+        Convert to one channel of grey or three of colours, in the same dtype. Grey is repeated, and alpha is left out.
 
     Returns
     -------
     ndarray of shape (H, W) or (H, W, channels)
-        As they are stored, turned as the EXIF orientation says. A palette of greys gives one channel, a palette with
-        colours three; transparency in either is left out, but an alpha channel is kept.
+        The pixels as stored, rotated by the EXIF orientation. A palette of greys gives one channel, a palette with
+        colours three. Transparency of a palette is left out. An alpha channel is kept.
 
     Raises
     ------
     ValueError
-        If the image is damaged, holds several, or has 16 bits in several channels, of which PIL drops half; if a mask
-        has colours or is transparent somewhere; or if it can't be converted.
+        If the image is damaged, or holds several. If it has 16 bits in several channels, of which PIL drops half. If a
+        mask has colours or transparent pixels. If it can't be converted.
 
     Examples
     --------
@@ -154,7 +154,7 @@ def _errors_named(start: str) -> Iterator[None]:
         raise
     except UnidentifiedImageError as error:
         known = f"{', '.join(FORMATS)}, .npy and DICOM"
-        raise ValueError(f"{start}: it is none of {known}, or of a variant that PIL lacks; give an array") from error
+        raise ValueError(f"{start}: it is none of {known}, or a variant that PIL can't read: give an array") from error
     except Exception as error:  # a damaged file makes PIL raise almost anything
         raise ValueError(f"{start}: {str(error) or type(error).__name__}") from error
 
@@ -182,7 +182,7 @@ def _read_picture(file: BinaryIO, as_labels: bool, channels: Channels | None) ->
 
 
 def _read_with_itk(file: str, image: Image.Image) -> np.ndarray:
-    """The pixels of a file, opened by PIL, that it would not give as they are stored."""
+    """The pixels of an opened file that PIL would not give as stored."""
     if image.format == "PNG":
         n_channels, dtype = len(image.getbands()), np.dtype(np.uint16)
     elif image.format == "TIFF":
@@ -217,7 +217,7 @@ def _seek_page(image: Image.Image) -> None:
     if n_pages == 0:
         raise ValueError("it holds a reduced version beside its image: give an array instead")
     if n_pages > 1:
-        raise ValueError(f"it holds {n_pages} images, where one is wanted: give arrays instead")
+        raise ValueError(f"it holds {n_pages} images, but one is wanted: give arrays instead")
 
 
 def _n_pages(image: Image.Image) -> int:
@@ -315,7 +315,7 @@ def _plain(image: Image.Image, as_labels: bool, channels: Channels | None) -> np
 
 
 def _palette(image: Image.Image) -> np.ndarray:
-    """The colours of a palette; PIL takes greys where there is none."""
+    """The colours of a palette. PIL uses greys if the image has no palette."""
     palette = np.array(image.getpalette("RGB") or np.repeat(np.arange(256), 3), np.uint8)
     return palette.reshape(-1, 3)
 
@@ -336,19 +336,19 @@ def _indices(image: Image.Image) -> np.ndarray:
     used = palette[np.unique(indices[indices < len(palette)])]
     if _is_grey(used) and (np.diff(used[:, 0].astype(int)) < 0).any():
         raise ValueError(
-            "it uses only greys of a palette with colours, of which the darker have the higher indices, so that either "
-            "may be meant as labels: save it as a greyscale image, or give an array"
+            "it uses only greys of a palette with colours, and darker greys have higher indices, so its labels may be "
+            "the greys or the indices: save it as a greyscale image, or give an array"
         )
     return indices
 
 
 def _check_opaque(alpha: np.ndarray) -> None:
     if (alpha != np.iinfo(alpha.dtype).max).any():
-        raise ValueError("it is a mask with transparent pixels, of which no label is known: save it without alpha")
+        raise ValueError("it is a mask with transparent pixels, whose label is unknown: save it without alpha")
 
 
 def _finished(image: Image.Image, values: np.ndarray, as_labels: bool, channels: Channels | None) -> np.ndarray:
-    """The pixels of an image turned, as labels or in the channels that are wanted."""
+    """The pixels of an image, rotated, as labels or in the wanted channels."""
     values = _turned(values, _orientation(image))
     if values.ndim == 3 and image.mode not in ("P", "PA") and image.getbands()[-1] in ("A", "a"):
         if as_labels:
@@ -358,8 +358,8 @@ def _finished(image: Image.Image, values: np.ndarray, as_labels: bool, channels:
     if as_labels and values.ndim == 3:
         if not _is_grey(values):
             raise ValueError(
-                "it is a mask with colours, where one grey a label is wanted: "
-                "skmmcrf.datasets.load_image_pairs(..., foreground=(r, g, b)) reads one of them"
+                "it is a mask with colours, but each label must be a grey: skmmcrf.datasets.load_image_pairs(..., "
+                "foreground=(r, g, b)) reads one of them"
             )
         values = values[..., 0]
     return np.ascontiguousarray(values if channels is None else _converted(values, channels))
@@ -386,7 +386,9 @@ def _converted(values: np.ndarray, channels: Channels) -> np.ndarray:
     if values.ndim == 2:
         return values if channels == "L" else np.repeat(values[..., np.newaxis], 3, axis=2)
     if values.ndim != 3 or values.shape[2] != 3 or values.dtype.kind not in "uf":
-        raise ValueError(f"it has shape {values.shape} and dtype {values.dtype}, which can't be made {channels!r}")
+        raise ValueError(
+            f"it has shape {values.shape} and dtype {values.dtype}, which can't be converted to {channels!r}"
+        )
     if channels == "RGB":
         return values
     if values.dtype.kind == "f":

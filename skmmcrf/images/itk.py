@@ -1,4 +1,4 @@
-"""Reading files with SimpleITK: what PIL would give only half of, and slices in DICOM."""
+"""Reading files with SimpleITK: those of which PIL drops bits, and slices in DICOM."""
 
 import math
 import struct
@@ -20,7 +20,7 @@ def check_size(n_pixels: int) -> None:
     if Image.MAX_IMAGE_PIXELS is not None and n_pixels > Image.MAX_IMAGE_PIXELS:
         raise ValueError(
             f"Image size ({n_pixels} pixels) exceeds limit of {Image.MAX_IMAGE_PIXELS} pixels, could be decompression "
-            "bomb; raise PIL.Image.MAX_IMAGE_PIXELS if it is none"
+            "bomb. If it is none, raise PIL.Image.MAX_IMAGE_PIXELS"
         )
 
 
@@ -33,16 +33,16 @@ def read_whole(
     ----------
     file : path
     image_io : str
-        The one of ITK's readers that may open the file.
+        The only reader of ITK that may open the file.
     shape, dtype
-        What the header says; ITK gives other arrays of layouts that it does not know.
+        As in the header. ITK gives other arrays for layouts that it does not know.
     needed_for : str
-        What is read, for errors.
+        What is read, for error messages.
 
     Raises
     ------
     ValueError
-        If SimpleITK is missing, or can't read the file as the header says.
+        If SimpleITK is missing, or can't read the file as its header says.
     """
     reader = _opened(file, image_io, needed_for)
     if _shape(reader) != shape or _dtype(reader) != dtype:
@@ -62,13 +62,13 @@ def read_dicom(file: str | PathLike[str], *, as_labels: bool = False) -> np.ndar
     Returns
     -------
     ndarray of shape (H, W) or (H, W, 3)
-        float32 in [0, 1] if the file has a window: its first. Otherwise uint8 or uint16, or what a mask holds.
+        float32 in [0, 1] by the first window of the file. Without a window uint8 or uint16, or the numbers of a mask.
 
     Raises
     ------
     ValueError
-        If SimpleITK is missing, the file is damaged or compressed, holds several slices, or does not say what is black
-        and white.
+        If SimpleITK is missing. If the file is damaged or compressed, or holds several slices. If it does not say which
+        values are black and white.
     """
     _check_elements(Path(file).read_bytes())
     reader = _opened(file, "GDCMImageIO", "DICOM")
@@ -90,18 +90,20 @@ def read_dicom(file: str | PathLike[str], *, as_labels: bool = False) -> np.ndar
 def _check_elements(data: bytes) -> None:
     """Refuse DICOM whose elements are longer than the file: GDCM would take up to 4 GB of memory for each.
 
-    What is compressed is refused too, as its decoders believe the sizes that the pixel data have within.
+    Compressed files are refused too, because decoders trust the sizes inside the pixel data.
     """
     if data[128:132] != b"DICM":
-        raise ValueError("it lacks the letters DICM, with which DICOM begins")
+        raise ValueError("it lacks the letters DICM at the beginning of DICOM")
     at, syntax = 132, b""
     while at + 8 <= len(data):
         group, number, kind, length = struct.unpack_from("<HH2sH", data, at)
         if group != 2 and syntax not in (_IMPLICIT, _EXPLICIT):
             name = syntax.decode("ascii", "replace")
-            raise ValueError(f"its transfer syntax {name} compresses it: convert it, as by gdcmconv --raw")
+            raise ValueError(
+                f"it is compressed, by the transfer syntax {name}: convert it, for example by gdcmconv --raw"
+            )
         if (group, number) == (0x28, 0x3000):
-            raise ValueError("its values go by a table: give an array instead")
+            raise ValueError("its values need a look-up table: give an array instead")
         is_item = group == 0xFFFE
         if is_item or (group != 2 and syntax == _IMPLICIT):
             (length,) = struct.unpack_from("<I", data, at + 4)

@@ -1,4 +1,4 @@
-"""Reading labels: which number of a mask means foreground, background, or that a pixel is unlabelled."""
+"""Reading labels: the numbers of a mask that mean foreground, background and unlabelled."""
 
 import warnings
 from collections.abc import Sequence
@@ -26,25 +26,26 @@ _CLASS_WEIGHT_BOUNDS = (1e-4, 1e4)
 
 
 _HINT_OF_LOSS = (
-    "; it seems to be compressed with loss, as JPEG does: skmmcrf.datasets.load_image_pairs has `foreground` for that"
+    ". It seems to be compressed with loss, as by JPEG: skmmcrf.datasets.load_image_pairs has `foreground` for that"
 )
 
 
 @dataclass(frozen=True)
 class LabelScheme:
-    """What the numbers of a mask mean.
+    """The meaning of the numbers in a mask.
 
     Parameters
     ----------
     pos_label : int, default=1
-        Foreground; True always is. Background is 0.
+        The label of foreground. True is always foreground. Background is 0.
     ignore_label : int, None or "auto", default="auto"
-        Unlabelled pixels; "auto" is 255, or none where that is foreground.
+        The label of unlabelled pixels. "auto" is 255 unless that is `pos_label`. None means that all pixels are
+        labelled.
 
     Raises
     ------
     ValueError
-        If one number would mean two things.
+        If one number has two meanings.
 
     Examples
     --------
@@ -66,7 +67,7 @@ class LabelScheme:
 
     @property
     def unlabelled(self) -> int | None:
-        """The label of unlabelled pixels, or None if there is none."""
+        """The label of unlabelled pixels, or None."""
         if self.ignore_label == "auto":
             return None if self.pos_label == UNLABELLED else UNLABELLED
         return self.ignore_label  # type: ignore[return-value]  # no other string is left
@@ -74,12 +75,13 @@ class LabelScheme:
     def read(self, labels: Any, name: str) -> Annotation:
         """Read the labels of one image: an array or tensor (H, W), a PIL image or the path of a mask file.
 
-        A palette of colours means its indices, one of greys these greys; see `skmmcrf.images.files.pixels_of`.
+        The labels of a palette are its indices, or its greys if it has no colours. See
+        `skmmcrf.images.files.pixels_of`.
 
         Raises
         ------
         ValueError
-            If they can't be read, or another label is found. It begins with the name.
+            If the labels can't be read. If another label is found. The message begins with the name.
         """
         given = labels
         if isinstance(labels, READABLE):
@@ -107,12 +109,12 @@ class LabelScheme:
         return Annotation(truth, labelled)
 
     def check_foreground_is_meant(self, annotations: Sequence[Annotation], name: str) -> None:
-        """Tell where 255 may be meant as foreground, unless it is said to mean unlabelled.
+        """Check that 255 is not meant as foreground, unless `ignore_label` says that it means unlabelled.
 
         Raises
         ------
         ValueError
-            If there is no foreground at all, but 255.
+            If no mask has foreground but some hold 255.
 
         Warns
         -----
@@ -125,14 +127,14 @@ class LabelScheme:
         complete = [annotation.is_fully_labelled for annotation in annotations]
         if not any(with_foreground) and not all(complete):
             raise ValueError(
-                f"{name} holds no {self.pos_label}, but 255, which is taken for unlabelled: if it is the foreground, "
-                "give pos_label=255; if it is unlabelled, ignore_label=255"
+                f"{name} holds 255 but no {self.pos_label}, and 255 counts as unlabelled: give pos_label=255 if it is "
+                "the foreground, or ignore_label=255 if it is unlabelled"
             )
         kinds = list(zip(with_foreground, complete))
         if (True, True) in kinds and (False, False) in kinds:
             warnings.warn(
                 f"{name}[{kinds.index((False, False))}] holds 255 and no {self.pos_label}, while other masks hold "
-                f"{self.pos_label} and no 255. 255 is taken for unlabelled: give ignore_label=255 if that is meant; if "
+                f"{self.pos_label} and no 255. 255 counts as unlabelled: give ignore_label=255 if that is meant. If "
                 f"it is the foreground, convert these masks to 0 and {self.pos_label}",
                 stacklevel=2,
             )
@@ -145,14 +147,14 @@ class LabelScheme:
         Parameters
         ----------
         class_weight : dict, "balanced" or None
-            Weights by label, 1.0 where it has none. Or such that both classes count alike, as far as weights between
-            1e-4 and 1e4 reach.
+            Weights by label, 1.0 for a missing label. "balanced" gives both classes the same total weight, within the
+            bounds 1e-4 and 1e4.
         annotations : sequence of Annotation
 
         Raises
         ------
         ValueError
-            If a label is neither 0 nor `pos_label`, or a weight is not between 1e-4 and 1e4.
+            If a label is neither 0 nor `pos_label`. If a weight is not between 1e-4 and 1e4.
 
         Examples
         --------
@@ -165,14 +167,16 @@ class LabelScheme:
         weights: dict[int, Any] = {0: 1.0, self.pos_label: 1.0} | (class_weight or {})
         for label, weight in weights.items():
             if label not in (0, self.pos_label):
-                raise ValueError(f"class_weight must be of the labels 0 and {self.pos_label}, got one of {label!r}")
+                raise ValueError(
+                    f"class_weight must have only the labels 0 and {self.pos_label} as keys, got {label!r}"
+                )
             if not (isinstance(weight, Real) and low <= float(weight) <= high):
                 raise ValueError(f"class_weight must be between {low:g} and {high:g}, got {weight!r} for {label}")
         return float(weights[0]), float(weights[self.pos_label])
 
 
 def _has_traces_of_loss(others: np.ndarray) -> bool:
-    """Whether most labels that are none lie close to 0 and 255, some of them below 255."""
+    """Whether most values that are no labels lie close to 0 and 255, some of them below 255."""
     high = (others > 223) & (others < 255)
     low = (others > 0) & (others < 32)
     return bool(high.any() and low.any() and 2 * (high | low).sum() > others.size)

@@ -1,4 +1,4 @@
-"""Telling by their names which mask belongs to which image."""
+"""Pairing masks with images by their names."""
 
 import os
 import re
@@ -30,9 +30,10 @@ class Pairing(NamedTuple):
     Attributes
     ----------
     masks_of : dict
-        By the number of an image those of its masks, more than one where they are numbered: a_mask, a_mask_1.
+        The numbers of an image's masks by the number of the image. Numbered masks, such as a_mask and a_mask_1, are
+        several.
     is_guess : bool
-        Whether both have something in their names that is not known, as left_1 and right_1.
+        Whether both names have unknown words, as left_1 and right_1.
     """
 
     masks_of: dict[int, list[int]]
@@ -40,7 +41,7 @@ class Pairing(NamedTuple):
 
 
 def stem(file: PurePath) -> str:
-    """Give the name of a file without its ending, in the normal form NFC; a number is no ending.
+    """Give the name of a file without its ending, in the normal form NFC. A number is no ending.
 
     Examples
     --------
@@ -65,9 +66,9 @@ def names_in_folders(files: Sequence[PurePath]) -> list[str]:
 def pair_by_name(images: Sequence[PurePath], masks: Sequence[PurePath]) -> Pairing:
     """Pair masks and images whose names differ in nothing but known words, endings, case or separators.
 
-    Folders belong to the names where both images and masks lie in several. Names that no known word explains are paired
-    if all masks, or all images, have the same words of their own, and what is left pairs them in one way only. A number
-    is never left out, but for numbers of several masks of one image.
+    Folders belong to the names if images and masks lie in several folders. Words that are not known are left out if all
+    masks, or all images, have them, and the rest pairs them in one way only. Numbers are never left out, except the
+    numbers of several masks of one image.
 
     Parameters
     ----------
@@ -76,7 +77,7 @@ def pair_by_name(images: Sequence[PurePath], masks: Sequence[PurePath]) -> Pairi
     Returns
     -------
     Pairing
-        It lacks what has no partner.
+        Without the images and masks that have no partner.
 
     Raises
     ------
@@ -99,13 +100,13 @@ def pair_by_name(images: Sequence[PurePath], masks: Sequence[PurePath]) -> Pairi
 def first_mispaired(images: Sequence[str | PathLike[str]], masks: Sequence[str | PathLike[str]]) -> int | None:
     """Give the first position where the mask is another image's, by its name, and the image has another mask.
 
-    That happens to sorted lists: img_1 comes before img_10, but img_1_mask after img_10_mask. Names that tell nothing
-    of each other are no finding, nor are those whose numbers all differ by the same step.
+    This happens to sorted lists: img_1 comes before img_10, but img_1_mask after img_10_mask. Names without anything in
+    common are no finding. Names whose numbers all differ by the same step are none either.
 
     Parameters
     ----------
     images, masks : sequence of path
-        Of one length.
+        Both of the same length.
 
     Examples
     --------
@@ -126,7 +127,7 @@ def first_mispaired(images: Sequence[str | PathLike[str]], masks: Sequence[str |
 
 
 def _names(images: Sequence[PurePath], masks: Sequence[PurePath]) -> list[tuple[list[str], list[str]]]:
-    """What to compare: without folders first where they can't be compared, as those of one side are all the same."""
+    """The names to compare. Folders are left out first if those of one side are all the same."""
     ways = [(names_in_folders(images), names_in_folders(masks))]
     if any(len({file.parent for file in files}) == 1 for files in (images, masks)):
         ways.insert(0, ([stem(file) for file in images], [stem(file) for file in masks]))
@@ -150,7 +151,7 @@ def _bare_keys(images: Sequence[str], masks: Sequence[str]) -> tuple[list[Key], 
 
 
 def _step(image: Key, mask: Key) -> int | None:
-    """By what the last number of a mask is beyond that of its image, where all else is the same."""
+    """The last number of a mask less that of its image, if all else is the same."""
     if not (image and mask and image[:-1] == mask[:-1] and image[-1].isdecimal() and mask[-1].isdecimal()):
         return None
     return int(mask[-1]) - int(image[-1])

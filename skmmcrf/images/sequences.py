@@ -83,10 +83,10 @@ class ArraysOnDisk(Sequence):
 
 
 class ImageList(list):
-    """Results for a list of images: a list that as an array is one of the results, or of objects if sizes differ.
+    """Results for a list of images: a list that converts to one array, of objects if sizes differ.
 
-    So numpy's functions take it where sizes are equal, and `sklearn.model_selection.cross_val_predict` can join the
-    results of its folds in any case. Comparing it with a number compares each result.
+    numpy's functions take it if sizes are equal. `sklearn.model_selection.cross_val_predict` can join the results of
+    its folds in any case. Comparing the list with a number compares each result.
 
     Examples
     --------

@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 
 class ImageDataset(Dataset):
-    """Images, turned into tensors one at a time, with what is known of each.
+    """Images, turned into tensors one at a time, with their targets.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class ImageDataset(Dataset):
 
 
 def as_tensor(image: np.ndarray) -> torch.Tensor:
-    """Turn an image (H, W, channels) into a tensor (channels, H, W) of its own memory; floats become float32."""
+    """Turn an image (H, W, channels) into a tensor (channels, H, W) of its own memory. Floats become float32."""
     channels = np.moveaxis(image, -1, 0)
     # torch can't take every layout, order of bytes and float
     dtype = np.float32 if channels.dtype.kind == "f" else channels.dtype.newbyteorder("=")

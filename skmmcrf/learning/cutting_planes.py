@@ -1,4 +1,4 @@
-"""Algorithm 1: learning the weights of a field by cutting planes, each a minimum cut of an image."""
+"""Algorithm 1: learning the weights of a field by cutting planes from minimum cuts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -33,13 +33,14 @@ _NARROW = 3.0
 class CuttingPlanes:
     """The learner of the weights w of a field, by the max-margin program (8).
 
-    Find each image's most violated labeling, store it, solve (8) over all that is stored, and repeat. That ends when
-    the least upper bound, gamma at weights where every image was cut, exceeds the lower bound, (8) over the stored
-    labelings, by at most `tol` of itself.
+    A pass finds each image's most violated labeling, stores it, and solves (8) over all stored labelings. The upper
+    bound is the least gamma at weights where every image was cut. The lower bound is (8) over the stored labelings.
+    Learning ends when the upper bound exceeds the lower one by at most `tol` times the upper bound.
 
-    Unlabelled pixels of a truth take the labels of least energy under w, and are free in the labelings that it must
-    beat. That makes (8) a difference of convex programs (Yu, Joachims, "Learning structural SVMs with latent
-    variables", 2009). Algorithm 1 solves it for given completions, which are then made anew, until gamma falls no more.
+    Unlabelled pixels of a truth take the labels of least energy under w. They are free in the labelings that the truth
+    must beat. This makes (8) a difference of convex programs (Yu, Joachims, "Learning structural SVMs with latent
+    variables", 2009). Algorithm 1 solves it for given completions. These are then made anew, until gamma no longer
+    falls.
 
     Parameters
     ----------
@@ -48,14 +49,14 @@ class CuttingPlanes:
     tol : float, default=1e-3
         Relative gap between the bounds of gamma at which learning stops.
     max_iter : int, default=100
-        Passes over the images at most.
+        The largest number of passes over the images.
     n_jobs : int, optional
-        Processes that cut, as in joblib.
+        The number of threads that cut side by side, as in joblib.
 
     Raises
     ------
     ValueError
-        If `tol` is negative, or `max_iter` less than 1.
+        If `tol` is negative. If `max_iter` is less than 1.
 
     Examples
     --------
@@ -83,18 +84,18 @@ class CuttingPlanes:
         Parameters
         ----------
         examples : list of Example
-            What is stored for them is used, and added to. Their truths are left completed.
+            Their stored labelings are used, and new ones are added. Their truths are left completed.
         w : ndarray of shape (n_weights,), optional
-            Weights of the first pass if nothing is stored, and of the first completion; (1, 1, ...) by default.
+            Weights of the first completion, and of the first pass if nothing is stored. (1, 1, ...) by default.
         report : callable, optional
-            Told of each pass, see `Report`.
+            Called for each pass. See `Report`.
 
         Returns
         -------
         Solution
-            Slacks, value and gap are those of all labelings, for truths completed as they are left. The multipliers are
-            those of (8) over the stored ones. It has not converged if the gap was not closed within `max_iter` passes,
-            or the truths could still be completed better.
+            Slacks, value and gap are those of all labelings, for the truths as completed at the end. The multipliers
+            are those of (8) over the stored labelings. Learning has not converged if the gap was not closed within
+            `max_iter` passes, or if the truths could still be completed better.
         """
         w = check_program(examples, self.C, w)
         with workers(self.n_jobs) as parallel:
@@ -123,14 +124,14 @@ class CuttingPlanes:
         Parameters
         ----------
         examples : list of Example
-            Added to. Unlabelled pixels of the truths take the labels of least energy.
+            Labelings are added to them. Unlabelled pixels of the truths take the labels of least energy.
         w : ndarray of shape (n_weights,)
 
         Returns
         -------
         Solution
-            At w, with s_n C/N as the multiplier of each image's most violated labeling: those with which
-            `Example.gradient` gives the gradient of this objective in the log-odds, w being held. The gap is not known,
+            The solution at w. The multiplier of each image's most violated labeling is s_n C/N. With these,
+            `Example.gradient` gives the gradient of this objective in the log-odds for fixed w. The gap is not known,
             and infinite.
         """
         w = check_program(examples, self.C, w)
@@ -142,7 +143,7 @@ class CuttingPlanes:
 
 
 class _Run:
-    """One run of Algorithm 1: the examples, and who cuts them."""
+    """One run of Algorithm 1: the examples, and the workers that cut them."""
 
     def __init__(
         self, learner: CuttingPlanes, examples: Sequence[Example], parallel: Parallel, report: Report | None = None
@@ -156,7 +157,7 @@ class _Run:
         self.order = np.random.default_rng(0).permutation(len(examples))
 
     def complete(self, w: FloatArray) -> FloatArray:
-        """Complete the truths at w; give how much less each has of psi, (n_examples, n_weights)."""
+        """Complete the truths at w, and give the decrease of psi for each, (n_examples, n_weights)."""
         examples = [self.examples[n] for n in self.unlabelled]
         shifts = np.zeros((len(self.examples), len(w)))
         jobs = (delayed(completion)(w, example.energy, example.annotation) for example in examples)
@@ -168,7 +169,7 @@ class _Run:
         return shifts
 
     def complete_at(self, solution: Solution) -> Solution | None:
-        """Complete the truths at a solution, and give what it is then; None if that changes none."""
+        """Complete the truths at a solution, and give the changed solution, or None if no truth changes."""
         shifts = self.complete(solution.w)
         if not shifts.any():
             return None
@@ -194,8 +195,8 @@ class _Run:
     def store_first(self, w: FloatArray) -> FloatArray:
         """Store a first labeling of each image, and give weights to go on from.
 
-        There are few weights, so a few images tell roughly where they will end. The others are cut there, each at
-        weights that are a little different, so that together they tell how gamma changes around them.
+        A few images are enough for a rough estimate, because the weights are few. The others are cut near this
+        estimate, each at slightly different weights, so that together they tell how gamma changes around it.
         """
         if not self._are_many():
             self.store_most_violated(w, self.order)
@@ -214,13 +215,13 @@ class _Run:
         return len(self.examples) > 2 * _FEW_IMAGES
 
     def solve(self, w: FloatArray, incumbent: Solution | None = None, *, w_is_near: bool = False) -> Solution:
-        """Solve (8) for truths as they are completed, where each image has a labeling.
+        """Solve (8) for completed truths, where each image has a labeling.
 
-        Many images are cut in parts, (8) being solved after each. The slacks of a part tell roughly how far the bounds
-        are apart. When that is little, the others are cut at the same weights, which gives the upper bound.
+        Many images are cut in parts, and (8) is solved after each. The slacks of a part give an estimate of the gap.
+        When the estimate is small, the other images are cut at the same weights, which gives the upper bound.
 
-        The incumbent is a feasible solution of the same program, and what is found is no worse. `w_is_near` says that
-        the optimum is expected near w.
+        The incumbent is a feasible solution of the same program, and the result is no worse. `w_is_near` says that the
+        optimum is expected near w.
         """
         learner, examples, order, C = self.learner, self.examples, self.order, self.learner.C
         parts = np.array_split(order, _PARTS if self._are_many() else 1)
@@ -264,13 +265,13 @@ class _Run:
         return self.bounded(replace(best, n_iter=n_iter), solution, converged=closed)
 
     def bounded(self, best: Solution, lower: Solution, *, converged: bool) -> Solution:
-        """Give a feasible solution with the gap to the optimum over what is stored, and the multipliers of that."""
+        """Give a feasible solution with its gap to the optimum over stored labelings, and the optimum's multipliers."""
         dual_gap = max(best.value - lower.value, 0.0)
         return replace(best, multipliers=lower.multipliers, dual_gap=dual_gap, converged=converged)
 
 
 def _extrapolate(slack: FloatArray, stored_slack: FloatArray, shares: FloatArray) -> FloatArray:
-    """Estimate missing slacks: they exceed those of what is stored as much as the others do in the mean."""
+    """Estimate missing slacks from stored labelings, with the mean excess of the slacks that are known."""
     known = np.isfinite(slack)
     if known.all() or not shares[known].any():
         return np.where(known, slack, stored_slack)

@@ -1,4 +1,4 @@
-"""One training image as the learner sees it: its energy, its annotation, and the labelings stored for it."""
+"""One training image for the learner: its energy, its annotation, and its stored labelings."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -50,7 +50,7 @@ class Example:
     Raises
     ------
     ValueError
-        If energy and annotation are of images of different sizes.
+        If energy and annotation differ in size.
 
     Examples
     --------
@@ -104,12 +104,12 @@ class Example:
         return unpack_labelings([packed[k] for k in indices], self.annotation.shape)
 
     def reprice(self, energy: Energy) -> None:
-        """Take another energy of the image, and make the stored constraints those of it.
+        """Take another energy of the image, and recompute the stored constraints.
 
         Parameters
         ----------
         energy : Energy
-            Where it shares the features of the energy before, only the unary differences change.
+            If it shares the features of the former energy, only the unary differences change.
         """
         if energy.shape != self.annotation.shape:
             raise ValueError(f"log_odds must have the shape of the truth, {self.annotation.shape}, got {energy.shape}")
@@ -129,7 +129,7 @@ class Example:
             difference[0] = value
 
     def complete(self, labels: BoolArray, shift: FloatArray) -> None:
-        """Give the unlabelled pixels of y_n these labels; `shift` is psi(y_n) before less psi(y_n) after."""
+        """Give the unlabelled pixels of y_n these labels. `shift` is psi(y_n) before less psi(y_n) after."""
         self.annotation = self.annotation.completed(labels)
         self.differences = [(difference + shift).tolist() for difference in np.array(self.differences)]
 
@@ -147,8 +147,8 @@ class Example:
     def gradient(self, w: FloatArray, multipliers: FloatArray) -> FloatArray:
         """Give the gradient of gamma, the optimum of (8), in the log-odds of the image.
 
-        gamma is the optimal value of a program whose constraints depend on the log-odds l, so by the envelope theorem
-        only that explicit dependence counts:
+        gamma is the optimal value of a program whose constraints depend on the log-odds l. By the envelope theorem only
+        this explicit dependence counts:
 
             dgamma/dl_i = w1 * sum_k lambda_k (y_k,i - y_n,i)
 
@@ -167,7 +167,7 @@ class Example:
             At most ``|w1| C/N`` in size, times the weight of the image.
         """
         if len(multipliers) != len(self):
-            raise ValueError(f"there are {len(multipliers)} multipliers, but {len(self)} labelings")
+            raise ValueError(f"multipliers must be of shape ({len(self)},), one a labeling, got {len(multipliers)}")
         gradient = np.zeros(self.annotation.shape)
         active = np.flatnonzero(multipliers)
         truth = self.annotation.truth
@@ -176,7 +176,7 @@ class Example:
         return w[0] * gradient
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Give all that may have changed since the beginning but the energy, as arrays."""
+        """Give all state except the energy, as arrays."""
         packed = list(self._packed)
         return {
             "packed": np.frombuffer(b"".join(packed), dtype=np.uint8),
@@ -218,7 +218,7 @@ def completion(w: FloatArray, energy: Energy, annotation: Annotation) -> tuple[B
     labels : ndarray of bool and shape (H, W)
         y_n with them.
     shift : ndarray of shape (n_weights,)
-        psi(y_n) as it was, less psi(labels).
+        psi(y_n) before, less psi(labels).
     """
     energy = energy.in_memory()
     labels = energy.completion(w, annotation)

@@ -1,7 +1,7 @@
 """The derivative of gamma, the optimum of (8), as the paper computes it: by a linear system.
 
-`Example.gradient` is the way that training uses. This is the reference that it is tested against, and it gives the
-derivatives of w, of the slacks and of the multipliers too.
+Training uses `Example.gradient`. The linear system is the reference for tests of it. It also gives the derivatives of
+w, of the slacks and of the multipliers.
 """
 
 from collections.abc import Sequence
@@ -18,27 +18,27 @@ _ZERO = 1e-9
 
 
 class DegenerateProgramError(ValueError):
-    """The optimum of (8) is one at which the paper's linear system is singular or proves no derivative."""
+    """The paper's linear system is singular at this optimum of (8), or proves no derivative."""
 
 
 class LinearSystem:
     """The paper's linear system, (11)-(15) and (22)-(24): the optimality conditions of (8), differentiated.
 
-    At the optimum let F be the weights that are not held at zero, and let the active constraints of image n be those
-    with a positive multiplier, among them xi_n >= 0. They determine w, xi and lambda by linear equations,
+    Let F be the weights that are not held at zero at the optimum. Let the active constraints of image n be those with a
+    positive multiplier, where xi_n >= 0 is a constraint too. They determine w, xi and lambda by linear equations,
 
         w_F - sum_k lambda_k a_k,F = 0,   sum_(k in n) lambda_k = C/N,   a_k . w + xi_n = Delta_k,
 
-    with a_k = psi(y_k) - psi(y_n). Differentiating them in a log-odds l_i leaves the matrix as it is and moves only the
-    right-hand side, by U = y_n,i - y_k,i: one factorisation serves all pixels, and where U = 0 for every active
-    labeling all derivatives vanish. A derivative in the probability z_i is that in l_i over z_i (1 - z_i).
+    with a_k = psi(y_k) - psi(y_n). Their derivative in a log-odds l_i has the same matrix, and U = y_n,i - y_k,i on the
+    right-hand side. One factorisation therefore serves all pixels. Where U = 0 for every active labeling, all
+    derivatives vanish. The derivative in the probability z_i is the one in l_i over z_i (1 - z_i).
 
     Parameters
     ----------
     solution : Solution
-        From `solve_program` or `CuttingPlanes.learn`; the system is that of (8) over the labelings stored then.
+        From `solve_program` or `CuttingPlanes.learn`. The system is that of (8) over the labelings stored at that time.
     examples : list of Example
-        Labelings that were stored after the solution was found are left alone.
+        Labelings that were stored after the solution are ignored.
     C : float
 
     Attributes
@@ -48,12 +48,12 @@ class LinearSystem:
     active : list of n_images ndarrays of int
         The active labelings of each image.
     multipliers : ndarray of shape (n_active,)
-        lambda as the linear equations give it: of the active labelings, image by image, then of the active xi_n >= 0.
+        lambda from the linear equations: first of the active labelings, image by image, then of the active xi_n >= 0.
 
     Raises
     ------
     DegenerateProgramError
-        If an active constraint has no multiplier, or the active constraints depend on each other; see the theory page.
+        If an active constraint has no multiplier. If the active constraints depend on each other. See the theory page.
 
     Examples
     --------
@@ -75,7 +75,7 @@ class LinearSystem:
     def __init__(self, solution: Solution, examples: Sequence[Example], C: float) -> None:
         if not len(examples) == len(solution.multipliers) == len(solution.slack):
             raise ValueError(
-                f"solution is one of {len(solution.multipliers)} images, but {len(examples)} examples are given"
+                f"solution and examples must be of the same images, got {len(solution.multipliers)} and {len(examples)}"
             )
         self._w = solution.w
         self._slack_weights = C * image_shares(examples)
@@ -116,7 +116,7 @@ class LinearSystem:
         return lu_factor(matrix)
 
     def _solve(self, right: FloatArray) -> FloatArray:
-        """Solve for changes of w_F, xi and lambda; the rows of the constraints are scaled to norm 1."""
+        """Solve for changes of w_F, xi and lambda. The rows of the constraints are scaled to norm 1."""
         n_unknown = self._rows.shape[1]
         scale = self._scale.reshape(-1, *[1] * (right.ndim - 1))
         scaled = np.concatenate([right[:n_unknown], right[n_unknown:] / scale])
@@ -172,7 +172,7 @@ class LinearSystem:
 
 
 def _active_constraints(example: Example, w: FloatArray, multipliers: FloatArray, slack_weight: float) -> IntArray:
-    """Of the constraints that hold with equality: those with a multiplier; all others must not hold with equality."""
+    """The constraints with a multiplier, after a check that no other holds with equality."""
     if slack_weight == 0:
         return np.empty(0, dtype=int)
     n_known = len(multipliers)

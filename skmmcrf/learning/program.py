@@ -2,8 +2,8 @@
 
     gamma = min_w 1/2 |w|^2 + C/N sum_n s_n xi_n   with   w . (psi(y) - psi(y_n)) >= Delta(y_n, y) - xi_n,   xi >= 0,
 
-for every image n and every stored labeling y; s_n is the weight of the image, 1 unless it is said. The first weight is
-free, the others, of the pairwise terms, are not negative.
+for every image n and every stored labeling y. s_n is the weight of the image, 1 by default. The first entry of w is
+free. The others, of the pairwise terms, are not negative.
 """
 
 from collections.abc import Sequence
@@ -31,16 +31,16 @@ class Solution:
     slack : ndarray of shape (n_images,)
         xi, how much each image's worst labeling violates its margin at w, in pixels.
     multipliers : list of n_images ndarrays
-        lambda of each stored labeling, the dual. They sum up to at most s_n C/N an image; what is missing belongs to
+        lambda of each stored labeling, the dual. Their sum is at most s_n C/N an image. The rest is the multiplier of
         xi_n >= 0.
     value : float
         gamma: ``1/2 |w|^2 + C/N`` times the sum of the slacks, each times the weight of its image.
     dual_gap : float
-        How far `value` lies above that of the dual, and so at most above the minimum.
+        `value` less the value of the dual, which bounds the distance from the minimum.
     n_iter : int
-        Passes over the images: cuts after the first labelings over images, rounded up.
+        Passes over the images: the number of cuts after the first labelings over the number of images, rounded up.
     converged : bool
-        Whether the gap was closed as far as was asked.
+        Whether the gap is within the tolerance.
     """
 
     w: FloatArray
@@ -55,17 +55,17 @@ class Solution:
 def solve_program(examples: Sequence[Example], C: float, w: FloatArray | None = None) -> Solution:
     """Solve (8) over the stored labelings.
 
-    The slacks are the hinge losses of w alone, so this is a problem of few variables however many images there are. It
-    is solved by cutting planes on the mean slack, each the sum of the worst stored constraint of every image (the
-    one-slack form of Joachims, Finley, Yu, "Cutting-plane training of structural SVMs", 2009). As there are finitely
-    many sums, the last one proves the optimum to rounding.
+    The slacks are hinge losses of w, so the problem has few variables for any number of images. Cutting planes on the
+    mean slack solve it. Each plane is the sum of every image's worst stored constraint. This is the one-slack form of
+    Joachims, Finley, Yu, "Cutting-plane training of structural SVMs" (2009). The number of sums is finite, so the last
+    one proves the optimum to rounding.
 
     Parameters
     ----------
     examples : list of Example
     C : float
     w : ndarray of shape (n_weights,), optional
-        Where to begin, (1, 1, ...) by default. The optimum does not depend on it.
+        The starting point, (1, 1, ...) by default. The optimum does not depend on it.
 
     Returns
     -------
@@ -74,8 +74,8 @@ def solve_program(examples: Sequence[Example], C: float, w: FloatArray | None = 
     Raises
     ------
     ValueError
-        If there is no example, C is not between `LEAST_C` and `LARGEST_C`, w is not as long as the examples' psi, or
-        anything is not finite.
+        If examples is empty. If C is not between `LEAST_C` and `LARGEST_C`. If w is not as long as the examples' psi.
+        If anything is not finite.
 
     Examples
     --------
@@ -140,8 +140,8 @@ def evaluate_stored(w: FloatArray, examples: Sequence[Example], C: float) -> Sol
     Returns
     -------
     Solution
-        At w, with s_n C/N as the multiplier of each image's most violated labeling: those with which
-        `Example.gradient` gives the gradient of this value in the log-odds, w being held. The gap is not known, and
+        The solution at w. The multiplier of each image's most violated labeling is s_n C/N. With these,
+        `Example.gradient` gives the gradient of this value in the log-odds for fixed w. The gap is not known, and
         infinite.
 
     Examples
@@ -169,19 +169,19 @@ def evaluate_stored(w: FloatArray, examples: Sequence[Example], C: float) -> Sol
 
 
 def optimality_residuals(solution: Solution, examples: Sequence[Example], C: float) -> dict[str, float]:
-    """Tell how far a solution is from the optimality conditions of (8) over the labelings stored when it was solved.
+    """Give the violation of the optimality conditions of (8) over the labelings stored when it was solved.
 
     The conditions of Karush, Kuhn and Tucker prove an optimum of this convex program. Each residual is the largest of
-    its kind, relative to the size of the terms of which it is the difference. A residual in w counts by how it moves
+    its kind, relative to the size of the terms whose difference it is. A residual in w is measured by its effect on
     margins.
 
     Returns
     -------
     dict of str to float
-        "stationarity in w": w - sum_k lambda_k (psi(y_k) - psi(y_n)), which must vanish, or not be negative where a
-        pairwise weight is zero; "stationarity in xi": how much the multipliers of an image exceed its share of C;
-        "feasibility": margins missed, negative slacks, multipliers or pairwise weights; "complementarity": multipliers
-        of constraints that do not hold with equality.
+        "stationarity in w" is w - sum_k lambda_k (psi(y_k) - psi(y_n)). It must vanish, or not be negative where a
+        pairwise weight is zero. "stationarity in xi" is the excess of an image's multipliers over its share of C.
+        "feasibility" is the largest of missed margins and negative slacks, multipliers or pairwise weights.
+        "complementarity" is about multipliers of constraints that do not hold with equality.
     """
     owners, differences, losses = _constraints(examples)
     w, slack, multipliers = solution.w, solution.slack, np.concatenate(solution.multipliers)
@@ -212,7 +212,7 @@ def optimality_residuals(solution: Solution, examples: Sequence[Example], C: flo
 
 
 def _largest(residuals: FloatArray, size: FloatArray | float) -> float:
-    """The largest residual relative to its size; 0 over 0 is 0."""
+    """The largest residual relative to its size. 0 over 0 is 0."""
     size = np.broadcast_to(size, residuals.shape)
     return float(np.divide(residuals, size, out=np.zeros(residuals.shape), where=residuals > 0).max(initial=0.0))
 
@@ -231,9 +231,9 @@ def number_of_weights(examples: Sequence[Example]) -> int:
 
 
 def check_program(examples: Sequence[Example], C: float, w: FloatArray | None) -> FloatArray:
-    """Give w, (1, 1, ...) by default; raise a ValueError that names what is wrong if the program can't be solved."""
+    """Give w, (1, 1, ...) by default, or raise a ValueError if the program can't be solved."""
     if not len(examples):
-        raise ValueError("examples is empty, at least one is needed")
+        raise ValueError("examples is empty: give at least one")
     if not LEAST_C <= C <= LARGEST_C:
         raise ValueError(f"C must be between {LEAST_C:g} and {LARGEST_C:g}, got {C}")
     n_weights = number_of_weights(examples)
@@ -246,12 +246,12 @@ def check_program(examples: Sequence[Example], C: float, w: FloatArray | None) -
 
 
 def image_shares(examples: Sequence[Example]) -> FloatArray:
-    """What each image's slack counts in their mean: 1/N, or more or less by its weight."""
+    """The share of each image's slack in the mean: 1/N, times the weight of the image."""
     return np.array([example.annotation.weight for example in examples]) / len(examples)
 
 
 def objective_at(w: FloatArray, slack: FloatArray, shares: FloatArray, C: float) -> float:
-    """What (8) minimises; shares are `image_shares`."""
+    """The objective of (8) for shares from `image_shares`."""
     return float(0.5 * w @ w + C * (shares @ slack))
 
 
@@ -273,7 +273,7 @@ def _worst_constraints(violations: FloatArray, owners: IntArray) -> IntArray:
 def _solve_mean_slack_program(
     slopes: FloatArray, heights: FloatArray, C: float, exact: bool
 ) -> tuple[FloatArray, float, FloatArray]:
-    """Solve min 1/2 |w|^2 + C xi, xi >= heights - slopes @ w, w_2, w_3, ... >= 0; return w, xi and the multipliers.
+    """Solve min 1/2 |w|^2 + C xi, xi >= heights - slopes @ w, w_2, w_3, ... >= 0, and return w, xi and the multipliers.
 
     Unless it is to be exact, last digits may be wrong.
     """
@@ -306,10 +306,11 @@ def _solve_mean_slack_program(
 
 
 def _take_proximal_steps(slopes: FloatArray, heights: FloatArray, C: float) -> tuple[FloatArray, FloatArray, BoolArray]:
-    """Solve the same program by quadprog; return w, the multipliers, and which weights are held at zero.
+    """Solve the same program by quadprog. Return w, the multipliers, and the weights held at zero.
 
-    quadprog wants a Hessian of full rank, which xi lacks. So a small multiple of (xi - xi')^2 is added, xi' being the
-    last solution, until it does not move: proximal point steps, which end at the optimum without the term.
+    quadprog needs a Hessian of full rank, which xi lacks. A small multiple of (xi - xi')^2 is added, where xi' is the
+    last solution. These proximal point steps are repeated until xi does not move, which is the optimum without the
+    term.
     """
     n_weights = slopes.shape[1]
     # weak enough for xi to get where it wants in few steps, strong enough not to lose digits on the way

@@ -1,4 +1,4 @@
-"""Networks that give every pixel's log-odds, and what runs them."""
+"""Networks that give every pixel's log-odds, and code that runs them."""
 
 import copy
 from os import PathLike
@@ -23,12 +23,12 @@ def build_network(network: NetworkLike, n_channels: int, weights: str | PathLike
     Parameters
     ----------
     network : str, torch.nn.Module or callable
-        "unet"; ``"unet_"`` or ``"fcn8s_"`` with the name of a torchvision backbone, as in "fcn8s_vgg16"; a module,
-        which is copied; or a function of the number of channels that gives a module.
+        "unet", or ``"unet_"`` or ``"fcn8s_"`` with the name of a torchvision backbone, as in "fcn8s_vgg16". A module is
+        copied. A function takes the number of channels and returns a module.
     n_channels : int
         Channels of the images.
     weights : None, "imagenet" or path, default=None
-        Weights of the backbone, see `BackboneUNet`.
+        Weights of the backbone. See `BackboneUNet`.
 
     Returns
     -------
@@ -37,7 +37,7 @@ def build_network(network: NetworkLike, n_channels: int, weights: str | PathLike
     Raises
     ------
     ValueError
-        If there is no network of that name, the weights don't belong to it, or torch can't copy the module.
+        If the name is unknown. If the weights don't belong to the network. If torch can't copy the module.
     TypeError
         If `network` is none of the above.
 
@@ -68,7 +68,7 @@ def build_network(network: NetworkLike, n_channels: int, weights: str | PathLike
 
 
 def is_own(network: nn.Module) -> bool:
-    """Tell whether a network is one of this package, which take images of any size.
+    """Tell whether a network is of this package. These networks take images of any size.
 
     Examples
     --------
@@ -86,7 +86,7 @@ def _copied(network: nn.Module) -> nn.Module:
     except (RuntimeError, ValueError, TypeError) as error:
         raise ValueError(
             "network: torch can't copy this module, because it is scripted or has lazy buffers, the older "
-            "torch.nn.utils.weight_norm or tensors kept of its last run; give a function of the number of channels "
-            f"that makes it instead of the module: {error}"
+            "torch.nn.utils.weight_norm or tensors kept of its last run. Give a function of the number of channels "
+            f"that makes the module instead. The error was: {error}"
         ) from error
     return copied

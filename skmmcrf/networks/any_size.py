@@ -1,4 +1,4 @@
-"""Running a network on images of any, also unequal, size."""
+"""Running a network on images of any size, also of different sizes."""
 
 import os
 from collections import defaultdict
@@ -12,14 +12,13 @@ from torch.nn import functional as F
 
 # a file from a stranger must not ask for any memory
 _LARGEST = 16
-_ON_MULTIPLES = ". If it needs sizes that are multiples of a number, give it that as its attribute size_divisor"
+_ON_MULTIPLES = ". If it needs sizes that are multiples of a number, set its attribute size_divisor to that number"
 
 
 def keep_prepared_layers() -> None:
     """Let processors keep the layers that oneDNN prepares for each size of images, before a network is first run.
 
-    It keeps 1024 of them and prepares others anew each time. With the 91 sizes of 150 photographs that took a third
-    of the time of training. Keeping those of 400 sizes took 160 MB.
+    By default it keeps 1024 of them and prepares all others anew each time. The layers of 400 sizes take 160 MB.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "20000")
 
@@ -30,7 +29,7 @@ def check_scales(scale: float | Sequence[float], name: str) -> list[float]:
     Raises
     ------
     ValueError
-        If a factor is not a positive number up to 16, or there is none.
+        If a factor is not a positive number up to 16. If the sequence is empty.
 
     Examples
     --------
@@ -40,18 +39,18 @@ def check_scales(scale: float | Sequence[float], name: str) -> list[float]:
     factors = list(scale) if isinstance(scale, Sequence) else [scale]
     if not factors or not all(isinstance(factor, Real) and 0 < factor <= _LARGEST for factor in factors):
         raise ValueError(
-            f"{name} must be a positive number, or several in a sequence, got {scale!r}; the largest is {_LARGEST}"
+            f"{name} must be a positive number up to {_LARGEST}, or a sequence of such numbers, got {scale!r}"
         )
     return [float(factor) for factor in factors]
 
 
 def divisor_of(network: nn.Module) -> int:
-    """Give the number of which heights and widths must be multiples: `size_divisor` of a network or of a part of it.
+    """Give the `size_divisor` of a network or a part of it. Heights and widths must be multiples of it.
 
     Raises
     ------
     ValueError
-        If it is no positive integer.
+        If it is not a positive integer.
 
     Examples
     --------
@@ -67,22 +66,22 @@ def divisor_of(network: nn.Module) -> int:
 class AnySize(nn.Module):
     """Give a network's log-odds for lists of images whose sizes may differ.
 
-    Images of one size go through the network together, in its dtype. They are padded, by repeating their border, to
-    multiples of the attribute ``size_divisor`` of the network, or of the first module in it that has one (1 if none
-    has), and its output is cropped back. So no image's result depends on the images beside it, unless the network
-    normalises over the batch.
+    Images of one size go through the network together, in its dtype. They are padded to multiples of ``size_divisor``
+    by repeating their border, and the output is cropped back. ``size_divisor`` is an attribute of the network or of the
+    first module in it that has one. It is 1 if none has. An image's result does not depend on the other images, unless
+    the network normalises over the batch.
 
     Parameters
     ----------
     network : torch.nn.Module
-        Takes (n, channels, H, W) and gives log-odds (n, 1, H, W) or (n, H, W).
+        It takes (n, channels, H, W) and gives log-odds (n, 1, H, W) or (n, H, W).
     freeze_batch_norm : bool, default=False
         Whether batch-norm layers keep their statistics while training.
     average_mirrored : bool, default=False
-        Whether log-odds are the mean of those of the image and of its mirror image, except while training.
+        Whether log-odds are averaged over the image and its mirror image, except while training.
     scale : float or sequence of float, default=1.0
-        Factor by which images are resized for the network, bilinearly and without aliasing; its log-odds are resized
-        back. Of several, log-odds are the mean of those at each, except while training, when they are at the first.
+        Factor by which images are resized for the network, bilinearly and without aliasing. The log-odds are resized
+        back. With several factors, log-odds are averaged over them. While training, only the first is used.
 
     Examples
     --------
@@ -125,12 +124,13 @@ class AnySize(nn.Module):
         ----------
         images : sequence of Tensor
         names : sequence of str, optional
-            What errors call them beside their shape.
+            Names of the images in error messages, beside their shape.
 
         Raises
         ------
         ValueError
-            If an image has another shape, the network fails on it, or does not give one map of the size of its input.
+            If an image has another shape. If the network fails on it, or does not give one map of the size of its
+            input.
         """
         of_size = defaultdict(list)
         for n, image in enumerate(images):
@@ -198,14 +198,14 @@ class AnySize(nn.Module):
         if not isinstance(log_odds, torch.Tensor):
             raise ValueError(
                 f"network: it must give log-odds, a tensor of float, not {type(log_odds).__name__}: wrap it in a "
-                "module that gives the one part of its output that they are"
+                "module that returns the log-odds only"
             )
         if not log_odds.is_floating_point():
             raise ValueError(f"network: it must give log-odds, a tensor of float, not {log_odds.dtype}")
         n, size = len(images), images.shape[2:]
         if log_odds.shape not in ((n, 1, *size), (n, *size)):
             raise ValueError(
-                f"network: it must give one log-odds map of its input's size, (n, 1, H, W); for images of shape "
+                "network: it must give one log-odds map of its input's size, (n, 1, H, W), but for images of shape "
                 f"{tuple(images.shape)} it gave {tuple(log_odds.shape)}{_way_to_one_map(log_odds.shape, (n, *size))}"
             )
         return log_odds.float().view(n, *size)
@@ -228,10 +228,10 @@ def _explained(error: Exception, what: str) -> str:
     text = str(error).rstrip(".") or type(error).__name__
     if "more than 1 value per channel" in text:
         return (
-            f"network: its batch normalisation can't train on {what} alone, because a single pixel is left of it where "
-            "the network normalises. Images of one size go through the network together. Give images of one size, or a "
-            "crop, and a batch_size of at least 2, larger images, a network with another normalisation, such as "
-            "GroupNorm, or a backbone's weights, whose statistics are kept"
+            f"network: its batch normalisation can't train on {what} alone, because only one pixel of it is left where "
+            "the network normalises. Only images of one size share a batch. Give images of one size, or a crop, and a "
+            "batch_size of at least 2. Or give larger images, a network with another normalisation, such as GroupNorm, "
+            "or a backbone's weights, whose statistics are kept"
         )
     is_about_size = not any(word in text for word in ("channels", "device", "type", "memory"))
     return f"network: it can't take {what}: {text}{_ON_MULTIPLES if is_about_size else ''}"
@@ -241,7 +241,7 @@ def _way_to_one_map(given: Sequence[int], wanted: tuple[int, int, int]) -> str:
     """How to come to the output that is wanted, of shape (n, H, W) or (n, 1, H, W)."""
     n, *size = wanted
     if tuple(given) == (n, 2, *size):
-        return ". Of scores z of background and foreground, the log-odds are z[:, 1:] - z[:, :1], without softmax"
+        return ". If these are scores z of background and foreground, return z[:, 1:] - z[:, :1], without softmax"
     if tuple(given[:-2]) in ((n,), (n, 1)):
         return _ON_MULTIPLES
     return ""

@@ -18,13 +18,13 @@ from skmmcrf.networks.backbones import (
 
 @documented
 class BackboneUNet(OnBackbone):
-    """U-Net on a classification network, for few images: fine features, wide context, little to train from nothing.
+    """U-Net on a classification network, for few images.
 
-    Each resolution of the backbone hands its last features, narrowed by a 1 x 1 convolution, to a way up of two
-    convolutions a level, as in Ronneberger, Fischer, Brox (2015); the finest log-odds are upsampled to the image. At
-    the coarsest level, dilated convolutions and the mean over the image widen what a pixel sees, as in Chen et al.,
-    "Rethinking Atrous Convolution for Semantic Image Segmentation" (2017). What is new is normalised by groups, so any
-    batch size will do.
+    The decoder has two convolutions a level, as in Ronneberger, Fischer, Brox (2015). It takes the last features of
+    each resolution of the backbone, narrowed by a 1 x 1 convolution. The finest log-odds are upsampled to the image. At
+    the coarsest level, dilated convolutions and the mean over the image widen the receptive field, as in Chen et al.,
+    "Rethinking Atrous Convolution for Semantic Image Segmentation" (2017). All layers besides the backbone use group
+    normalisation, so any batch size will do.
 
     Parameters
     ----------
@@ -36,12 +36,12 @@ class BackboneUNet(OnBackbone):
     ----------
     %(size_divisor)s
     backbone : torch.nn.ModuleList
-        The layers of the classification network, a part for each resolution.
+        The layers of the classification network, one part for each resolution.
 
     Raises
     ------
     ValueError
-        If there is no such backbone, or the file can't be read or belongs to another network.
+        If the backbone is unknown. If the file can't be read, or belongs to another network.
 
     Examples
     --------

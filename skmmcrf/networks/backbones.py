@@ -1,4 +1,4 @@
-"""The convolutional part of torchvision's classification networks, for networks that stand on it."""
+"""The convolutional part of torchvision's classification networks, as a backbone."""
 
 import pickle
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ _FAMILIES = (
 
 
 def backbone_names() -> list[str]:
-    """Give the names of the torchvision networks that a network can stand on.
+    """Give the names of the torchvision networks that can be a backbone.
 
     Examples
     --------
@@ -39,7 +39,7 @@ def backbone_names() -> list[str]:
 
 
 class OnBackbone(nn.Module):
-    """Base of networks that stand on a classification network.
+    """Base of networks with a classification network as their backbone.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class OnBackbone(nn.Module):
     weights : None, "imagenet" or path
         Of the backbone.
     stages : callable
-        Cuts the classification network into parts, one behind the other, whose outputs are wanted.
+        Cuts the classification network into successive parts, whose outputs are used.
 
     Attributes
     ----------
@@ -85,7 +85,7 @@ class OnBackbone(nn.Module):
         self.size_divisor = self.feature_sizes[-1][1]
 
     def features(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Give what each part of the backbone makes of images (n, n_channels, H, W)."""
+        """Give the output of each part of the backbone for images (n, n_channels, H, W)."""
         outputs = accumulate(self.backbone, lambda features, stage: stage(features), initial=self.to_rgb(images))
         return list(outputs)[1:]
 
@@ -113,11 +113,11 @@ def load_backbone(name: str, weights: str | PathLike[str] | None) -> nn.Module:
     Raises
     ------
     ValueError
-        If there is no such network, the weights for ImageNet can't be downloaded, or the file can't be read or belongs
-        to another.
+        If the network is unknown. If the weights for ImageNet can't be downloaded. If the file can't be read, or
+        belongs to another network.
     """
     if name not in backbone_names():
-        raise ValueError(f"network: there is no backbone {name!r}; there are {', '.join(backbone_names())}")
+        raise ValueError(f"network: {name!r} is not a known backbone, choose one of {', '.join(backbone_names())}")
     if weights == "imagenet":
         return _with_imagenet_weights(name)
     model = torchvision.models.get_model(name, weights=None)
@@ -185,7 +185,7 @@ def output_strides(layers: Sequence[nn.Module]) -> list[int]:
 
 
 def ends_of_resolutions(strides: Sequence[int]) -> list[int]:
-    """Say behind which layers the resolution changes, by the strides of their outputs: the last of each sees the most.
+    """Give the last layer of each resolution, by the strides of the layers' outputs.
 
     Examples
     --------
@@ -196,5 +196,5 @@ def ends_of_resolutions(strides: Sequence[int]) -> list[int]:
 
 
 def cut_into_stages(layers: Sequence[nn.Module], ends: Sequence[int]) -> nn.ModuleList:
-    """Put layers together to parts, each from behind one end to the next."""
+    """Group layers into parts, each of which ends at one of the ends."""
     return nn.ModuleList(nn.Sequential(*layers[a:b]) for a, b in zip([0, *ends], ends))

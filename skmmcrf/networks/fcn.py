@@ -21,12 +21,13 @@ from skmmcrf.networks.backbones import (
 class FCN8s(OnBackbone):
     """Fully convolutional network with two skips.
 
-    Long, Shelhamer, Darrell, "Fully Convolutional Networks for Semantic Segmentation" (2015): 1 x 1 convolutions score
-    the features of the three coarsest resolutions of a classification network; each score map is upsampled by two and
-    added to the next finer one, and the sum is upsampled to the image. On VGG-16 these are pool3, pool4 and fc7
-    (strides 8, 16, 32), with fc6 and fc7 turned into convolutions. Networks that stop at another stride keep their own
-    three (SqueezeNet: 4, 8, 16). Scoring layers start at zero and upsampling at bilinear interpolation, as in the
-    paper; unlike there the images need no border of 100 pixels, since fc6 pads its input.
+    The architecture of Long, Shelhamer, Darrell, "Fully Convolutional Networks for Semantic Segmentation" (2015). 1 x 1
+    convolutions score the features of the three coarsest resolutions of a classification network. Each score map is
+    upsampled by two and added to the next finer one. The sum is upsampled to the image. On VGG-16 the features are
+    pool3, pool4 and fc7 (strides 8, 16, 32), with fc6 and fc7 turned into convolutions. Networks that stop at another
+    stride keep their own three (SqueezeNet: 4, 8, 16). Scoring layers start at zero and upsampling starts at bilinear
+    interpolation, as in the paper. Unlike in the paper, images need no border of 100 pixels, because fc6 pads its
+    input.
 
     Parameters
     ----------
@@ -43,7 +44,7 @@ class FCN8s(OnBackbone):
     Raises
     ------
     ValueError
-        If there is no such backbone, or the file can't be read or belongs to another network.
+        If the backbone is unknown. If the file can't be read, or belongs to another network.
 
     Examples
     --------

@@ -17,19 +17,19 @@ from skmmcrf.networks.tiles import SIDE, Tiled
 
 @dataclass(frozen=True)
 class Runner:
-    """How a fitted network is run.
+    """The settings with which a fitted network runs.
 
     Parameters
     ----------
     batch_size : int
-        Images that go through the network together, if they are no larger together than one tile.
+        Images that go through the network together, unless they are larger together than one tile.
     device : str
         See `resolve_device`.
     average_mirrored : bool, default=False
     scale : float or sequence of float, default=1.0
         See `skmmcrf.networks.AnySize`.
     progress : bool, default=False
-        Whether a bar shows the tiles of a large image; see `skmmcrf.networks.tiles.Tiled`.
+        Whether a bar shows the tiles of a large image. See `skmmcrf.networks.tiles.Tiled`.
 
     Examples
     --------
@@ -52,12 +52,12 @@ class Runner:
         ------
         log_odds : ndarray of float32 and shape (H, W)
         image : ndarray of shape (H, W, channels)
-            Its pixels; floats as float32.
+            Its pixels. Floats become float32.
 
         Raises
         ------
         ValueError
-            If the network fails on an image, or its log-odds are not finite.
+            If the network fails on an image. If its log-odds are not finite.
         """
         tiled = Tiled(network, progress=self.progress)
         module = AnySize(tiled, average_mirrored=self.average_mirrored, scale=self.scale).to(self.device).eval()
@@ -71,7 +71,7 @@ class Runner:
                 log_odds = [l.cpu().float().numpy() for l in outputs]
             for n, l in enumerate(log_odds, n_done):
                 if not np.isfinite(l).all():
-                    raise ValueError(f"network: its log-odds of the image of number {n} are not finite")
+                    raise ValueError(f"network: its log-odds of image number {n} are not finite")
             n_done += len(batch)
             yield from zip(log_odds, (image.permute(1, 2, 0).numpy() for image in batch))
 
@@ -88,7 +88,7 @@ class Runner:
             yield batch
 
     def log_odds(self, network: nn.Module, images: Sequence[np.ndarray]) -> Sequence[NDArray[np.float32]]:
-        """Run a network over images, and keep the log-odds where these are: in memory, or on disk if they are lazy."""
+        """Run a network over images, and keep the log-odds in memory, or on disk if the images are lazy."""
         kept: Any = ArraysOnDisk(np.float32) if isinstance(images, Mapped) else []
         for log_odds, _ in self.run(network, images):
             kept.append(log_odds)
@@ -96,7 +96,7 @@ class Runner:
 
 
 def resolve_device(device: str | torch.device) -> str:
-    """Give the name of a device that torch has; "auto" is the best one.
+    """Give the name of a device that torch has. "auto" is the best one.
 
     Raises
     ------

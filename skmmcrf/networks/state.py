@@ -16,7 +16,7 @@ def network_arrays(network: nn.Module) -> dict[str, np.ndarray]:
     Raises
     ------
     TypeError
-        If something in the state dict is no tensor, or of a dtype that numpy does not have.
+        If the state dict holds something else than tensors. If numpy lacks the dtype of a tensor.
     """
     state = network.state_dict()
     for key, value in state.items():
@@ -26,13 +26,13 @@ def network_arrays(network: nn.Module) -> dict[str, np.ndarray]:
 
 
 def empty_network(name: str, n_channels: int) -> nn.Module:
-    """Build a network by its name for `load_arrays`, without the memory for weights, whatever the name says."""
+    """Build a network by its name for `load_arrays`, without memory for its weights."""
     with torch.device("meta"):
         return build_network(name, n_channels)
 
 
 def load_arrays(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> nn.Module:
-    """Give a network its whole state dict, in place, from arrays that are copied; and give it, in evaluation mode.
+    """Load copies of arrays as the whole state dict of a network, and return it in evaluation mode.
 
     Raises
     ------
@@ -51,8 +51,8 @@ def load_arrays(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> nn.Modu
     for key in sorted(wanted.keys() | given.keys()):
         if wanted.get(key) != given.get(key) and not (key in lazy and key in given):
             raise ValueError(
-                f"network: the weights are not those of this network: its {key!r} is {wanted.get(key, 'missing')}, "
-                f"that of the weights is {given.get(key, 'missing')}"
+                f"network: the weights do not fit this network: its {key!r} is {wanted.get(key, 'missing')}, but in "
+                f"the weights it is {given.get(key, 'missing')}"
             )
     # unlike from_numpy, tensor aligns the memory as torch does and takes arrays that can't be written
     tensors = {key: torch.tensor(array) for key, array in arrays.items()}
@@ -61,7 +61,7 @@ def load_arrays(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> nn.Modu
 
 
 def forget_last_run(network: nn.Module) -> nn.Module:
-    """Detach the tensors that modules keep of their last run, with which a network can't be copied; and give it."""
+    """Detach tensors that modules keep of their last run, which prevent copying, and return the network."""
     for module in network.modules():
         for name, value in vars(module).items():
             if isinstance(value, torch.Tensor) and not value.is_leaf:

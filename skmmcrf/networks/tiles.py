@@ -23,25 +23,25 @@ _TOLERANCE = 1e-2
 class Tiled(nn.Module):
     """Give a network's log-odds of images of any size in bounded memory.
 
-    Tiles overlap by as much as the network sees around a pixel, which is measured. Group and instance normalisation
-    and the mean over the image, `torch.nn.AdaptiveAvgPool2d`, see the whole image: their moments are collected over
-    all tiles first, one layer after the other, in a pass over the image for each. A network that sees the whole image
-    in another way, or depends on the position or size of its input, is run on the whole image.
+    Tiles overlap by the receptive field of the network, which is measured. Group and instance normalisation and the
+    mean over the image, `torch.nn.AdaptiveAvgPool2d`, see the whole image. Their moments are collected over all tiles
+    first, in one pass over the image a layer. A network that sees the whole image in another way is run on the whole
+    image. So is a network that depends on the position or size of its input.
 
     Parameters
     ----------
     network : torch.nn.Module
-        In evaluation mode. Takes (n, channels, H, W) and gives log-odds (n, 1, H, W) or (n, H, W). Tiles begin at
-        multiples of what `divisor_of` gives.
+        In evaluation mode. It takes (n, channels, H, W) and gives log-odds (n, 1, H, W) or (n, H, W). Tiles begin at
+        multiples of `divisor_of`.
     side : int, default=SIDE
-        Larger images than a square of this side are cut into tiles that are no longer and no wider than it.
+        Images larger than a square of this side, in pixels, are cut into tiles. No tile is higher or wider than that.
     progress : bool, default=False
         Whether a bar shows the tiles.
 
     Attributes
     ----------
     most_pixels : int
-        Of an image that is not cut, side x side.
+        The largest size of an image that is not cut, side x side.
 
     Examples
     --------
@@ -188,7 +188,7 @@ def _run_in_tiles(
     known: list[_Moments],
     report: Callable[[], Any] = lambda: None,
 ) -> tuple[torch.Tensor, list[_Moments]]:
-    """Log-odds (1, 1, H, W) of an image; or instead, by tiles, moments of the first layer's input not known yet."""
+    """Log-odds (1, 1, H, W) of an image, or the moments of the next layer's input that are not known yet."""
     size = image.shape[2:]
     log_odds, parts = image.new_empty((1, 1, *size)), []
     for inner, outer in tiles.of(size):
@@ -212,9 +212,9 @@ def _stop_at(within: Sequence[slice], size: Sequence[int], features: torch.Tenso
 
 
 def _measure_halos(network: nn.Module, divisor: int, images: torch.Tensor, side: int) -> list[int]:
-    """How many pixels around a tile each layer that sees the whole image needs, and at last the log-odds.
+    """The pixels around a tile that each layer with a view of the whole image needs, and last the log-odds.
 
-    They are found by small trials; none if the network can't be run in tiles.
+    Small trials find them. None if the network can't be run in tiles.
     """
     largest = (side // (3 * divisor) - 1) // 2 * 2 + 1
     n = min(largest, 64 // (2 * divisor) // 2 * 2 + 1)  # odd, which finds out strides that are beyond the divisor

@@ -12,22 +12,22 @@ class UNet(nn.Module):
     """U-Net that gives one log-odds map.
 
     The architecture of Ronneberger, Fischer, Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation"
-    (2015), with three changes for small data sets and any batch size: fewer channels, group instead of no
-    normalisation, and convolutions that keep the size.
+    (2015). Three changes suit small data sets and any batch size. The network has fewer channels, it uses group
+    normalisation, and its convolutions keep the size.
 
     Parameters
     ----------
     n_channels : int, default=1
         Channels of the images.
     width : int, default=16
-        Channels of the first level, a multiple of 8; each further level has twice as many.
+        Channels of the first level, a multiple of 8. Each further level has twice as many.
     depth : int, default=3
-        How many times the resolution is halved.
+        The number of times that the resolution is halved.
 
     Attributes
     ----------
     size_divisor : int
-        Heights and widths must be multiples of it; estimators pad the images so.
+        Heights and widths must be multiples of it. Estimators pad the images accordingly.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Random changes of an image together with its mask, so that few images teach more."""
+"""Random changes of an image together with its mask."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -26,12 +26,12 @@ class RandomIntensity(nn.Module):
     Parameters
     ----------
     contrast : float, default=0.2
-        The factor lies between 1 less and 1 more this.
+        The factor lies between ``1 - contrast`` and ``1 + contrast``.
     brightness : float, default=0.1
-        The shift lies between less and more this, times the largest absolute value of the image.
+        The shift lies between ``-brightness`` and ``brightness``, times the largest absolute value of the image.
     colour : float, default=0.0
-        Factor and shift are one for all channels, but images of several channels have each multiplied by a factor of
-        its own too, between 1 less and 1 more this.
+        In images of several channels, each channel is also multiplied by its own factor, between ``1 - colour`` and ``1
+        + colour``.
 
     Examples
     --------
@@ -54,7 +54,7 @@ class RandomIntensity(nn.Module):
         self.colour = colour
 
     def forward(self, image: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Change the image, a Tensor of float and shape (channels, H, W); the mask stays."""
+        """Change the image, a Tensor of float and shape (channels, H, W), and leave the mask."""
         factor = 1 + self.contrast * (2 * torch.rand(()) - 1)
         shift = self.brightness * (2 * torch.rand(()) - 1) * image.abs().max()
         mean = image.mean()
@@ -67,20 +67,20 @@ class RandomIntensity(nn.Module):
 def build_augmentation(augmentation: str | Augmentation | None) -> Augmentation | None:
     """Make the augmentation that an estimator's parameter names.
 
-    It acts on training images alone. What `predict` needs too, such as `Normalize`, does not belong here.
+    It acts on training images only. Changes that `predict` needs too, such as `Normalize`, do not belong here.
 
     Parameters
     ----------
     augmentation : {"flip", "standard", "strong"}, callable or None
-        "flip" mirrors half of the images left to right. "standard" does so too, scales them by 0.8 to 1.25, shifts them
-        by up to a tenth, turns them by up to 10 degrees, and changes contrast and brightness (`RandomIntensity`);
-        pixels from beyond the border are unlabelled. "strong" does all of that with scales of 0.6 to 1.6, up to 15
-        degrees, twice the changes of intensity, and changes of colour. A callable takes and gives an image, a
-        `tv_tensors.Image` of float32 and shape (channels, H, W), and its mask, a `tv_tensors.Mask` (H, W) of 0, 1, and
-        255 where unlabelled, as torchvision's transforms v2 do. A transform of albumentations, or a `Compose` of them,
-        is given the same as arrays, the image as (H, W, channels). Its ``fill_mask=255`` leaves pixels from beyond the
-        border unlabelled. The estimator's `random_state` decides what it draws. Some of its transforms clip floats to
-        [0, 1].
+        "flip" mirrors half of the images left to right. "standard" also scales them by 0.8 to 1.25, shifts them by up
+        to a tenth, rotates them by up to 10 degrees, and changes contrast and brightness (`RandomIntensity`). Pixels
+        from beyond the border are unlabelled. "strong" does the same with scales of 0.6 to 1.6, up to 15 degrees, twice
+        the changes of intensity, and changes of colour. A callable takes and returns an image and its mask, as
+        torchvision's transforms v2 do. The image is a `tv_tensors.Image` of float32 and shape (channels, H, W). The
+        mask is a `tv_tensors.Mask` (H, W) of 0, 1, and 255 where unlabelled. A transform of albumentations, or a
+        `Compose` of them, takes arrays instead, the image as (H, W, channels). Its ``fill_mask=255`` leaves pixels from
+        beyond the border unlabelled. The estimator's `random_state` seeds it. Some transforms of albumentations clip
+        floats to [0, 1].
 
     Returns
     -------
@@ -89,7 +89,7 @@ def build_augmentation(augmentation: str | Augmentation | None) -> Augmentation 
     Raises
     ------
     ValueError
-        If there is no such augmentation, or one of torchvision's transforms v1, which do not change masks.
+        If the name is unknown. If it is one of torchvision's transforms v1, which do not change masks.
 
     Examples
     --------
@@ -112,7 +112,7 @@ def build_augmentation(augmentation: str | Augmentation | None) -> Augmentation 
         module, name = type(part).__module__, type(part).__name__
         if module.startswith("torchvision.transforms.") and not module.startswith("torchvision.transforms.v2."):
             raise ValueError(
-                f"augmentation: {name} of torchvision.transforms does not change masks: take it from "
+                f"augmentation: {name} of torchvision.transforms does not change masks: use the one of "
                 "torchvision.transforms.v2"
             )
     if any(kind.__module__.partition(".")[0] == "albumentations" for kind in type(augmentation).__mro__):
@@ -121,7 +121,7 @@ def build_augmentation(augmentation: str | Augmentation | None) -> Augmentation 
 
 
 class FromAlbumentations:
-    """An augmentation by a transform of albumentations, which draws what torch's generator decides.
+    """An augmentation by a transform of albumentations, seeded by torch's generator.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ class FromAlbumentations:
 
 
 def naming_failures(augmentation: Augmentation) -> Augmentation:
-    """Make an augmentation whose errors are ValueErrors that tell how it was called."""
+    """Make an augmentation whose errors are ValueErrors that say how it was called."""
     how = "augmentation(image, mask), a tv_tensors.Image (channels, H, W) and a tv_tensors.Mask (H, W)"
     if isinstance(augmentation, FromAlbumentations):
         how = "augmentation(image=..., mask=...), arrays (H, W, channels) and (H, W)"
@@ -162,11 +162,11 @@ def naming_failures(augmentation: Augmentation) -> Augmentation:
 
 
 def warn_of_normalize(augmentation: str | Augmentation | None) -> None:
-    """Warn, by a UserWarning, of a transform that `predict` would have to do too."""
+    """Warn, by a UserWarning, of a transform that `predict` would need too."""
     if any(type(part).__name__ == "Normalize" for part in _parts(augmentation)):
         warnings.warn(
-            "augmentation: Normalize acts in training alone, and predict would see other images: normalise the images "
-            "that fit and predict are given, or do it in the network",
+            "augmentation: Normalize acts in training only, so predict would see other images: normalise the images "
+            "for both fit and predict, or normalise in the network",
             UserWarning,
             stacklevel=4,
         )

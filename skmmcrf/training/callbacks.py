@@ -1,4 +1,4 @@
-"""What goes along with training, as callbacks of skorch: schedules, measures, and the best epoch."""
+"""Callbacks of skorch for training: schedules, measures, and the best epoch."""
 
 from copy import deepcopy
 from typing import Any
@@ -16,7 +16,7 @@ SCHEDULES = ("one_cycle", "linear", "cosine", "constant")
 
 
 def learning_rate_schedule(name: str, learning_rate: float, n_steps: int) -> "Schedule | None":
-    """Make the callback that changes the learning rate after every step; None for "constant".
+    """Make the callback that changes the learning rate after every step, or None for "constant".
 
     "one_cycle" rises to the learning rate and falls to nearly nothing (Smith, Topin 2018). "linear" and "cosine" fall
     from it to zero.
@@ -68,7 +68,7 @@ class JaccardOfNetwork(Callback):
         self.indices_ = []
 
     def on_batch_end(self, net: NeuralNet, batch: Any = None, y_pred: Any = None, **kwargs: Any) -> None:
-        """Measure what the batch's log-odds say."""
+        """Measure the batch by its log-odds."""
         # as numbers: small arrays that stay, between large ones that go, would keep the memory of these in use
         self.indices_ += jaccard_of_annotations(batch[1], [(l > 0).cpu().numpy() for l in y_pred]).tolist()
 
@@ -82,14 +82,14 @@ class JaccardOfNetwork(Callback):
 
 
 class KeepBest(EarlyStopping):
-    """Keep network and criterion of the epoch with the best validation Jaccard index; stop when it rises no more.
+    """Keep network and criterion of the epoch with the best validation Jaccard index, and stop early.
 
     Parameters
     ----------
     patience : int
-        Epochs without a rise after which training stops.
+        The number of epochs without a rise after which training stops.
     at_start : float, optional
-        The index of the network as it is before training, if that may be kept too.
+        The index of the network before training, if that may be kept too.
     """
 
     def __init__(self, patience: int, at_start: float | None = None) -> None:
@@ -97,7 +97,7 @@ class KeepBest(EarlyStopping):
         self.at_start = at_start
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Begin at the network as it is."""
+        """Begin with the current network."""
         super().on_train_begin(net, **kwargs)
         if self.at_start is not None:
             self.dynamic_threshold_ = self.at_start

@@ -29,7 +29,7 @@ class Checkpoints:
     Attributes
     ----------
     state : dict or None
-        The newest state that can be read, as it was found. A damaged one is warned of, and the one before it taken.
+        The newest state that can be read. A damaged state raises a warning, and the state before it is taken.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -43,16 +43,16 @@ class Checkpoints:
         return f"checkpoint: this fit goes on after epoch {n_epochs} of stage {stage!r}, found in {self.folder}"
 
     def state_of(self, stage: str) -> dict[str, Any] | None:
-        """Give the state that was found, if it is one of a stage of training, "cnn" or "joint"."""
+        """Give the state that was found, if it belongs to a stage of training, "cnn" or "joint"."""
         return self.state if self.state is not None and self.state["stage"] == stage else None
 
     def write(self, state: dict[str, Any]) -> None:
-        """Keep a state, dict of what `write_file` takes, and of those before it only the last.
+        """Keep a state, a dict for `write_file`, and only the last one before it.
 
         Raises
         ------
         OSError
-            If it can't be written, and there is none before it. If there is one, that is a RuntimeWarning.
+            If it can't be written and no earlier state exists. With an earlier state this is a RuntimeWarning.
         TypeError
             If a file can't hold something in it.
         """
@@ -64,7 +64,7 @@ class Checkpoints:
             if not before:
                 raise
             warnings.warn(
-                f"checkpoint: the state of training could not be kept: {error}; training goes on, and {before[-1]} "
+                f"checkpoint: the state of training could not be kept: {error}. Training goes on, and {before[-1]} "
                 "stays",
                 RuntimeWarning,
                 stacklevel=2,
@@ -93,7 +93,7 @@ class Checkpoints:
 
 @contextmanager
 def open_checkpoints(folder: str | PathLike[str]) -> Iterator[Checkpoints]:
-    """Open the folder of the states of one fit, which is made if need be.
+    """Open the folder of the states of one fit, and make it if it is missing.
 
     Raises
     ------
@@ -139,16 +139,16 @@ def open_checkpoints(folder: str | PathLike[str]) -> Iterator[Checkpoints]:
 class KeepState(Callback):
     """Keep the state of a net at the end of every epoch, and begin at the state that was found.
 
-    Other callbacks whose state matters give it as `state_dict` and take it as `load_state_dict`, as modules of torch
-    do. This must be the last of them.
+    Other callbacks with a state have `state_dict` and `load_state_dict`, as modules of torch have. This callback must
+    be the last.
 
     Parameters
     ----------
     checkpoints : Checkpoints
     stage : str
-        Of training.
+        The stage of training.
     rest : dict
-        What to keep beside the net.
+        Further entries to keep beside the net.
     """
 
     def __init__(self, checkpoints: Checkpoints, stage: str, rest: dict[str, Any]) -> None:
@@ -196,7 +196,7 @@ class KeepState(Callback):
 
 
 def _as_plain(value: Any) -> Any:
-    """Turn tensors into arrays, and all kinds of dicts, sequences and numbers into those that files hold."""
+    """Turn tensors into arrays, and all kinds of dicts, sequences and numbers into types that files hold."""
     if isinstance(value, torch.Tensor):
         return value.numpy(force=True)
     if isinstance(value, np.generic):

@@ -1,4 +1,4 @@
-"""What is trained on: images that are changed at random, and the order in which they are visited."""
+"""Data of training: images that are changed at random, and their order."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,15 +19,15 @@ from skmmcrf.training.augmentation import Augmentation, build_augmentation
 
 @dataclass(frozen=True)
 class Changes:
-    """How images are changed at random, each with its annotation, each time that one is asked for.
+    """Random changes of an image and its annotation, made on every access.
 
     Parameters
     ----------
     augmentation : {"flip", "standard", "strong"}, callable or None
         See `skmmcrf.training.augmentation.build_augmentation`.
     crop : int, tuple (int, int) or None
-        Height and width of the part that is cut out after that. One number is both. A side of an image that is shorter
-        stays whole.
+        Height and width of the part that is cut out afterwards, in pixels. One number stands for both. A shorter side
+        of an image stays whole.
     """
 
     augmentation: str | Augmentation | None = None
@@ -38,7 +38,7 @@ class Changes:
 
 
 class TrainingSet(Dataset):
-    """Images and their annotations as training takes them.
+    """Images and their annotations for training.
 
     Parameters
     ----------
@@ -84,8 +84,8 @@ def _changed(image: torch.Tensor, annotation: Annotation, change: Augmentation) 
     fits = new_image.ndim == 3 and new_image.shape == (len(image), *new_mask.shape) and new_image.numel()
     if not (fits and new_image.is_floating_point()):
         raise ValueError(
-            f"augmentation: of an image {tuple(image.shape)} and a mask {tuple(mask.shape)} it gave "
-            f"{tuple(new_image.shape)} of {new_image.dtype} and {tuple(new_mask.shape)}, which do not fit"
+            f"augmentation: it turned an image {tuple(image.shape)} and a mask {tuple(mask.shape)} into an image "
+            f"{tuple(new_image.shape)} of {new_image.dtype} and a mask {tuple(new_mask.shape)}, which do not fit"
         )
     labels = new_mask.numpy()
     if not np.isin(labels, (0, 1, UNLABELLED)).all():
@@ -110,7 +110,7 @@ def check_crop(crop: Any) -> tuple[int, int] | None:
     Raises
     ------
     ValueError
-        If it is neither None, nor one or two positive integers.
+        If it is not None and not one or two positive integers.
 
     Examples
     --------
@@ -126,9 +126,9 @@ def check_crop(crop: Any) -> tuple[int, int] | None:
 
 
 def batch_sizes(n_images: int, batch_size: int) -> list[int]:
-    """Say how many images each batch of an epoch holds.
+    """Give the number of images in each batch of an epoch.
 
-    A last one of a single image, over which a network could not normalise, joins the batch before it.
+    A last batch of a single image joins the batch before it, because a network could not normalise over it.
 
     Examples
     --------
@@ -145,7 +145,7 @@ def batch_sizes(n_images: int, batch_size: int) -> list[int]:
 
 
 class Batches(Sampler):
-    """The batches of an order of images, see `batch_sizes`.
+    """The batches of an order of images. See `batch_sizes`.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ class Batches(Sampler):
 
 
 class ShuffledOrder(Sampler):
-    """An order of images for every epoch, which only the seed and the epoch decide.
+    """An order of images for every epoch, which depends only on the seed and the epoch.
 
     Parameters
     ----------

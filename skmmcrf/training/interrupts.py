@@ -1,4 +1,4 @@
-"""Interrupts, as those by Ctrl-C: what is trained until then is kept."""
+"""Interrupts by Ctrl-C, which keep what was trained until then."""
 
 import signal
 import threading
@@ -9,7 +9,7 @@ from types import FrameType
 
 
 class Interrupted(KeyboardInterrupt):
-    """Training was interrupted, and the estimator is left with what is trained."""
+    """Training was interrupted, and the estimator keeps what was trained until then."""
 
 
 @contextmanager
@@ -18,20 +18,20 @@ def ending_fit() -> Iterator[None]:
     try:
         yield
     except Interrupted:
-        warnings.warn("fit was interrupted; the estimator is left as it was trained until then", stacklevel=4)
+        warnings.warn("fit was interrupted. The estimator keeps what was trained until then", stacklevel=4)
 
 
 @contextmanager
 def noting_interrupts() -> Iterator[list[int]]:
-    """Note interrupts, as those by Ctrl-C, which raise KeyboardInterrupt as ever.
+    """Record interrupts, such as Ctrl-C, which still raise KeyboardInterrupt.
 
-    skorch ends training without a word after this exception, and its callbacks raise it to stop early. Only the signal
-    tells both apart.
+    skorch ends training silently after this exception, and its callbacks raise it to stop early. Only the signal tells
+    both apart.
 
     Yields
     ------
     list of int
-        The signals that came. None are noted in a thread, or where they are handled by nobody.
+        The signals that came. None are recorded in a thread, or if no handler is installed.
 
     Examples
     --------

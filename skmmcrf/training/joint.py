@@ -1,7 +1,7 @@
 """Joint training of network and conditional random field.
 
-Two algorithms share a net. `HeldWeights` is what estimators use: within an epoch the weights of the field are held, and
-they are learned anew after it. `WeightsOfBatches` is Algorithm 2 as the paper has it: they are learned in each batch.
+Two algorithms share a net. `HeldWeights` holds the weights of the field within an epoch, and learns them anew after it.
+`WeightsOfBatches` is Algorithm 2 of the paper, which learns the weights in each batch.
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ class JointNet(SegmentationNet):
 
 
 class _Algorithm(Callback):
-    """What both algorithms share: the examples, of the training images as they are, whose stored labelings last."""
+    """Base of both algorithms: examples of the unchanged training images, whose stored labelings last."""
 
     def __init__(self, images: Sequence[np.ndarray], examples: Sequence[Example]) -> None:
         self.images = images
@@ -64,11 +64,10 @@ class _Algorithm(Callback):
 
 
 class HeldWeights(_Algorithm):
-    """Within an epoch w is held, and each batch, whose images may be changed at random, takes one cut an image.
+    """Within an epoch w is held, and a batch takes one cut an image. Images may be changed at random.
 
-    After it w is learned on all images as they are, by Algorithm 1, at the log-odds that the network gives them then.
-    Weights learned on changed images, whose outlines are ragged and whose borders are unknown, would be those of
-    another field.
+    After the epoch, Algorithm 1 learns w on all images without changes, at the new log-odds of the network. Changed
+    images have ragged outlines and unknown borders. Weights learned on them would be those of another field.
     """
 
     def training_set(self, data: LabelledImages, changes: Changes) -> Dataset:
@@ -95,9 +94,9 @@ class HeldWeights(_Algorithm):
 
 
 class WeightsOfBatches(_Algorithm):
-    """Algorithm 2 of the paper: each batch learns its own w, by Algorithm 1 on its images as they are.
+    """Algorithm 2 of the paper: each batch learns its own w, by Algorithm 1 on its unchanged images.
 
-    After the epoch (8) is solved over the stored labelings of all images, at the log-odds that they had in their batch.
+    After the epoch, (8) is solved over the stored labelings of all images, at the log-odds from their batch.
     """
 
     def training_set(self, data: LabelledImages, changes: Changes) -> Dataset:
@@ -119,14 +118,14 @@ class WeightsOfBatches(_Algorithm):
         return gamma
 
     def on_epoch_end(self, net: JointNet, **kwargs: Any) -> None:
-        """Take the weights for all images, and record gamma."""
+        """Solve for the weights of all images, and record gamma."""
         solution = solve_program(self.examples, net.criterion_.learner.C, net.criterion_.coef_)
         net.criterion_.coef_ = solution.w
         net.history.record("gamma", solution.value)
 
 
 class JaccardOfField(Callback):
-    """Record the mean Jaccard index under the weights, of the first training images and of the validation images."""
+    """Record the mean Jaccard index of the first training images and of the validation images under the weights."""
 
     def __init__(self, data: LabelledImages, validation: LabelledImages | None) -> None:
         watched = data.chosen(range(min(len(data), N_WATCHED)))
@@ -160,15 +159,15 @@ def joint_net(
 ) -> JointNet:
     """Make a net that trains a network in place on the max-margin objective, in batches, by Adam.
 
-    Batch-norm statistics are kept. Its history has gamma, that of (8) after the epoch.
+    Batch-norm statistics are kept. The history has gamma, the value of (8) after the epoch.
 
     Parameters
     ----------
     network : torch.nn.Module
     algorithm : HeldWeights or WeightsOfBatches
-        Its `training_set` is what the net is to be fitted to. It has to be among the callbacks.
+        The net is fitted to its `training_set`. It has to be among the callbacks.
     loss : MaxMarginLoss
-        Its `coef_` is where the first batch starts.
+        The first batch starts from its `coef_`.
     runner : Runner
         How the fitted network will be run.
     seed : int

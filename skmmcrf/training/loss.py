@@ -43,11 +43,11 @@ _LARGEST_PIXEL = 2.0
 class MaxMarginLoss(nn.Module):
     """The max-margin objective of a batch, gamma, as a function of the network's log-odds.
 
-    Label images by `predict`, not by ``log_odds > 0``. Training makes the labelings of least energy right, in which
-    neighbours count too, and log-odds of the wrong sign may well be left.
+    Label images by `predict`, not by ``log_odds > 0``. Training fits the labelings of least energy, in which neighbours
+    count too. Single log-odds may still have the wrong sign.
 
-    Each call learns the weights of the field for the batch, by Algorithm 1. gamma is the value of the objective (8)
-    there, and backward gives its exact gradient, see `skmmcrf.learning.Example.gradient`.
+    Each call learns the weights of the field for the batch, by Algorithm 1. gamma is the value of the objective (8) at
+    these weights. backward gives its exact gradient. See `skmmcrf.learning.Example.gradient`.
 
     Parameters
     ----------
@@ -55,25 +55,26 @@ class MaxMarginLoss(nn.Module):
     %(pairwise)s
     %(connectivity)s
     sigma : float, default=0.1
-        How large a difference of two pixels counts as an edge of the image, in units of the pixels. 0.1 fits images in
-        [0, 1].
+        The difference of two pixels that counts as an edge of the image, in units of the pixels. The default suits
+        images in [0, 1].
     %(tol)s
     %(max_iter)s
     %(n_jobs)s
     class_weight : dict, optional
-        What a wrong pixel counts by its true label, 0 or 1.
+        The weight of a wrong pixel by its true label, 0 or 1.
     ignore_label : int or None, default=255
-        The label of unlabelled pixels, which do not count and take the label of least energy. For masks of 0 and 255
-        give ``labels == 255``.
+        The label of unlabelled pixels. They do not count, and take the label of least energy. For masks of 0 and 255,
+        pass ``labels == 255`` as labels.
     gradient : {"envelope", "kkt"}, default="envelope"
-        How backward gets the gradient: by the envelope theorem, or by the paper's linear system
-        (`skmmcrf.learning.LinearSystem`), which is slower and gives the same. Where that system is degenerate, a
-        warning says so and the envelope theorem is used.
+        How backward computes the gradient: by the envelope theorem, or by the paper's linear system. See
+        `skmmcrf.learning.LinearSystem`. Both give the same gradient, and the linear system is slower. If the linear
+        system is degenerate, backward warns and uses the envelope theorem.
 
     Attributes
     ----------
     coef_ : ndarray of shape (n_weights,)
-        w of the last batch, where the next one starts: the weight of the unary term, and one for each pairwise term.
+        The weights w of the last batch: one for the unary term, and one for each pairwise term. Learning on the next
+        batch starts from them.
 
     Examples
     --------
@@ -151,15 +152,16 @@ class MaxMarginLoss(nn.Module):
         Raises
         ------
         ValueError, TypeError
-            If shapes do not fit, there are other labels, anything is not finite, or log-odds are no tensors of float.
+            If shapes do not fit. If labels hold other values. If anything is not finite. If log-odds are no tensors of
+            float.
 
         Warns
         -----
         ConvergenceWarning
             If `tol` is not reached within `max_iter` passes.
         UserWarning
-            If labels hold `ignore_label` but no 1, and those of earlier batches held none either, or pixels are far
-            beyond [0, 1] for this `sigma`.
+            If labels hold `ignore_label` but no 1, and the labels of earlier batches held no 1 either. If pixels are
+            far outside [0, 1] for this `sigma`.
         """
         X, y = _as_list(images, "images"), _as_list(labels, "labels")
         data = check_labelled_images(X, y, self.scheme, names=("images", "labels"))
@@ -184,7 +186,7 @@ class MaxMarginLoss(nn.Module):
         Returns
         -------
         Tensor of uint8 and shape (n, H, W), or list of n Tensors of shape (H, W)
-            Labels 0 and 1; a list for a list.
+            Labels 0 and 1. A list if `log_odds` is a list.
 
         Raises
         ------
@@ -194,7 +196,7 @@ class MaxMarginLoss(nn.Module):
         Warns
         -----
         UserWarning
-            If the weight of the log-odds is negative, or pixels are far beyond [0, 1] for this `sigma`.
+            If the weight of the log-odds is negative. If pixels are far outside [0, 1] for this `sigma`.
         """
         arrays = check_images(_as_list(images, "images"), name="images")
         self._check_range(arrays)
@@ -207,7 +209,7 @@ class MaxMarginLoss(nn.Module):
         return torch.stack(labels) if isinstance(log_odds, torch.Tensor) else labels
 
     def of_examples(self, log_odds: Sequence[torch.Tensor], examples: Sequence[Example]) -> torch.Tensor:
-        """Compute gamma of a batch from the log-odds of its examples; their stored labelings are kept and added to."""
+        """Compute gamma of a batch from the log-odds of its examples, and add to their stored labelings."""
         solution = self.learn(examples)
         # gamma by value, its gradient by that of (8) over the stored labelings, which is as near as its lower bound
         gradients = self._gradients(solve_program(examples, self.learner.C, solution.w), examples)
@@ -223,9 +225,9 @@ class MaxMarginLoss(nn.Module):
     def at_weights(
         self, log_odds: Sequence[torch.Tensor], annotations: Sequence[Annotation], images: Sequence[np.ndarray]
     ) -> torch.Tensor:
-        """Compute the objective of (8) for a batch at `coef_`, which stay as they are.
+        """Compute the objective of (8) for a batch at `coef_`, which do not change.
 
-        It takes one cut an image, and backward gives its gradient for w as they are held; `gradient` has no influence.
+        It takes one cut an image. backward gives the gradient for fixed w. `gradient` has no influence.
         """
         energies = map(self.field.energy, _values(log_odds), images)
         examples = list(map(Example, energies, annotations))
@@ -233,13 +235,13 @@ class MaxMarginLoss(nn.Module):
         return _as_tensor(solution.value, _envelope_gradients(solution, examples), log_odds)
 
     def _check_foreground(self, annotations: Sequence[Annotation]) -> None:
-        """Warn if 255 may have been meant as foreground; a batch of background alone may come at any time."""
+        """Warn if 255 may have been meant as foreground. Batches of background alone are normal."""
         self._has_seen_foreground = self._has_seen_foreground or any(a.truth.any() for a in annotations)
         if not (self._has_seen_foreground or all(a.is_fully_labelled for a in annotations)):
             unlabelled = self.scheme.unlabelled
             warnings.warn(
                 f"labels hold {unlabelled} but no 1, and {unlabelled} counts as unlabelled. If it is the foreground, "
-                f"give labels == {unlabelled}. If these images have no foreground, all is well.",
+                f"give labels == {unlabelled}. If these images have no foreground, ignore this warning.",
                 UserWarning,
                 stacklevel=3,
             )
@@ -251,8 +253,8 @@ class MaxMarginLoss(nn.Module):
         if sigmas and largest > _LARGEST_PIXEL * max(1.0, sigmas[0] / _DEFAULT_SIGMA):
             warnings.warn(
                 # the same words for every batch, so that they are shown once
-                f"images hold values far beyond 1, for which sigma={sigmas[0]:g} is small: scale images to [0, 1], or "
-                "give a sigma in their units",
+                f"images hold values far above 1, for which sigma={sigmas[0]:g} is too small: scale images to [0, 1], "
+                "or give a sigma in their units",
                 UserWarning,
                 stacklevel=3,
             )
@@ -283,11 +285,11 @@ def warn_unless_converged(solution: Solution, learner: CuttingPlanes) -> None:
 
 
 def warn_of_negative_weight(w: FloatArray) -> None:
-    """Warn, by a UserWarning, if the weight of the log-odds turns their meaning round."""
+    """Warn, by a UserWarning, if the weight of the log-odds inverts their meaning."""
     if w[0] < 0:
         warnings.warn(
-            "the weight of the log-odds, coef_[0], is negative: the higher they are, the less a pixel counts as "
-            "foreground. Either labels are inverted, or the network has learned nothing yet.",
+            "the weight of the log-odds, coef_[0], is negative: higher log-odds mean background. Either labels are "
+            "inverted, or the network has learned nothing yet.",
             UserWarning,
             stacklevel=3,
         )
@@ -299,7 +301,7 @@ def _envelope_gradients(solution: Solution, examples: Sequence[Example]) -> list
 
 
 def _as_list(values: TensorsLike, name: str) -> list[Any]:
-    """The entries of a batch of labels or images; a channel of labels is dropped where they are read."""
+    """The entries of a batch of labels or images. The channel of labels is dropped later, where they are read."""
     return list(as_sequence(values, name, dimensions=(3, 4))[0])
 
 
@@ -317,7 +319,7 @@ def _as_log_odds(log_odds: TensorsLike) -> list[torch.Tensor]:
 
 def _check_shapes(log_odds: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]], of: str) -> None:
     if len(log_odds) != len(shapes):
-        raise ValueError(f"there are {len(log_odds)} log-odds, but {len(shapes)} {of}")
+        raise ValueError(f"log_odds and {of} must have the same length, got {len(log_odds)} and {len(shapes)}")
     for n, (l, shape) in enumerate(zip(log_odds, shapes)):
         if l.shape != shape:
             raise ValueError(f"log_odds[{n}] has shape {tuple(l.shape)}, but its {of} have {shape}")

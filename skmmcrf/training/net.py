@@ -1,4 +1,4 @@
-"""What pretraining and joint training share: a skorch net over images of any size, and its history."""
+"""A skorch net over images of any size, and its history, for pretraining and joint training."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
@@ -19,9 +19,9 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 class SegmentationNet(NeuralNet):
-    """A skorch net whose batches are lists of images of any size; make one with `segmentation_net`.
+    """A skorch net whose batches are lists of images of any size. `segmentation_net` makes one.
 
-    Training stops as soon as anything is not finite, and leaves the network as it was when everything last was.
+    Training stops as soon as anything is not finite, and restores the last network for which everything was finite.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class SegmentationNet(NeuralNet):
     good_state_: dict[str, torch.Tensor] | None
 
     def partial_fit(self, *args: Any, **kwargs: Any) -> "SegmentationNet":
-        """Train. After an interrupt raise `Interrupted`, not if a callback ends training by the same exception."""
+        """Train. Raise `Interrupted` after an interrupt, but not if a callback ends training by the same exception."""
         with noting_interrupts() as interrupts:
             try:
                 super().partial_fit(*args, **kwargs)
@@ -47,7 +47,7 @@ class SegmentationNet(NeuralNet):
         return self
 
     def fit_loop(self, *args: Any, **kwargs: Any) -> "SegmentationNet":
-        """Train for the epochs that are left, where the history was restored."""
+        """Train for the epochs that are left if the history was restored."""
         try:
             return super().fit_loop(*args, **kwargs, epochs=self.max_epochs - len(self.history))
         except Exception:
@@ -60,7 +60,7 @@ class SegmentationNet(NeuralNet):
         self.iterator_train__sampler.begin(epoch=len(self.history))
 
     def train_step(self, batch: Any, **fit_params: Any) -> Any:
-        """Take a step; raise a FloatingPointError if log-odds, loss, gradients or parameters are not finite."""
+        """Take a step, or raise a FloatingPointError if log-odds, loss, gradients or parameters are not finite."""
         before = {name: value.clone() for name, value in self.module_.state_dict().items()}
         try:
             step = super().train_step(batch, **fit_params)
@@ -90,7 +90,7 @@ class SegmentationNet(NeuralNet):
             bound = "finite" if largest == _LARGEST else f"within {largest:g}"
             raise FloatingPointError(
                 f"network: its {what} are not {bound} in epoch {epoch['epoch']}, batch {len(epoch['batches'])} of "
-                f"{self.stage}, and it is left as it was before; a lower learning rate may help"
+                f"{self.stage}. The network is left as it was before. A lower learning rate may help"
             )
 
     def initialize(self) -> "SegmentationNet":
@@ -132,7 +132,7 @@ def segmentation_net(
     criterion : torch.nn.Module
         Takes lists of log-odds and of targets.
     runner : Runner
-        How the fitted network will be run; its device is that of training too.
+        How the fitted network will be run. Training uses the same device.
     order : ShuffledOrder
         Of the images.
     freeze_batch_norm : bool
@@ -170,7 +170,7 @@ def _loader(dataset: Dataset, *, batch_size: int, sampler: ShuffledOrder, **para
 
 
 def history_rows(net: SegmentationNet, stage: str) -> list[dict[str, Any]]:
-    """Give what a net's history as an estimator shows it, a dict of what was recorded for each whole epoch."""
+    """Give a net's history in the form of estimators, one dict for each whole epoch."""
     shown = {
         "epoch": "epoch",
         "train_loss": "loss",

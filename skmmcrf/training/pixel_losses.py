@@ -1,4 +1,4 @@
-"""What pretraining minimises: losses of log-odds against the annotated labels, pixel by pixel or by overlap."""
+"""Losses of pretraining, of log-odds against the annotated labels, pixel by pixel or by overlap."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from skmmcrf.field.labels import Annotation
 
 
 class PixelwiseLogLikelihood(nn.Module):
-    """Negative log-likelihood of the labelled pixels, in the mean over an image's, and over the images.
+    """Mean negative log-likelihood of the labelled pixels of an image, averaged over the images.
 
     Pixels and images count by their weights.
     """
@@ -28,8 +28,8 @@ class PixelwiseLogLikelihood(nn.Module):
 class DiceLoss(nn.Module):
     """One minus the Dice index of probabilities and truth, in the mean over the images.
 
-    Milletari, Navab, Ahmadi, "V-Net" (2016), with sums in the denominator instead of squares, and one pixel added to
-    numerator and denominator, so that images without foreground have a loss too.
+    As in Milletari, Navab, Ahmadi, "V-Net" (2016), but with sums in the denominator instead of squares. One pixel is
+    added to numerator and denominator, so that images without foreground have a loss too.
     """
 
     def forward(self, log_odds: Sequence[torch.Tensor], annotations: Sequence[Annotation]) -> torch.Tensor:

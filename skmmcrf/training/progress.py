@@ -35,7 +35,7 @@ def epoch_progress(stage: str, n_images: int, verbose: int) -> list[tuple[str, C
 
 
 class EpochLines(Callback):
-    """Print a heading, and a line after every epoch: what the history holds of it, seconds, and time left."""
+    """Print a heading, and a line after every epoch: its entries in the history, seconds, and time left."""
 
     def __init__(self, stage: str, n_images: int) -> None:
         self.stage = stage
@@ -54,14 +54,14 @@ class EpochLines(Callback):
 
 
 def show_start(row: Mapping[str, Any], n_images: int, verbose: int) -> None:
-    """Print what joint training starts from, as epoch 0 of its history has it, unless `verbose` is 0."""
+    """Print epoch 0 of the history, from which joint training starts, unless `verbose` is 0."""
     if verbose:
         shown = ", ".join(_measures(row, "joint training", n_images))
         print(f"  epoch 0, before joint training: {shown}", flush=True)
 
 
 def pass_progress(n_images: int, verbose: int) -> Report | None:
-    """Print a heading, and make what prints a line for each pass of Algorithm 1; None for 0."""
+    """Print a heading, and make the report that prints a line for each pass of Algorithm 1. None if `verbose` is 0."""
     if not verbose:
         return None
     seconds = grid_cut.prepare()
@@ -73,14 +73,14 @@ def pass_progress(n_images: int, verbose: int) -> Report | None:
 
 
 class PassLines:
-    """Print a line for each pass, with the bounds of gamma; the upper one is an estimate while few images were cut."""
+    """Print a line for each pass, with the bounds of gamma. The upper bound is an estimate at first."""
 
     def __init__(self) -> None:
         self.last = 0  # the pass that was printed last
         self.waiting = 0, ""
 
     def __call__(self, n_iter: int, lower: float, upper: float, share: float) -> None:
-        """Print the line of a pass if this is its end, or that of the one before if this is the first part of it."""
+        """Print the line of a pass at its end, or the line of the last pass at the first part of the next."""
         about = "" if share == 1 else "about "
         gap = max(upper - lower, 0.0) / upper if upper else 0.0
         line = f"  pass {n_iter}: gamma between {lower:.5g} and {about}{upper:.5g}, gap {about}{gap:.2%}"
@@ -97,7 +97,7 @@ class PassLines:
 
 
 def _measures(epoch: Mapping[str, Any], stage: str, n_images: int) -> list[str]:
-    """What is known of an epoch, each with what it is of."""
+    """The measures of an epoch, each with its description."""
     of = "on the training images while training"
     if stage == "joint training":
         of = f"on {N_WATCHED} of the training images" if n_images > N_WATCHED else "on the training images"

@@ -1,7 +1,7 @@
-"""Files of plain values and arrays that hold no code, and are either whole or refused.
+"""Files of plain values and arrays. They hold no code, and damaged ones are refused.
 
 A file is of the safetensors format. Arrays are its tensors. Everything else is JSON in its metadata, where an array is
-{"array": its name}. Beside the JSON stands a checksum of it all.
+{"array": its name}. The metadata also hold a checksum of everything.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ _DTYPES = {"bool", "float16", "float32", "float64"} | {
 
 
 def write_file(path: str | PathLike[str], kind: str, content: Mapping[str, Any]) -> None:
-    """Write a file so that there is always either the old or the new one, even if the power fails.
+    """Write a file so that the old or the new one always exists, even if the power fails.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def write_file(path: str | PathLike[str], kind: str, content: Mapping[str, Any])
     kind : str
         What the file holds.
     content : dict
-        Of None, bool, int, float, str and arrays, in lists and dicts with str as keys.
+        None, bool, int, float, str and arrays, in lists and in dicts with str as keys.
 
     Raises
     ------
@@ -60,14 +60,14 @@ def write_file(path: str | PathLike[str], kind: str, content: Mapping[str, Any])
     arrays: dict[str, np.ndarray] = {}
     text = json.dumps(_encoded(content, "", arrays))
     if len(text) > _LONGEST_JSON:
-        raise TypeError(f"what is no array takes {len(text)} characters, and a file can hold {_LONGEST_JSON}")
+        raise TypeError(f"the content besides arrays takes {len(text)} characters, but a file can hold {_LONGEST_JSON}")
     metadata = {"skmmcrf_format": FILE_FORMAT, "skmmcrf_version": __version__, "kind": kind, "content": text}
     metadata["sha256"] = _checksum(metadata, arrays)
     _write_whole(Path(path), serialize(arrays, metadata))
 
 
 def read_file(path: str | PathLike[str], kind: str) -> dict[str, Any]:
-    """Read a file, if it is whole, of this format and of a kind.
+    """Read a file after a check that it is whole, of this format and of a kind.
 
     Nothing that the file says is imported or called. It is read into memory, which is bounded by a few times its length
     and some hundred MB.
@@ -85,9 +85,9 @@ def read_file(path: str | PathLike[str], kind: str) -> dict[str, Any]:
     Raises
     ------
     OSError
-        If there is no such file, or it can't be opened.
+        If the file is missing, or can't be opened.
     ValueError
-        If it is damaged, or another file.
+        If it is damaged, or of another format or kind.
     """
     if stat.S_ISFIFO(os.stat(path).st_mode):  # reading would wait for ever
         raise ValueError("it is a pipe, not a file")
@@ -105,18 +105,18 @@ def read_file(path: str | PathLike[str], kind: str) -> dict[str, Any]:
     try:
         content = _decoded(json.loads(metadata["content"]), arrays)
     except RecursionError:
-        raise ValueError("it is nested too deep") from None
+        raise ValueError("it is nested too deeply") from None
     if not isinstance(content, dict) or arrays:
-        raise ValueError("its content is no dict, or does not refer to all of its tensors")
+        raise ValueError("its content is not a dict, or does not refer to all of its tensors")
     return content
 
 
 def _check_metadata(metadata: Mapping[str, str], kind: str) -> None:
     if "skmmcrf_format" not in metadata:
-        raise ValueError("no skmmcrf wrote it")
+        raise ValueError("it was not written by skmmcrf")
     if metadata["skmmcrf_format"] != FILE_FORMAT:
         raise ValueError(
-            f"its format is {metadata['skmmcrf_format']!r}, of skmmcrf {metadata.get('skmmcrf_version')}; skmmcrf "
+            f"its format is {metadata['skmmcrf_format']!r}, of skmmcrf {metadata.get('skmmcrf_version')}, but skmmcrf "
             f"{__version__} reads {FILE_FORMAT!r}"
         )
     if not metadata.keys() >= {"kind", "content", "sha256"} or metadata["kind"] != kind:
@@ -126,7 +126,7 @@ def _check_metadata(metadata: Mapping[str, str], kind: str) -> None:
 
 
 def _encoded(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
-    """What JSON can hold; arrays are put beside it by their name."""
+    """The content as JSON can hold it. Arrays are put beside it by their name."""
     if isinstance(value, str):
         return str(value)
     if value is None or type(value) in (bool, int, float):
@@ -150,7 +150,7 @@ def _named_entries(value: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def _decoded(node: Any, arrays: dict[str, np.ndarray]) -> Any:
-    """The inverse of `_encoded`; arrays that are used are taken out."""
+    """The inverse of `_encoded`. Arrays that are used are taken out."""
     if isinstance(node, list):
         return [_decoded(entry, arrays) for entry in node]
     if not isinstance(node, dict):

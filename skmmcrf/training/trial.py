@@ -1,4 +1,4 @@
-"""Trials of a network, so that what does not fit is told before any work is lost."""
+"""Trials of a network, so that errors come before any work is lost."""
 
 import math
 import re
@@ -35,8 +35,8 @@ _RARE = 1e-6
 def try_network(net: SegmentationNet, n_channels: int, sizes: Sequence[Size], of_validation: Sequence[Size]) -> None:
     """Run a network on blank images of the sizes that it will see, and leave it as it was.
 
-    It is tried on one image of each size, unless it is of this package, whose networks take any size; and in training
-    mode on the most difficult batch that may come: the smallest image that may be the only one of its size.
+    It is tried on one image of each size. This step is left out for networks of this package, which take any size. Then
+    it is tried in training mode on the most difficult batch: the smallest image that may be the only one of its size.
 
     Parameters
     ----------
@@ -46,12 +46,12 @@ def try_network(net: SegmentationNet, n_channels: int, sizes: Sequence[Size], of
     sizes : sequence of tuple (int, int)
         Heights and widths of the images to train on, as augmentation leaves them.
     of_validation : sequence of tuple (int, int)
-        Those of the validation images. Large ones are not tried, because they are run in tiles.
+        Heights and widths of the validation images. Large ones are not tried, because they are run in tiles.
 
     Raises
     ------
     ValueError
-        If the network can't take images of a size, or be trained on them.
+        If the network can't take images of a size. If it can't be trained on them.
 
     Warns
     -----

@@ -103,8 +103,8 @@ def remove_all(folder):
         ),
         (lambda f: Image.new("L", (4, 5)).save(f / "images" / "a.jpg"), ValueError, "fits several images by its name"),
         (lambda f: Image.new("1", (4, 5)).save(f / "masks" / "a_gt.png"), ValueError, "fits several masks by its name"),
-        (remove_all, FileNotFoundError, "there are no images in "),
-        (lambda f: (f / "masks").rename(f / "labels"), FileNotFoundError, "there is no folder .*masks"),
+        (remove_all, FileNotFoundError, "has no images"),
+        (lambda f: (f / "masks").rename(f / "labels"), FileNotFoundError, "the folder .*masks is missing"),
         (
             lambda f: Image.new("1", (12_000, 12_000)).save(f / "masks" / "b.png"),
             ValueError,
@@ -125,14 +125,14 @@ def test_what_is_no_folder_is_told(folder):
         load_image_folder(folder)
 
 
-PLAIN = "must be a plain name, of no other folder, got"
+PLAIN = "must be a plain name, without a folder, got"
 
 
 @pytest.mark.parametrize(
     ("split", "text", "error", "message"),
     [
-        ("test", None, FileNotFoundError, "no file .*test.txt for the split"),
-        ("bad", "b\nmissing\nother", FileNotFoundError, "no image with a mask named 'missing', 'other' in"),
+        ("test", None, FileNotFoundError, "the file .*test.txt of the split is missing"),
+        ("bad", "b\nmissing\nother", FileNotFoundError, "has no image with a mask named 'missing', 'other'"),
         ("bad", "b.jpg", FileNotFoundError, "no image with a mask named 'b.jpg'"),
         ("bad", "b\na\nb\n", ValueError, "the split lists 'b.png' more than once"),
         ("bad", "b\na\nb.png\n", ValueError, "the split lists 'b.png' more than once"),
@@ -171,7 +171,7 @@ def test_what_has_no_partner_is_told_unless_a_split_says_what_is_used(folder):
 def test_what_lies_beside_is_told(folder):
     put_text(folder / "masks2" / "a.png")
     put_text(folder / "README.md")
-    with pytest.warns(UserWarning, match=r"holds 'README.md', 'masks2', which nothing is read from") as record:
+    with pytest.warns(UserWarning, match=r"holds 'README.md', 'masks2', which is not read") as record:
         load_image_folder(folder)
     assert record[0].filename == __file__
 

@@ -90,7 +90,7 @@ def test_masks_with_soft_edges_need_a_bound(load):
     mask = np.zeros((24, 24), np.uint8)
     mask[3:14, 3:14] = 255
     with pytest.raises(
-        ValueError, match="^the masks hold .* and more .*: say which .* foreground='>127' takes all that"
+        ValueError, match="^the masks hold .* and more .*: give the value .* foreground='>127' takes all values"
     ):
         load(mask, ending="jpg")
 
@@ -110,7 +110,7 @@ def test_a_mask_without_foreground_is_read_as_the_others_are(load):
 
 
 def test_masks_without_any_foreground_are_told(load):
-    with pytest.warns(UserWarning, match="no mask has any foreground") as record:
+    with pytest.warns(UserWarning, match="no mask has foreground") as record:
         load(np.zeros((1, 2), np.uint8))
     assert record[0].filename == __file__
 
@@ -121,9 +121,9 @@ def test_masks_without_any_foreground_are_told(load):
         (
             ([[0, 1, 0]], [[0, 255, 255]]),
             {},
-            r"^the masks hold 0 in 3 pixels, 255 in 2 pixels, 1 in 1 pixels \(the rarest is 1, in .*0.png\): say which",
+            r"^the masks hold 0 in 3 pixels, 255 in 2 pixels, 1 in 1 pixels \(the rarest is 1, in .*0.png\): give",
         ),
-        (([[0, 1, 255]],), {}, "say which is the foreground, as foreground=255, and which is unlabelled, as"),
+        (([[0, 1, 255]],), {}, "give the value of the foreground, such as foreground=255, and of unlabelled pixels"),
         (([[BLACK, RED, GREEN]],), {}, "0.png can't be read as an image: it is a mask with colours"),
         (
             ([[BLACK, RED, GREEN]],),
@@ -167,7 +167,7 @@ def test_saved_masks_are_read_back(tmp_path, give, foreground):
 
 def test_no_file_is_lost_unless_that_is_asked_for(tmp_path):
     (tmp_path / "b.png").write_text("work of a week")
-    with pytest.raises(FileExistsError, match="there is '.*b.png': give another folder, or overwrite=True to replace"):
+    with pytest.raises(FileExistsError, match="'.*b.png' exists already: give another folder, or overwrite=True"):
         save_masks(tmp_path, ["a", "b"], LABELS)
     assert [file.name for file in tmp_path.iterdir()] == ["b.png"]
     assert (tmp_path / "b.png").read_text() == "work of a week"
@@ -204,7 +204,7 @@ def test_nothing_is_written_through_links(tmp_path):
         (["a", 126 * "ü"], LABELS, {}, ValueError, "a name must be no longer than 251 bytes"),
         (["a", "b"], None, {}, TypeError, "labels must be an array"),
         (["a", "b"], [LABELS[0], [[0, 0.2, 0.7]]], {}, ValueError, r"labels must be 0 and one other .* got \[0.2, 0.7"),
-        (["a", "b"], [LABELS[0], [[0, 255]]], {}, ValueError, r"got \[1, 255\] too"),
+        (["a", "b"], [LABELS[0], [[0, 255]]], {}, ValueError, r"got \[1, 255\] beside 0"),
         (["a", "b"], [LABELS[0], [0, 1]], {}, ValueError, r"labels\[1\] must be numbers of shape \(H, W\)"),
         (["a", "b"], [LABELS[0], [["x"]]], {}, ValueError, r"labels\[1\] must be numbers"),
         *((["a", "b"], LABELS, {"foreground": wrong}, ValueError, "foreground must be") for wrong in (0, 256, "1")),

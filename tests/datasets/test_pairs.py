@@ -111,7 +111,7 @@ def test_numbered_masks_of_an_image_are_united(tmp_path):
     put_all(tmp_path, "images/a (1).png|images/a (2).png|masks/a (2)_mask.png")
     put(tmp_path / "masks" / "a (1)_mask.png", [[0, 1], [7, 7]])
     put(tmp_path / "masks" / "a (1)_mask_1.png", [[1, 7], [7, 0]])
-    with pytest.warns(UserWarning, match=r"^the union of several masks is taken of 'a \(1\).png'$") as record:
+    with pytest.warns(UserWarning, match=r"^several masks are united for each of 'a \(1\).png'$") as record:
         data = load_image_pairs(tmp_path / "images", tmp_path / "masks", ignore_label=7)
     assert record[0].filename == __file__
     assert data.masks[0].tolist() == [[1, 1], [255, 255]]
@@ -122,7 +122,7 @@ def test_numbered_masks_of_an_image_are_united(tmp_path):
 
 def test_guesses_are_told(tmp_path):
     put_all(tmp_path, "images/1_a.png|images/2_a.png|masks/1_b.png|masks/2_b.png")
-    with pytest.warns(UserWarning, match="pairs are a guess: '1_a.png' with '1_b.png'") as record:
+    with pytest.warns(UserWarning, match="pairs are a guess, such as '1_a.png' with '1_b.png'") as record:
         load_image_pairs(tmp_path / "images", tmp_path / "masks")
     assert record[0].filename == __file__
 
@@ -153,12 +153,12 @@ def test_names_are_in_one_unicode_form(tmp_path):
 @pytest.mark.parametrize(
     ("images", "masks", "options", "error", "message"),
     [
-        ("none", "masks", {}, FileNotFoundError, "images must be a folder, .* there is no folder .*none"),
-        ("images", "masks/*.tif", {}, FileNotFoundError, r"there are no masks in .*\.tif"),
-        (".", "masks", {}, FileNotFoundError, r"there are no images in .*: .*\*\*/\*"),
+        ("none", "masks", {}, FileNotFoundError, "images must be a folder, .* the folder .*none is missing"),
+        ("images", "masks/*.tif", {}, FileNotFoundError, r"masks: no image files are in .*\.tif"),
+        (".", "masks", {}, FileNotFoundError, r"images: no image files are in .*: .*\*\*/\*"),
         (3, "masks", {}, TypeError, "images must be a folder, a pattern or a list of paths, got 3"),
-        (["images/a.png", "images/c.png"], "masks", {}, FileNotFoundError, "no file '.*c.png'"),
-        ([], "masks", {}, FileNotFoundError, "there are no images in"),
+        (["images/a.png", "images/c.png"], "masks", {}, FileNotFoundError, "'.*c.png' is missing"),
+        ([], "masks", {}, FileNotFoundError, "images: no image files are in"),
         ("images", "images", {}, ValueError, r"images and masks are the same files, 'a.png', 'b.png': .*\*_mask.png"),
         ("images/*", ["images/a.png", "masks/a.png"], {}, ValueError, "'a.png' must be images or masks, not both"),
         ("images", "other", {}, ValueError, "the images are 'a.png', 'b.png', and the masks 'x.png', 'y.png'. Rename"),

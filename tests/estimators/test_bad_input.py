@@ -44,7 +44,7 @@ BAD_DATA = {
     "sample_weight": ({"sample_weight": [1, -1]}, ValueError, "sample_weight must be finite and not negative"),
 }
 OF_NETWORKS = {
-    "validation_data": ({"validation_data": IMAGES}, TypeError, r"validation_data\[0\] is an image alone"),
+    "validation_data": ({"validation_data": IMAGES}, TypeError, r"validation_data\[0\] is an image without labels"),
 }
 BAD_FITS = {
     "CNNSegmenter": BAD_DATA | OF_NETWORKS,
@@ -84,7 +84,7 @@ OUT_OF_RANGE = {
 # what else is wrong with parameters, and words of the error
 OF_LABELS = [
     ({"ignore_label": 1}, "ignore_label must be neither 0, the background, nor"),
-    ({"class_weight": {3: 1.0}}, "class_weight must be of the labels 0 and 1, got one of 3"),
+    ({"class_weight": {3: 1.0}}, "class_weight must have only the labels 0 and 1 as keys, got 3"),
 ]
 OF_TRAINING = [
     ({"augmentation": lambda image, mask: image}, "augmentation: it must give an image and a mask"),
@@ -105,15 +105,15 @@ OF_NETWORK = [
 OF_FIELD = [({"connectivity": 6}, "connectivity must be")]
 OF_BOTH = [
     ({"cnn": "alexnet"}, "network must be 'unet', or"),
-    ({"cnn": FrozenEstimator(MaxMarginCRF())}, "cnn must be a CNNSegmenter, FrozenEstimator holds a MaxMarginCRF"),
+    ({"cnn": FrozenEstimator(MaxMarginCRF())}, "cnn: FrozenEstimator must hold a CNNSegmenter, got a MaxMarginCRF"),
     ({"cnn": FrozenEstimator(CNNSegmenter())}, "This CNNSegmenter instance is not fitted yet"),
-    ({"cnn__class_weight": {3: 1.0}}, "class_weight must be of the labels 0 and 1, got one of 3"),
+    ({"cnn__class_weight": {3: 1.0}}, "class_weight must have only the labels 0 and 1 as keys, got 3"),
     ({"cnn__pos_label": 256}, "'pos_label' parameter of CNNSegmenter"),
     ({"cnn__network": nn.Conv2d(2, 2, 1)}, "network: it must give one log-odds map"),
     ({"cnn__augmentation": lambda image, mask: image}, "augmentation: it must give an image and a mask"),
-    ({"training": "joint_by_batch", "augmentation": "flip"}, 'training="joint_by_batch" needs images as they are'),
+    ({"training": "joint_by_batch", "augmentation": "flip"}, 'training="joint_by_batch" needs images without random'),
     ({"training": "joint_by_batch", "cnn__crop": 2}, 'training="joint_by_batch" needs .* and its cnn no crop'),
-    ({"checkpoint": "folder", "cnn__checkpoint": "other"}, "checkpoint keeps the state of pretraining too"),
+    ({"checkpoint": "folder", "cnn__checkpoint": "other"}, "cnn: its checkpoint must be None"),
 ]
 PARAMETERS = {
     "CNNSegmenter": OF_LABELS + OF_NETWORK + OF_TRAINING,
@@ -196,7 +196,7 @@ def test_bad_images_are_told_by_every_method(fitted, name):
         if hasattr(fitted[name], method):
             with pytest.raises(ValueError, match=r"[XZ]\[1\] contains NaN"):
                 getattr(fitted[name], method)(NAN)
-            with pytest.raises(ValueError, match=r"[XZ]\[0\] has 3 channels, but 2 are wanted"):
+            with pytest.raises(ValueError, match=r"[XZ]\[0\] has 3 channels, but the model or the first image has 2"):
                 getattr(fitted[name], method)(IMAGES[..., [0, 1, 1]])
 
 
@@ -234,7 +234,7 @@ def test_bad_batches_are_told_by_the_loss_whose_weights_stay(given, error, messa
 
 
 def test_bad_parameters_are_told_by_the_loss():
-    with pytest.raises(ValueError, match="class_weight must be of the labels 0 and 1, got one of 3"):
+    with pytest.raises(ValueError, match="class_weight must have only the labels 0 and 1 as keys, got 3"):
         MaxMarginLoss(class_weight={3: 1.0})
     with pytest.raises(ValueError, match="ignore_label must be neither 0, the background, nor"):
         MaxMarginLoss(ignore_label=1)

@@ -212,7 +212,7 @@ def test_a_dataset_that_changes_at_random_is_refused_where_labels_would_not_belo
         "score": lambda: CNNSegmenter(cnn.network, n_epochs=0).fit(dataset).score(dataset),
     }
     for name, fit in fits.items():
-        with pytest.raises(ValueError, match="is another image each time that it is read") as error:
+        with pytest.raises(ValueError, match="changes each time that it is read") as error:
             fit()
         assert "give them as augmentation" in str(error.value), name
 
@@ -303,8 +303,8 @@ def test_what_a_network_keeps_of_a_run_does_not_end_training(phantoms):
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (own_network().half(), "its parameters are of torch.float16, too coarse for training; call its float"),
-        (own_network().bfloat16(), "its parameters are of torch.bfloat16, too coarse"),
+        (own_network().half(), "its parameters are of torch.float16, which is too coarse for training: call its float"),
+        (own_network().bfloat16(), "its parameters are of torch.bfloat16, which is too coarse"),
         (lazy(), "torch can't copy this module"),
         (nn.Conv2d(1, 1, 1, dtype=torch.complex64), r"it can't take an image .*complex<float>\) should be the same$"),
     ],
@@ -317,7 +317,7 @@ def test_networks_that_can_not_be_trained_are_told_before(network, message, phan
 def test_scripted_modules_are_told_the_way_out(phantoms):
     with warnings.catch_warnings(action="ignore"):  # torch advises against them
         network = torch.jit.script(own_network())
-    with pytest.raises(ValueError, match="network: torch can't copy this module.* give a function"):
+    with pytest.raises(ValueError, match="network: torch can't copy this module.* Give a function"):
         CNNSegmenter(network).fit(*phantoms)
     CNNSegmenter(lambda n_channels: network, n_epochs=1).fit(*phantoms)
 
@@ -353,7 +353,9 @@ def test_sizes_that_do_not_fit_are_told_before_training_and_in_prediction(phanto
             cnn.fit(images, labels, validation_data=validation)
     assert not began
     cnn.set_params(callbacks=None).fit(X, y)
-    with pytest.raises(ValueError, match=r"shape \(30, 40, 1\) \(image number 1\): .* its attribute size_divisor$"):
+    with pytest.raises(
+        ValueError, match=r"shape \(30, 40, 1\) \(image number 1\): .* its attribute size_divisor to that number$"
+    ):
         cnn.predict([X[0], X[1][:30]])
 
 

@@ -130,7 +130,7 @@ def test_cnn_is_the_network_alone(phantoms, pretrained):
     np.testing.assert_array_equal(model.predict(X), pretrained.predict(X))
     np.testing.assert_array_equal(model.coef_, [1, 0, 0])
     assert {getattr(model, f"{name}_") for name in ("objective", "dual_gap", "slack", "sigma", "n_iter")} == {None}
-    with pytest.raises(ValueError, match='there is no field: training is "cnn"'):
+    with pytest.raises(ValueError, match='energy needs a field, but training="cnn" learns none'):
         model.energy(X[0])
 
 
@@ -147,7 +147,7 @@ def test_no_joint_epoch_is_piecewise_training(phantoms, piecewise):
 
 def test_joint_training_by_batch_needs_images_as_they_are(phantoms):
     for changes in ({"cnn__augmentation": "flip"}, {"augmentation": "flip"}):
-        with pytest.raises(ValueError, match='training="joint_by_batch" needs images as they are: give Deep'):
+        with pytest.raises(ValueError, match='training="joint_by_batch" needs images without random changes'):
             quick(training="joint_by_batch", **changes).fit(*phantoms)
     model = quicker(training="joint_by_batch", cnn__augmentation="flip", augmentation=None).fit(*phantoms)
     assert epochs(model, "joint") == [0, 1]
@@ -243,7 +243,7 @@ def test_a_frozen_network_must_fit(phantoms, pretrained):
         frozen.fit(np.stack([X, X], axis=-1), y)
     with pytest.raises(NotFittedError):
         quick(cnn=FrozenEstimator(CNNSegmenter())).fit(X, y)
-    with pytest.raises(TypeError, match="cnn must be a CNNSegmenter, FrozenEstimator holds a MaxMarginCRF"):
+    with pytest.raises(TypeError, match="cnn: FrozenEstimator must hold a CNNSegmenter, got a MaxMarginCRF"):
         quick(cnn=FrozenEstimator(MaxMarginCRF())).fit(X, y)
     search = GridSearchCV(frozen, {"C": [0.1, 1.0]}, cv=2, error_score="raise").fit(X, y)
     assert search.best_estimator_.cnn.estimator is pretrained
@@ -302,7 +302,7 @@ class Fails(Callback):
 
 
 def test_a_checkpoint_is_kept_by_either_but_not_by_both(phantoms, tmp_path):
-    with pytest.raises(ValueError, match="checkpoint keeps the state of pretraining too: leave that of cnn at None"):
+    with pytest.raises(ValueError, match="cnn: its checkpoint must be None, because that of Deep"):
         quick(checkpoint=tmp_path, cnn__checkpoint=tmp_path).fit(*phantoms)
     expected = quick().fit(*phantoms)
     for name in ("checkpoint", "cnn__checkpoint"):

@@ -223,7 +223,7 @@ def test_time_starts_anew_where_its_numbers_end(monkeypatch):
         ([[0, 0]], [(1,)], [[1]], r"offsets must be steps of 2 integers, not all of them 0, got \(1,\)"),
         ([[0, 0]], [(0, 0)], [[[1, 1]]], r"offsets must be .* got \(0, 0\)"),
         ([[0, 0]], [(0, 0.5)], [[[1, 1]]], r"offsets must be .* got \(0, 0.5\)"),
-        ([[]], [(0, 1)], [[[]]], "unary has no pixel"),
+        ([[]], [(0, 1)], [[[]]], "unary must have at least one pixel"),
     ],
 )
 def test_what_cannot_be_cut_is_refused(unary, offsets, capacities, message):

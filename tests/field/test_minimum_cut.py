@@ -42,7 +42,7 @@ def test_costs_may_be_tiny_or_huge(size):
         ([0, 0], EDGE, [[1]], "edges must be integers of shape"),
         ([0, 0], EDGE.T, [1], "edges must be integers of shape"),
         ([0, 0], EDGE.astype(float), [1], "edges must be integers of shape"),
-        ([], EDGE[:, :0], [], "unary has no pixel"),
+        ([], EDGE[:, :0], [], "unary must have at least one pixel"),
     ],
 )
 def test_what_cannot_be_cut_is_refused(unary, edges, capacities, message):

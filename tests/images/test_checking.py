@@ -55,7 +55,7 @@ BAD_IMAGES = {
     "two columns": (pd.DataFrame({"a": [1], "b": [2]}), ValueError, "X must be one column, got 2"),
     "0-d array": (np.array(1.0), ValueError, r"X must be of shape \(n, H, W\) or \(n, H, W, channels\), got \(\)"),
     "0-d tensor": (torch.tensor(1.0), ValueError, r"X must be of shape .*, got \(\)"),
-    "one image": (IMAGES[0, ..., 0], ValueError, r"X must be of shape .*, got \(4, 5\); a single one is X\[np.newax"),
+    "one image": (IMAGES[0, ..., 0], ValueError, r"X must be of shape .*, got \(4, 5\): give X\[np.newax"),
     "a photo": (
         np.zeros((20, 30, 3)),
         ValueError,
@@ -66,7 +66,7 @@ BAD_IMAGES = {
     "file": (
         Image.new("L", (5, 4)),
         TypeError,
-        "X must be an array or a list .*, got Image; a single one belongs into",
+        "X must be an array or a list .*, got Image: put a single one into",
     ),
     "loader": (DataLoader(IMAGES), TypeError, "X must not be a DataLoader, which gives batches: give its dataset"),
     "two images": (
@@ -100,13 +100,13 @@ BAD_IMAGES = {
     "masked": (MASKED, TypeError, r"X\[0\] must not be masked"),
     "bfloat16": (list(torch.zeros(2, 2, 4, 5).bfloat16()), ValueError, r"X\[0\] can't be made an array: .*BFloat16"),
     "sparse tensor": ([torch.zeros(2, 4, 5).to_sparse()] * 2, ValueError, r"X\[0\] can't be made"),
-    "unequal channels": ([IMAGES[0], IMAGES[1][..., [0, 1, 1]]], ValueError, r"X\[1\] has 3 channels, but 2"),
+    "unequal channels": ([IMAGES[0], IMAGES[1][..., [0, 1, 1]]], ValueError, r"X\[1\] has 3 channels, but .* has 2"),
     "no file": (["nowhere.png"] * 2, FileNotFoundError, r"X\[0\]: .*nowhere.png"),
     "too few": (IMAGES[:1], ValueError, "X and y must have the same length, got 1 images and 2 labels"),
 }
 # the same of labels
 BAD_LABELS = {
-    "None": (None, TypeError, r"y is None, and X\[0\] is an image alone, not a pair of image and labels"),
+    "None": (None, TypeError, r"y is None, but X\[0\] is an image without labels"),
     "number": (1, TypeError, "y must be an array or a list of arrays, got int"),
     "word": ("mask.png", TypeError, "y must be an array or a list of arrays, got str"),
     "empty": ([], ValueError, "y is empty"),
@@ -121,7 +121,7 @@ BAD_LABELS = {
     "negative": (-LABELS, ValueError, r"y\[0\] must hold the labels .* only, found \[-1\]"),
     "between": (LABELS / 2, ValueError, r"y\[0\] must hold the labels .* only, found \[0.5\]"),
     "NaN": (changed(LABELS + 0.0, (1, 0, 0), np.nan), ValueError, r"y\[1\] .* only, found \[nan\]"),
-    "0 and 255": (255 * LABELS, ValueError, "y holds no 1, but 255, .*give pos_label=255"),
+    "0 and 255": (255 * LABELS, ValueError, "y holds 255 but no 1, .*give pos_label=255"),
     "words": (LABELS.astype(str), ValueError, r"y\[0\] must hold the labels 0 and 1, got dtype <U"),
     "objects": (LABELS.astype(object), ValueError, r"y\[0\] must hold the labels .*, got dtype object"),
     "complex": (LABELS + 0j, ValueError, r"y\[0\] must hold the labels .*, got dtype complex128"),
@@ -175,9 +175,9 @@ def test_sample_weights_have_a_mean_of_one_however_large_they_are():
 @pytest.mark.parametrize(
     ("validation_data", "error", "message"),
     [
-        (IMAGES, TypeError, r"\[0\] is an image alone, not a pair"),
+        (IMAGES, TypeError, r"\[0\] is an image without labels"),
         ((IMAGES,), TypeError, r" must be a tuple \(X, y\) or a dataset of pairs, got 1"),
-        ((IMAGES[..., :1], LABELS), ValueError, r"\[0\]\[0\] has 1 channels, but 2 are wanted"),
+        ((IMAGES[..., :1], LABELS), ValueError, r"\[0\]\[0\] has 1 channel, but the model or the first image has 2"),
         ((IMAGES, LABELS[1:]), ValueError, r"\[0\] and validation_data\[1\] must have the same length"),
         ((IMAGES, LABELS + 1), ValueError, r"\[1\]\[0\] must hold the labels"),
         ((IMAGES[:0], LABELS[:0]), ValueError, r"\[0\] is empty"),
@@ -347,11 +347,11 @@ def test_of_a_dataset_that_changes_image_and_mask_together_each_pair_comes_from_
 def test_images_that_are_others_each_time_are_told_where_labels_would_not_belong_to_them(files):
     images = [np.arange(40, dtype=np.uint8).reshape(5, 8) + n for n in range(3)]
     pairs = Flipped(images, [image % 2 for image in images])
-    with pytest.raises(ValueError, match=r"X\[0\] is another image each time that it is read"):
+    with pytest.raises(ValueError, match=r"X\[0\] changes each time that it is read"):
         check_labelled_images(pairs, None, LabelScheme()).check_lasting()
-    with pytest.raises(ValueError, match="validation_data.0. is another image each time"):
+    with pytest.raises(ValueError, match="validation_data.0. changes each time"):
         check_validation_data(pairs, LabelScheme(), 1)
-    with pytest.raises(ValueError, match=r"X\[0\] is another image each time"):
+    with pytest.raises(ValueError, match=r"X\[0\] changes each time"):
         check_labelled_images(pairs, [image % 2 for image in images], LabelScheme()).images[0]
 
 

@@ -533,7 +533,9 @@ def test_16_bits_stay_16_bits_in_grey(tmp_path):
 
 def test_what_can_not_be_converted_is_told(tmp_path):
     np.save(tmp_path / "a.npy", DEEP[..., :2])
-    with pytest.raises(ValueError, match=r"a.npy can't be read as an image: it has shape \(5, 4, 2\) .* made 'L'"):
+    with pytest.raises(
+        ValueError, match=r"a.npy can't be read as an image: it has shape \(5, 4, 2\) .* converted to 'L'"
+    ):
         read_image(tmp_path / "a.npy", channels="L")
     image = Image.new("L", (4, 5))
     image.save(tmp_path / "a.png")

@@ -130,8 +130,8 @@ def test_elements_with_their_kinds_are_read(file):
         ({"more": struct.pack("<HH2sHI", 8, 0x2000, b"OB", 0, 2**31)}, "it is truncated, or damaged"),
         ({"more": struct.pack("<HH2sHI", 8, 0x2000, b"XX", 0, 2**31)}, "it is damaged"),
         ({"more": struct.pack("<HH2sHIHHI", 8, 0x2000, b"SQ", 0, 2**32 - 1, 0xFFFE, 0xE000, 2**31)}, "it is truncated"),
-        ({"syntax": b"1.2.840.10008.1.2.4.50"}, "transfer syntax 1.2.840.10008.1.2.4.50 compresses it"),
-        ({"more": struct.pack("<HH2sHI", 0x28, 0x3000, b"SQ", 0, 0)}, "its values go by a table"),
+        ({"syntax": b"1.2.840.10008.1.2.4.50"}, "it is compressed, by the transfer syntax 1.2.840.10008.1.2.4.50"),
+        ({"more": struct.pack("<HH2sHI", 0x28, 0x3000, b"SQ", 0, 0)}, "its values need a look-up table"),
     ],
 )
 def test_elements_that_gdcm_would_take_memory_for_are_refused_before(file, memory_growth, options, message):

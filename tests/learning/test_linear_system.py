@@ -145,7 +145,7 @@ def test_degenerate_programs_are_told(constraints, C, message):
 
 def test_a_solution_of_other_images_is_refused():
     examples = squares(1)
-    with pytest.raises(ValueError, match="solution is one of 2 images, but 1 examples are given"):
+    with pytest.raises(ValueError, match="solution and examples must be of the same images, got 2 and 1"):
         LinearSystem(learn(examples), examples[:1], 0.05)
 
 

@@ -63,9 +63,9 @@ def test_other_outputs_are_told(network, message):
 @pytest.mark.parametrize(
     ("network", "way_out"),
     [
-        (Function(lambda images: {"out": images}), "wrap it in a module that gives the one part"),
-        (nn.Conv2d(1, 2, 1), r"the log-odds are z\[:, 1:\] - z\[:, :1\], without softmax"),
-        (nn.MaxPool2d(2), "multiples of a number, give it that as its attribute size_divisor"),
+        (Function(lambda images: {"out": images}), "wrap it in a module that returns the log-odds only"),
+        (nn.Conv2d(1, 2, 1), r"return z\[:, 1:\] - z\[:, :1\], without softmax"),
+        (nn.MaxPool2d(2), "multiples of a number, set its attribute size_divisor to that number"),
     ],
 )
 def test_the_way_to_one_map_is_told(network, way_out):
@@ -83,7 +83,7 @@ def raising(error):
 @pytest.mark.parametrize("error", [RuntimeError("wide."), ValueError("wide"), AssertionError("wide")])
 def test_an_error_of_the_network_names_the_image_and_hints_at_the_divisor(error):
     images = [torch.zeros(1, 4, 5)]
-    expected = r"^network: it can't take an image of shape \(4, 5, 1\){}: wide. If it needs .* attribute size_divisor$"
+    expected = r"^network: it can't take an image of shape \(4, 5, 1\){}: wide. If it needs .* to that number$"
     with pytest.raises(ValueError, match=expected.format("")):
         AnySize(raising(error))(images)
     with pytest.raises(ValueError, match=expected.format(r" \(the last one\)")):
@@ -191,7 +191,7 @@ def test_of_several_scales_the_mean_is_taken_and_the_first_for_training(average_
 
 @pytest.mark.parametrize("scale", [0, -1.0, float("nan"), float("inf"), (), (1.0, 0.0), ["half"]])
 def test_other_scales_are_told(scale):
-    with pytest.raises(ValueError, match="scale must be a positive number, or several in a sequence, got"):
+    with pytest.raises(ValueError, match="scale must be a positive number up to 16, or a sequence of such"):
         AnySize(nn.Identity(), scale=scale)
 
 

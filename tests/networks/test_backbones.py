@@ -85,5 +85,5 @@ def test_other_parameters_are_told(network_class):
 @on_backbones
 def test_unknown_backbones_are_told(network_class):
     assert "vgg16" in backbone_names()
-    with pytest.raises(ValueError, match="network: there is no backbone 'vit_b_16'; there are .*vgg16"):
+    with pytest.raises(ValueError, match="network: 'vit_b_16' is not a known backbone, choose one of .*vgg16"):
         network_class("vit_b_16")

@@ -32,7 +32,7 @@ def test_modules_that_torch_can_not_copy_are_told_with_the_way_out():
     kept = nn.Conv2d(1, 1, 1)
     kept.last = kept(torch.zeros(1, 1, 2, 2))
     for module in (nn.LazyBatchNorm2d(), kept):
-        with pytest.raises(ValueError, match="network: torch can't copy this module.*give a function of the number of"):
+        with pytest.raises(ValueError, match="network: torch can't copy this module.*Give a function of the number of"):
             build_network(module, 1)
 
 
@@ -51,8 +51,8 @@ def test_named_networks_are_of_single_precision_whatever_torch_defaults_to(name)
     [
         ("resnet", None, ValueError, "network must be 'unet', or 'unet_' or 'fcn8s_' with .*, got 'resnet'"),
         ("unetwork", None, ValueError, "network must be 'unet', or"),
-        ("unet_", None, ValueError, "there is no backbone ''"),
-        ("fcn8s_", None, ValueError, "there is no backbone ''"),
+        ("unet_", None, ValueError, "'' is not a known backbone"),
+        ("fcn8s_", None, ValueError, "'' is not a known backbone"),
         ("unet", "imagenet", ValueError, "weights: only networks named after a backbone"),
         (nn.Identity(), "weights.pth", ValueError, "weights: only networks named after a backbone"),
         (lambda n_channels: None, None, TypeError, "must return a torch.nn.Module, got NoneType"),

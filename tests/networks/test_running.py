@@ -101,7 +101,7 @@ def test_log_odds_that_are_not_finite_are_told_with_their_image(images):
             return torch.where(images[:, :1] > 1, torch.nan, images[:, :1])
 
     odd = [*images[:3], images[3] + 2, *images[4:]]
-    with pytest.raises(ValueError, match="network: its log-odds of the image of number 3 are not finite"):
+    with pytest.raises(ValueError, match="network: its log-odds of image number 3 are not finite"):
         Runner(2, "cpu").log_odds(NaN(), odd)
 
 

@@ -39,8 +39,8 @@ def test_rebuilding_takes_no_memory_and_draws_no_random_numbers(memory_growth):
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        (lambda arrays: arrays.pop("score.bias"), r"'score.bias' is float32 \(1,\), that of the weights is missing"),
-        (lambda arrays: arrays.update(more=np.zeros(2)), r"'more' is missing, that of the weights is float64 \(2,\)"),
+        (lambda arrays: arrays.pop("score.bias"), r"'score.bias' is float32 \(1,\), but in the weights it is missing"),
+        (lambda arrays: arrays.update(more=np.zeros(2)), r"'more' is missing, but in the weights it is float64 \(2,\)"),
         (lambda arrays: arrays.update({"score.bias": np.zeros(1)}), r"float32 \(1,\), .* is float64 \(1,\)"),
         (lambda arrays: arrays.update({"score.bias": np.zeros((), np.float32)}), r"float32 \(1,\), .* is float32 \(\)"),
     ],
@@ -50,7 +50,7 @@ def test_other_weights_are_told_and_leave_the_network_as_it_was(change, error):
     arrays = {key: array + np.float32(1) for key, array in network_arrays(network).items()}
     before = {key: array.copy() for key, array in network_arrays(network).items()}
     change(arrays)
-    with pytest.raises(ValueError, match=f"network: the weights are not those of this network: .*{error}"):
+    with pytest.raises(ValueError, match=f"network: the weights do not fit this network: .*{error}"):
         load_arrays(network, arrays)
     for key, array in network_arrays(network).items():
         np.testing.assert_array_equal(array, before[key])
@@ -81,7 +81,7 @@ def test_lazy_modules_take_the_shapes_of_the_weights():
     arrays = network_arrays(network)
     assert torch.equal(load_arrays(lazy(), arrays)(images), expected)
     del arrays["0.weight"]
-    with pytest.raises(ValueError, match="'0.weight' is UninitializedParameter, that of the weights is missing"):
+    with pytest.raises(ValueError, match="'0.weight' is UninitializedParameter, but in the weights it is missing"):
         load_arrays(lazy(), arrays)
 
 

@@ -144,7 +144,7 @@ def test_transforms_v1_of_torchvision_are_refused_before_training(phantoms):
     flip = transforms.RandomHorizontalFlip()
     for augmentation in (flip, transforms.Compose([v2.RandomHorizontalFlip()]), v2.Compose([flip])):
         for model in (CNNSegmenter(augmentation=augmentation), DeepStructuredSegmenter(augmentation=augmentation)):
-            with pytest.raises(ValueError, match="does not change masks: take it from torchvision.transforms.v2"):
+            with pytest.raises(ValueError, match="does not change masks: use the one of torchvision.transforms.v2"):
                 model.fit(*phantoms)
 
 
@@ -163,11 +163,11 @@ def test_a_transform_of_albumentations_that_fails_is_told_with_its_call(phantoms
 
 def test_a_normalization_in_training_alone_is_told(phantoms):
     normalize = v2.Compose([v2.RandomApply([v2.Normalize([0.5], [0.5])])])
-    with pytest.warns(UserWarning, match="augmentation: Normalize acts in training alone, and predict would see"):
+    with pytest.warns(UserWarning, match="augmentation: Normalize acts in training only, so predict would see"):
         CNNSegmenter(n_epochs=0, augmentation=normalize).fit(*phantoms)
 
 
 def test_a_normalization_by_albumentations_is_told(phantoms, albumentations):
     normalize = albumentations.OneOf([albumentations.Normalize(0.5, 0.5)])
-    with pytest.warns(UserWarning, match="augmentation: Normalize acts in training alone, and predict would see"):
+    with pytest.warns(UserWarning, match="augmentation: Normalize acts in training only, so predict would see"):
         CNNSegmenter(n_epochs=0, augmentation=normalize).fit(*phantoms)

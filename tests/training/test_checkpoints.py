@@ -295,7 +295,7 @@ def test_where_all_states_are_damaged_fit_begins_anew(states, data, whole, tmp_p
 def test_a_disk_that_becomes_full_does_not_end_training(data, whole, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "write_file", write_until(1, OSError(28, "No space left on device")))
-        with pytest.warns(RuntimeWarning, match="could not be kept: .*No space.*; training goes on, and .*1.* stays"):
+        with pytest.warns(RuntimeWarning, match="could not be kept: .*No space.*. Training goes on, and .*1.* stays"):
             model = cnn(checkpoint=tmp_path).fit(*data)
     assert everything(model) == whole
     assert names(tmp_path) == ["state-000001.safetensors"]

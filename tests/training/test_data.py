@@ -70,7 +70,7 @@ def test_a_crop_is_one_or_two_positive_integers(crop):
     [
         (lambda image, mask: image, "must give an image and a mask, not Image"),
         (lambda image, mask: (image.numpy(), mask), "must give two tensors, not ndarray, Mask"),
-        (lambda image, mask: (image[:, 1:], mask), r"gave \(1, 9, 12\) of torch.float32 and \(10, 12\)"),
+        (lambda image, mask: (image[:, 1:], mask), r"image \(1, 9, 12\) of torch.float32 and a mask \(10, 12\)"),
         (lambda image, mask: ((255 * image).to(torch.uint8), mask), "of torch.uint8"),
         (lambda image, mask: (image, mask * 2), "a mask must hold 0, 1 and 255 only, got"),
         (lambda image, mask: (image.expand(3, -1, -1), mask), "do not fit"),

@@ -56,7 +56,7 @@ def segmenter(*callbacks, in_pretraining=(), checkpoint=None):
 
 
 def fit_interrupted(model, *data):
-    with pytest.warns(UserWarning, match="fit was interrupted; the estimator is left as it was trained") as record:
+    with pytest.warns(UserWarning, match="fit was interrupted. The estimator keeps what was trained") as record:
         model.fit(*data)
     assert record[0].filename == __file__
     return model

@@ -111,7 +111,7 @@ def test_what_a_file_cant_hold_is_told_and_nothing_is_written(tmp_path, value, m
 
 def test_too_much_that_is_no_array_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(state_files, "_LONGEST_JSON", 100)
-    with pytest.raises(TypeError, match="what is no array takes 3.. characters, and a file can hold 100"):
+    with pytest.raises(TypeError, match="the content besides arrays takes 3.. characters, but a file can hold 100"):
         write_file(tmp_path / "file", "state", {"a": 100 * [1]})
     write_by_hand(tmp_path / "file", json.dumps({"a": 100 * [1]}))
     with pytest.raises(ValueError, match="its JSON is longer than 100 characters"):
@@ -182,11 +182,11 @@ def test_every_damage_is_noticed(path):
         (b"", "damaged, or of another kind"),
         (pickle.dumps({}), "damaged, or of another kind"),
         (struct.pack("<Q", 2**63) + b"{}", "damaged, or of another kind"),
-        (serialize({"a": np.zeros(3)}), "no skmmcrf wrote it"),
-        (serialize({"a": np.zeros(3)}, {"format": "pt"}), "no skmmcrf wrote it"),
+        (serialize({"a": np.zeros(3)}), "it was not written by skmmcrf"),
+        (serialize({"a": np.zeros(3)}, {"format": "pt"}), "it was not written by skmmcrf"),
         (
             serialize({"a": np.zeros(3)}, {"skmmcrf_format": "1", "skmmcrf_version": "9.9"}),
-            f"its format is '1', of skmmcrf 9.9; skmmcrf .* reads '{FILE_FORMAT}'",
+            f"its format is '1', of skmmcrf 9.9, but skmmcrf .* reads '{FILE_FORMAT}'",
         ),
         (serialize({"a": np.zeros(3)}, {"skmmcrf_format": FILE_FORMAT}), "it is a file of skmmcrf, but holds no state"),
     ],
@@ -236,9 +236,9 @@ def test_the_checksum_is_one_of_the_arrays_too(path, change):
         ('{"a": {"array": "x"}, "b": {"array": "x"}}', "lacks the tensor 'x', or uses it twice"),
         ('{"a": {"array": ["x"]}}', "lacks the tensor"),
         ("{}", "does not refer to all of its tensors"),
-        ('{"array": "x"}', "its content is no dict"),
-        ('[{"array": "x"}]', "its content is no dict"),
-        ("null", "its content is no dict"),
+        ('{"array": "x"}', "its content is not a dict"),
+        ('[{"array": "x"}]', "its content is not a dict"),
+        ("null", "its content is not a dict"),
         *[(text, ".") for text in ("", "[", "9" * 10_000, '"')],
     ],
 )
@@ -259,8 +259,8 @@ def test_what_is_nested_deep_is_read_or_told(path, opening, closing):
         except ValueError as error:
             outcomes.append(str(error))
     assert outcomes[:2] == ["read", "read"]
-    assert outcomes[-1] == "it is nested too deep"
-    assert set(outcomes) == {"read", "it is nested too deep"}
+    assert outcomes[-1] == "it is nested too deeply"
+    assert set(outcomes) == {"read", "it is nested too deeply"}
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ def test_headers_that_lie_take_no_memory(path, memory_growth, tensor):
 @pytest.mark.parametrize(("entry", "n_bytes"), [("[]", 200), ("{}", 200), ("1e1", 80)])
 def test_json_takes_memory_for_its_entries_only_up_to_its_longest(path, memory_growth, entry, n_bytes):
     def refuse():
-        with pytest.raises(ValueError, match="its content is no dict|its JSON is longer than"):
+        with pytest.raises(ValueError, match="its content is not a dict|its JSON is longer than"):
             read_file(path, "state")
 
     for n_entries in (300_000, 6_000_000):
