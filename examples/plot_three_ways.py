@@ -4,8 +4,9 @@
 The package compares three models. Here they learn from 24 generated images that look like ultrasound:
 
 - **CNN**: a neural network alone. It gives each pixel a probability of being foreground.
-- **piecewise**: a conditional random field on the finished network. It weighs the probabilities against the length of
-  the outline, and an outline costs less where the image has an edge. The weights are learned.
+- **piecewise**: a conditional random field on the finished network. It gives every mask a cost and picks the mask of
+  least cost. Pixels whose labels are unlikely cost something, and so does each step of the outline. A step costs less
+  where the image has an edge. The weights of these costs are learned.
 - **joint**: network and field, trained together.
 
 The script prints the mean Jaccard index of each model on 40 other images, and saves a picture of three of these. The
@@ -44,7 +45,7 @@ for name, values in jaccard.items():
     print(f"{name:>10}: {100 * values.mean():.1f} %")
 
 # %%
-# The picture shows a hard, a middling and an easy image for the network alone: the quartiles of its index on the 40.
+# The picture shows three of the 40 test images: those at a quarter, a half and three quarters of the network's ranking.
 
 shown = np.argsort(jaccard["CNN"])[[10, 20, 30]]
 display = SegmentationDisplay.from_predictions(

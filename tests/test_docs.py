@@ -28,12 +28,13 @@ def test_the_code_of_the_readme_runs_as_it_stands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for folder in ("scans", "masks"):
         Path(folder).mkdir()
-    for n, (image, mask) in enumerate(zip(*make_phantoms(5, shape=(32, 48), random_state=0))):
-        Image.fromarray(image).save(f"scans/anna_{n}.jpg")
-        Image.fromarray(255 * mask).save(f"masks/anna_{n}_mask.png")
+    names = [f"{patient}_{n}" for patient in ("anna", "ben", "cleo", "dora", "emil") for n in (1, 2)]
+    for name, image, mask in zip(names, *make_phantoms(10, shape=(32, 48), random_state=0)):
+        Image.fromarray(image).save(f"scans/{name}.jpg")
+        Image.fromarray(255 * mask).save(f"masks/{name}_mask.png")
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     exec(code, {})
-    assert [file.name for file in Path("results").iterdir()] == ["anna_2.png"]
+    assert sorted(file.name for file in Path("results").iterdir()) == ["cleo_1.png", "cleo_2.png"]
     assert Path("model.safetensors").is_file()
 
 
