@@ -160,6 +160,8 @@ def split_pairs(data: Bunch, test_size: float = 0.2, *, random_state: RandomStat
     >>> train.names, test.names
     (['a', 'b'], ['c'])
     """
+    if not isinstance(data, Bunch):
+        raise TypeError(f"data must be what load_image_pairs gives, got {type(data).__name__}")
     if data.groups is not None and len(set(data.groups)) == 1:
         raise ValueError(f"all images are of one group, {data.groups[0]!r}, which can't be split")
     splitter = ShuffleSplit if data.groups is None else GroupShuffleSplit

@@ -1,5 +1,6 @@
 """Base classes and functions of the estimators."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -36,6 +37,7 @@ from skmmcrf.images.checking import (
     check_labelled_images,
     check_sample_weight,
     check_validation_data,
+    warn_of_range,
 )
 from skmmcrf.images.labels import LabelScheme
 from skmmcrf.learning import CuttingPlanes, Solution
@@ -284,7 +286,9 @@ class NetworkSegmenter(BaseSegmenter):
     def _run_network(self, X: ImagesLike) -> Iterator[tuple[NDArray[np.float32], np.ndarray]]:
         """Log-odds (H, W) and image (H, W, channels), one image after the other."""
         check_is_fitted(self)
-        return self._runner().run(self.network_, check_images(X, n_channels=self.n_channels_in_))
+        images = check_images(X, n_channels=self.n_channels_in_)
+        warn_of_range(images[0], "X[0]")
+        return self._runner().run(self.network_, images)
 
     def _runner(self) -> Runner:
         cnn = self._settings
@@ -302,6 +306,9 @@ class NetworkSegmenter(BaseSegmenter):
         """Check and weight training and validation images, whose labels are read by an estimator's settings."""
         scheme = scheme_of(settings)
         data = check_labelled_images(X, y, scheme)
+        warn_of_range(data[0][0], "X[0]")
+        if not any(_has_foreground(data)):
+            warnings.warn("y has no foreground in any image, so the model learns to find none", stacklevel=3)
         weights = check_sample_weight(sample_weight, len(data))
         validation = check_validation_data(validation_data, scheme, data.n_channels)
         data, validation = self.hold_out(data.weighted(weights), validation)

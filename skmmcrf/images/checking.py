@@ -25,6 +25,7 @@ from skmmcrf.images.sequences import ImageList, Mapped
 
 _IMAGE_DTYPES = "bool, uint8, uint16, float16, float32 or float64"
 _LEAST_SIDE = 16  # no image has fewer pixels in height and width, and more channels
+_LARGEST_EXPECTED = 50  # of floats that were scaled in whatever way
 _LARGEST = float(np.finfo(np.float32).max)  # networks take float32, and squares of it are no trouble for float64
 
 
@@ -214,7 +215,13 @@ def check_validation_data(
         names = ("validation_data[0]", "validation_data[1]")
         X, y = validation_data
         return check_labelled_images(X, y, scheme, n_channels=n_channels, names=names)
-    data = check_labelled_images(validation_data, None, scheme, n_channels=n_channels, names=("validation_data", "y"))
+    try:
+        names = ("validation_data", "y")
+        data = check_labelled_images(validation_data, None, scheme, n_channels=n_channels, names=names)
+    except (TypeError, ValueError) as error:
+        if isinstance(validation_data, list):
+            raise type(error)(f"{error}. A list holds pairs of image and labels. Give X and y as a tuple") from error
+        raise
     data.check_lasting()
     return data
 
@@ -248,6 +255,17 @@ def check_sample_weight(sample_weight: ArrayLike | None, n_images: int) -> Float
         raise ValueError("sample_weight must be finite and not negative, and not all of it 0")
     weights = weights / weights.max()  # the sum of very large ones would be infinite
     return weights / weights.mean()
+
+
+def warn_of_range(image: np.ndarray, name: str) -> None:
+    """Warn, by a UserWarning, if an image of floats seems to hold the values of integers."""
+    if image.dtype.kind == "f" and float(image.max()) > _LARGEST_EXPECTED:
+        warnings.warn(
+            f"{name} holds floats up to {float(image.max()):g}, which are taken as they are. Scale them to about "
+            "[0, 1], as X / 255 does for images of 8 bits, or give integers",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def as_given(results: Sequence[np.ndarray], X: ImagesLike) -> np.ndarray | list[np.ndarray]:

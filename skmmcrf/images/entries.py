@@ -1,6 +1,6 @@
 """Sets of images or labels as users give them: their entries, and arrays made of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -48,10 +48,12 @@ def as_sequence(values: Any, name: str, dimensions: tuple[int, ...]) -> tuple[Se
         raise TypeError(f"{name} must be dense, got the sparse {type(values).__name__}")
     if isinstance(values, DataLoader):
         raise TypeError(f"{name} must not be a DataLoader, which gives batches: give its dataset")
-    is_one = isinstance(values, (str, bytes, PathLike, Mapping, Image.Image))
-    if is_one or not (hasattr(values, "__len__") and hasattr(values, "__getitem__")):
-        hint = ": put a single one into a list" if is_one else ""
-        raise TypeError(f"{name} must be an array or a list of arrays, got {type(values).__name__}{hint}")
+    if isinstance(values, (bytes, Mapping, *READABLE)) or not (
+        hasattr(values, "__len__") and hasattr(values, "__getitem__")
+    ):
+        raise TypeError(
+            f"{name} must be an array or a list of arrays, got {type(values).__name__}: {_as_list_hint(values, name)}"
+        )
     if isinstance(values, np.ndarray) and values.dtype.kind in "OUT" and values.ndim == 1:
         values = values.tolist()
     if isinstance(values, (np.ndarray, torch.Tensor)) and values.ndim not in dimensions:
@@ -100,6 +102,14 @@ def image_and_labels(entry: Any, name: str) -> tuple[Any, Any]:
     if isinstance(entry, (tuple, list)) and entry and _is_image(entry[0]):
         return entry[0], entry[1] if len(entry) > 1 else None
     return entry, None
+
+
+def _as_list_hint(values: Any, name: str) -> str:
+    if isinstance(values, (str, PathLike)):
+        return "give [path] for a file, or sorted(Path(folder).iterdir()) for a folder"
+    if isinstance(values, Mapping) and "images" in values:
+        return "give its images, and its masks as labels"
+    return f"give list({name})" if isinstance(values, Iterator) else "put a single one into a list"
 
 
 def _is_image(value: Any) -> bool:

@@ -57,6 +57,8 @@ def write_file(path: str | PathLike[str], kind: str, content: Mapping[str, Any])
     ...     read_file(f"{folder}/file", "state")
     {'epoch': 3, 'coef': array([1., 1.])}
     """
+    if not Path(path).parent.is_dir():
+        raise FileNotFoundError(f"{path} can't be written: its folder does not exist")
     arrays: dict[str, np.ndarray] = {}
     text = json.dumps(_encoded(content, "", arrays))
     if len(text) > _LONGEST_JSON:

@@ -379,3 +379,14 @@ def test_batch_norm_of_single_pixels_trains_in_batches_and_is_told_for_single_im
         CNNSegmenter("fcn8s_resnet18", n_epochs=1, batch_size=1).fit(X, y)
     grown = v2.Resize((40, 40))
     CNNSegmenter("fcn8s_resnet18", n_epochs=1, batch_size=1, augmentation=grown).fit(X[:2], y[:2])
+
+
+def test_fits_and_predictions_tell_what_they_are_not_meant_for(phantoms):
+    X, y = phantoms
+    with pytest.warns(UserWarning, match="y has no foreground in any image"):
+        CNNSegmenter(nn.Conv2d(1, 1, 1), n_epochs=0).fit(X, 0 * y)
+    cnn = CNNSegmenter(nn.Conv2d(1, 1, 1), n_epochs=0).fit(X, y)
+    with pytest.warns(UserWarning, match=r"X\[0\] holds floats up to 2\d\d"):
+        cnn.predict(X.astype(float))
+    with pytest.warns(UserWarning, match=r"X\[0\] holds floats up to 2\d\d"):
+        cnn.fit(X.astype(float), y)

@@ -52,6 +52,7 @@ def trained(network, X, y, C):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # of batches; the final model is checked
         warnings.filterwarnings("ignore", "the weight of the log-odds")  # an epoch teaches little
+        warnings.filterwarnings("ignore", "y has no foreground|X.0. holds floats")
         model.fit(X, y)
     assert_finite_and_within_bounds(model, X, y)
     assert np.isfinite(model.predict_proba(X)).all()

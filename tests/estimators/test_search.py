@@ -190,6 +190,7 @@ class Silent(CNNSegmenter):
         return np.zeros(X.shape, np.uint8)
 
 
+@pytest.mark.filterwarnings("ignore:y has no foreground")
 def test_a_fold_without_foreground_is_told_and_can_be_counted_as_right(data):
     X, y = data["array"]
     y = np.where(np.arange(12)[:, None, None] < 6, y, 0)

@@ -15,6 +15,7 @@ from skmmcrf.images.checking import (
     check_labelled_images,
     check_sample_weight,
     check_validation_data,
+    warn_of_range,
 )
 from skmmcrf.images.labels import LabelScheme
 
@@ -395,3 +396,10 @@ def test_results_come_out_as_images_went_in():
         given = as_given(results, X)
         assert isinstance(given, list)
         assert all(a is b for a, b in zip(given, results, strict=True))
+
+
+def test_floats_that_hold_the_values_of_integers_are_told():
+    with pytest.warns(UserWarning, match=r"X\[3\] holds floats up to 255, .* as X / 255 does"):
+        warn_of_range(np.full((4, 5, 1), 255.0), "X[3]")
+    for image in (np.full((4, 5, 1), 255, np.uint8), np.full((4, 5, 1), 9.0)):
+        warn_of_range(image, "X[3]")
