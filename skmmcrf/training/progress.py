@@ -16,6 +16,18 @@ _HEADINGS = {
 }
 
 
+_VALID = " and of the validation images"
+
+# of an epoch: its column, how wide that is, and the format of numbers
+_COLUMNS = {
+    "train_loss": ("loss", 10, ".4g"),
+    "gamma": ("gamma", 10, ".4g"),
+    "jaccard": ("train", 8, ".3f"),
+    "valid_jaccard": ("valid", 8, ".3f"),
+    "dur": ("seconds", 10, ".1f"),
+}
+
+
 def epoch_progress(stage: str, n_images: int, verbose: int) -> list[tuple[str, Callback]]:
     """Make the callbacks that show the epochs of a stage: a line after each, and from 2 on a bar within it.
 
@@ -35,7 +47,7 @@ def epoch_progress(stage: str, n_images: int, verbose: int) -> list[tuple[str, C
 
 
 class EpochLines(Callback):
-    """Print a heading, and a line after every epoch: its entries in the history, seconds, and time left."""
+    """Print a heading, and a table with a line for every epoch: its entries in the history, seconds, and time left."""
 
     def __init__(self, stage: str, n_images: int) -> None:
         self.stage = stage
@@ -44,20 +56,35 @@ class EpochLines(Callback):
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Print the heading."""
         print(_HEADINGS[self.stage].format(self.n_images), flush=True)
+        self.is_first = True
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Print the line."""
+        """Print the line, and above the first one the names of the columns."""
         epoch = net.history[-1]
+        columns = {key: column for key, column in _COLUMNS.items() if key in epoch}
+        if self.is_first:
+            of = _watched(self.n_images) if self.stage == "joint training" else "the training images while training"
+            both = "train, valid" if "valid_jaccard" in epoch else "train"
+            print(f"  {both}: mean Jaccard index of {of}{_VALID if 'valid_jaccard' in epoch else ''}")
+            names = "".join(f"{name:>{width}}" for name, width, _ in columns.values())
+            print(f"{'epoch':>9}{names}{'left':>8}")
+            self.is_first = False
         left = sum(net.history[:, "dur"]) / epoch["epoch"] * (net.max_epochs - epoch["epoch"])
-        shown = ", ".join([*_measures(epoch, self.stage, self.n_images), f"{epoch['dur']:.1f} s", f"{left:.0f} s left"])
-        print(f"  epoch {epoch['epoch']}/{net.max_epochs}: {shown}", flush=True)
+        number = f"{epoch['epoch']}/{net.max_epochs}"
+        values = "".join(f"{epoch[key]:>{width}{form}}" for key, (_, width, form) in columns.items())
+        print(f"{number:>9}{values}{left:>8.0f}", flush=True)
 
 
 def show_start(row: Mapping[str, Any], n_images: int, verbose: int) -> None:
     """Print epoch 0 of the history, from which joint training starts, unless `verbose` is 0."""
     if verbose:
-        shown = ", ".join(_measures(row, "joint training", n_images))
-        print(f"  epoch 0, before joint training: {shown}", flush=True)
+        valid = f", {row['valid_jaccard']:.3f}{_VALID.removeprefix(' and')}" if "valid_jaccard" in row else ""
+        index = f"mean Jaccard index {row['jaccard']:.3f} of {_watched(n_images)}{valid}"
+        print(f"  before joint training: gamma {row['gamma']:.4g}, {index}", flush=True)
+
+
+def _watched(n_images: int) -> str:
+    return f"the first {N_WATCHED} training images" if n_images > N_WATCHED else "the training images"
 
 
 def pass_progress(n_images: int, verbose: int) -> Report | None:
@@ -94,13 +121,3 @@ class PassLines:
     def _print(self, n_iter: int, line: str) -> None:
         print(line, flush=True)
         self.last = n_iter
-
-
-def _measures(epoch: Mapping[str, Any], stage: str, n_images: int) -> list[str]:
-    """The measures of an epoch, each with its description."""
-    of = "on the training images while training"
-    if stage == "joint training":
-        of = f"on {N_WATCHED} of the training images" if n_images > N_WATCHED else "on the training images"
-    shown = {"train_loss": "loss {:.4g}", "gamma": "gamma {:.4g}", "jaccard": f"Jaccard {{:.3f}} {of}",
-             "valid_jaccard": "{:.3f} on the validation images"}  # fmt: skip
-    return [text.format(epoch[key]) for key, text in shown.items() if key in epoch]
