@@ -12,8 +12,8 @@ import numpy as np
 from joblib import delayed
 from numpy.typing import NDArray
 
+import skmmcrf.field.grid_cut as grid_cut
 from skmmcrf._typing import BoolArray, FloatArray, IntArray
-from skmmcrf.field import grid_cut
 from skmmcrf.field.grid import Grid
 from skmmcrf.field.labels import Annotation
 from skmmcrf.field.minimum_cut import minimum_cut

@@ -2,7 +2,7 @@
 
 from joblib import Parallel
 
-from skmmcrf.field import grid_cut
+import skmmcrf.field.grid_cut as grid_cut
 
 
 def workers(n_jobs: int | None) -> Parallel:
