@@ -15,9 +15,6 @@ from skmmcrf import CNNSegmenter, DeepStructuredSegmenter, MaxMarginCRF, MaxMarg
 from skmmcrf.learning import CuttingPlanes
 from skmmcrf.training.net import SegmentationNet
 
-# an epoch teaches nothing
-pytestmark = pytest.mark.filterwarnings("ignore:the weight of the log-odds")
-
 # log-odds and image, as the random field takes them
 IMAGES = np.random.default_rng(0).uniform(size=(2, 4, 5, 2))
 LABELS = np.arange(40).reshape(2, 4, 5) % 2

@@ -263,7 +263,6 @@ def weight_normed(n_channels):
     return network
 
 
-@pytest.mark.filterwarnings("ignore:the weight of the log-odds")  # few steps teach little
 @pytest.mark.parametrize(
     "make",
     [

@@ -535,7 +535,6 @@ def test_check_as_it_is(estimator, check):
         if hasattr(estimator, method)
     ],
 )
-@pytest.mark.filterwarnings("ignore:the weight of the log-odds")  # a network may learn nothing
 @pytest.mark.filterwarnings("ignore:y has no foreground")
 def test_image_version(estimator, version):
     estimator = clone(estimator)

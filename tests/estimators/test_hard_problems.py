@@ -51,7 +51,6 @@ def trained(network, X, y, C):
     model = DeepStructuredSegmenter(cnn, n_epochs=1, C=C)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # of batches; the final model is checked
-        warnings.filterwarnings("ignore", "the weight of the log-odds")  # an epoch teaches little
         warnings.filterwarnings("ignore", "y has no foreground|X.0. holds floats")
         model.fit(X, y)
     assert_finite_and_within_bounds(model, X, y)

@@ -7,7 +7,6 @@ import pickle
 import re
 import struct
 import sys
-import warnings
 
 import joblib
 import numpy as np
@@ -51,12 +50,7 @@ def quick(network="unet", **parameters):
 @pytest.fixture(scope="module")
 def models(images_and_labels):
     """Fitted estimators by a name."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "the weight of the log-odds")  # an epoch teaches little
-        return fitted_models(*images_and_labels)
-
-
-def fitted_models(X, y):
+    X, y = images_and_labels
     cnn = CNNSegmenter(small_unet, n_epochs=1, class_weight={1: 2.0}, random_state=0).fit(X, y)
     offsets = [(0, 1), (1, 0), (0, 4)]
     warm = quick(small_unet, warm_start=True)
