@@ -8,7 +8,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from functools import partial, update_wrapper
 from numbers import Real
 from statistics import harmonic_mean
 from typing import Any, Literal, TypeAlias
@@ -541,7 +541,7 @@ def make_segmentation_scorer(measure: str | Callable[..., float], **parameters: 
     takes: Callable[..., Any]
     score: Callable[..., float]
     if callable(measure):
-        takes, score = _read_pairs, partial(_score_of_pixels, metric=measure)
+        takes, score = _read_pairs, update_wrapper(partial(_score_of_pixels, metric=measure), measure)
     elif isinstance(measure, str) and measure in _MEANS:
         takes, score = _MEANS[measure]
     else:
