@@ -75,11 +75,13 @@ class MaskReader:
     def _check_palette(self, file: Path, mask: np.ndarray) -> None:
         """Refuse an index of a palette that has one colour here, and had another in a mask before."""
         palette = palette_of(file)
-        for index in [] if palette is None else np.unique(mask).tolist():
-            first = self._colours.setdefault(index, (palette[index], file))  # type: ignore[index]
-            if first[0] != palette[index]:  # type: ignore[index]
+        if palette is None:
+            return
+        for index in np.unique(mask).tolist():
+            colour, first = self._colours.setdefault(index, (palette[index], file))
+            if colour != palette[index]:
                 raise ValueError(
-                    f"{first[1]} and {file} have palettes in which the index {index} has different colours, so the "
+                    f"{first} and {file} have palettes in which the index {index} has different colours, so the "
                     "indices can't be labels: say the colour of the foreground, as foreground=(255, 0, 0)"
                 )
 

@@ -25,7 +25,7 @@ from skmmcrf.field.grid import Grid
 try:
     from numba import config, njit
 except ImportError:
-    njit = None  # type: ignore[assignment]
+    njit = None  # type: ignore[assignment]  # `available` tells
 
 _SOURCE, _FREE, _SINK = 1, 0, -1  # trees
 _TERMINAL, _ORPHAN = 2**16 - 2, 2**16 - 1  # parents that are no direction
@@ -198,7 +198,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @_compiled
-def _find_maximum_flow(search):  # type: ignore[no-untyped-def]
+def _find_maximum_flow(search):  # type: ignore[no-untyped-def]  # numba infers the types
     """Push the maximum flow and return its size. The tree of the sink then holds the pixels that reach it."""
     steps, tree, parent, stamp, distance = search.steps, search.tree, search.parent, search.stamp, search.distance
     following, ends, n_directions = search.following, search.ends, np.uintp(len(search.steps))
@@ -239,7 +239,7 @@ def _find_maximum_flow(search):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _push_to_neighbours(search):  # type: ignore[no-untyped-def]
+def _push_to_neighbours(search):  # type: ignore[no-untyped-def]  # numba infers the types
     """Push what flows from the source over one edge to the sink, for which no trees are needed."""
     steps, residual, terminal = search.steps, search.residual, search.terminal
     n_directions = np.uintp(len(steps))
@@ -261,7 +261,7 @@ def _push_to_neighbours(search):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _room(search, side, p, direction):  # type: ignore[no-untyped-def]
+def _room(search, side, p, direction):  # type: ignore[no-untyped-def]  # numba infers the types
     """Give what may flow between a pixel of a tree and its parent in a direction, away from source or towards sink."""
     if side == _SOURCE:
         return search.residual[p + search.steps[direction], direction ^ _ONE]
@@ -269,7 +269,7 @@ def _room(search, side, p, direction):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _activate(search, p):  # type: ignore[no-untyped-def]
+def _activate(search, p):  # type: ignore[no-untyped-def]  # numba infers the types
     following, ends = search.following, search.ends
     if following[p] == 0:
         if ends[0] == 0:
@@ -280,7 +280,7 @@ def _activate(search, p):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _augment(search, p, direction):  # type: ignore[no-untyped-def]
+def _augment(search, p, direction):  # type: ignore[no-untyped-def]  # numba infers the types
     """Push what can flow along the path that leads from the source over p and its neighbour to the sink."""
     q = p + search.steps[direction]
     flow = min(search.residual[p, direction], _bottleneck(search, _SOURCE, p), _bottleneck(search, _SINK, q))
@@ -292,7 +292,7 @@ def _augment(search, p, direction):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _bottleneck(search, side, p):  # type: ignore[no-untyped-def]
+def _bottleneck(search, side, p):  # type: ignore[no-untyped-def]  # numba infers the types
     """Give what can flow between a pixel and the root of its tree."""
     least = search.residual.dtype.type(np.inf)
     while search.parent[p] != _TERMINAL:
@@ -302,7 +302,7 @@ def _bottleneck(search, side, p):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _push(search, side, p, flow):  # type: ignore[no-untyped-def]
+def _push(search, side, p, flow):  # type: ignore[no-untyped-def]  # numba infers the types
     """Push a flow between a pixel and the root of its tree. Pixels at saturated edges become orphans."""
     residual, terminal = search.residual, search.terminal
     while search.parent[p] != _TERMINAL:
@@ -320,14 +320,14 @@ def _push(search, side, p, flow):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _orphan(search, p):  # type: ignore[no-untyped-def]
+def _orphan(search, p):  # type: ignore[no-untyped-def]  # numba infers the types
     search.parent[p] = _ORPHAN
     search.orphans[search.ends[2]] = p
     search.ends[2] += _ONE
 
 
 @_compiled
-def _adopt(search, time):  # type: ignore[no-untyped-def]
+def _adopt(search, time):  # type: ignore[no-untyped-def]  # numba infers the types
     """Find a parent for each orphan, the nearest to the root, or set it free, so that its children are orphans too."""
     steps, tree, parent, n_directions = search.steps, search.tree, search.parent, np.uintp(len(search.steps))
     n = np.uintp(0)
@@ -361,7 +361,7 @@ def _adopt(search, time):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _distance(search, p, time):  # type: ignore[no-untyped-def]
+def _distance(search, p, time):  # type: ignore[no-untyped-def]  # numba infers the types
     """Give the distance from the root, or 0 if the way ends at an orphan, and stamp pixels that have a root."""
     steps, parent, distance, stamp = search.steps, search.parent, search.distance, search.stamp
     walked = 0

@@ -48,6 +48,8 @@ def as_sequence(values: Any, name: str, dimensions: tuple[int, ...]) -> tuple[Se
         raise TypeError(f"{name} must be dense, got the sparse {type(values).__name__}")
     if isinstance(values, DataLoader):
         raise TypeError(f"{name} must not be a DataLoader, which gives batches: give its dataset")
+    if hasattr(values, "shape") and hasattr(values, "__getitem__") and not hasattr(values, "__len__"):
+        values = _ArrayWithLength(values)
     if isinstance(values, (bytes, Mapping, *READABLE)) or not (
         hasattr(values, "__len__") and hasattr(values, "__getitem__")
     ):
@@ -56,7 +58,7 @@ def as_sequence(values: Any, name: str, dimensions: tuple[int, ...]) -> tuple[Se
         )
     if isinstance(values, np.ndarray) and values.dtype.kind in "OUT" and values.ndim == 1:
         values = values.tolist()
-    if isinstance(values, (np.ndarray, torch.Tensor)) and values.ndim not in dimensions:
+    if isinstance(values, (np.ndarray, torch.Tensor, _ArrayWithLength)) and values.ndim not in dimensions:
         shapes = {(3,): "(n, H, W)", (3, 4): "(n, H, W) or (n, H, W, channels)"}
         hint = f": give {name}[np.newaxis] for a single one" if values.ndim == 2 else ""
         raise ValueError(f"{name} must be of shape {shapes[dimensions]}, got {tuple(values.shape)}{hint}")
@@ -102,6 +104,23 @@ def image_and_labels(entry: Any, name: str) -> tuple[Any, Any]:
     if isinstance(entry, (tuple, list)) and entry and _is_image(entry[0]):
         return entry[0], entry[1] if len(entry) > 1 else None
     return entry, None
+
+
+class _ArrayWithLength:
+    """An array of a library whose arrays have a shape and no length, such as zarr. Entries are read when needed."""
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+        self.shape = tuple(array.shape)
+        self.ndim = len(self.shape)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("it has no dimension")
+        return self.shape[0]
+
+    def __getitem__(self, n: int) -> Any:
+        return self.array[n]
 
 
 def _as_list_hint(values: Any, name: str) -> str:

@@ -68,3 +68,22 @@ def test_what_can_not_be_read_is_told_with_its_entry_and_file(tmp_path):
     message = r"^X\[3\]: the opened image .*c.png can't be read: "
     with Image.open(tmp_path / "c.png") as opened, pytest.raises(ValueError, match=message):
         read_named(opened, "X[3]")
+
+
+class Stored:
+    """An array as zarr has them: with a shape and without a length."""
+
+    def __init__(self, array):
+        self.array = array
+        self.shape = array.shape
+
+    def __getitem__(self, n):
+        return self.array[n]
+
+
+def test_arrays_without_a_length_are_read_entry_by_entry():
+    entries, lazy = as_sequence(Stored(ARRAY), "X", dimensions=(3, 4))
+    assert (len(entries), lazy) == (1, True)
+    np.testing.assert_array_equal(entries[0], ARRAY[0])
+    with pytest.raises(ValueError, match=r"X must be of shape \(n, H, W\), got \(2, 3\)"):
+        as_sequence(Stored(ARRAY[0]), "X", dimensions=(3,))
