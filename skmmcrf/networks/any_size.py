@@ -147,6 +147,8 @@ class AnySize(nn.Module):
                 name = f" ({names[group[0]]})" if names else ""
                 what = f"an image of shape {(height, width, channels)}{name}"
                 raise ValueError(_explained(failed.error, what)) from failed.error
+            except _WrongOutput as error:
+                raise ValueError(f"{error}{f' ({names[group[0]]})' if names else ''}") from None
         return [log_odds[n] for n in range(len(images))]
 
     def padded_sizes(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
@@ -196,19 +198,23 @@ class AnySize(nn.Module):
         except (RuntimeError, ValueError, AssertionError) as error:
             raise _NetworkFailed(error) from error
         if not isinstance(log_odds, torch.Tensor):
-            raise ValueError(
+            raise _WrongOutput(
                 f"network: it must give log-odds, a tensor of float, not {type(log_odds).__name__}: wrap it in a "
                 "module that returns the log-odds only"
             )
         if not log_odds.is_floating_point():
-            raise ValueError(f"network: it must give log-odds, a tensor of float, not {log_odds.dtype}")
+            raise _WrongOutput(f"network: it must give log-odds, a tensor of float, not {log_odds.dtype}")
         n, size = len(images), images.shape[2:]
         if log_odds.shape not in ((n, 1, *size), (n, *size)):
-            raise ValueError(
+            raise _WrongOutput(
                 "network: it must give one log-odds map of its input's size, (n, 1, H, W), but for images of shape "
                 f"{tuple(images.shape)} it gave {tuple(log_odds.shape)}{_way_to_one_map(log_odds.shape, (n, *size))}"
             )
         return log_odds.float().view(n, *size)
+
+
+class _WrongOutput(Exception):
+    """A network gave something else than one map of log-odds."""
 
 
 class _NetworkFailed(Exception):

@@ -117,3 +117,10 @@ def test_auto_is_the_best_device_that_there_is(monkeypatch, cuda, mps, best):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert resolve_device("auto") == best
+
+
+def test_an_image_for_which_the_network_gives_another_size_is_named():
+    halving = nn.Sequential(nn.Conv2d(1, 1, 2, 2), nn.ConvTranspose2d(1, 1, 2, 2))
+    images = [np.zeros((8, 6, 1), np.float32), np.zeros((7, 6, 1), np.float32)]
+    with pytest.raises(ValueError, match=r"must give one log-odds map .* size_divisor .* \(image number 1\)$"):
+        list(Runner(batch_size=2, device="cpu").run(halving, images))
