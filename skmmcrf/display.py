@@ -1,6 +1,6 @@
 """Pictures of results, of training and of the learned energy, as scikit-learn's displays. They need matplotlib.
 
-A display holds what is drawn; `plot` draws it in a new figure, or in a figure or subfigure that it is given, and keeps
+A display holds what is drawn. `plot` draws it in a new figure, or in a figure or subfigure that it is given. It keeps
 `figure_` and `axes_`. The class methods compute what is drawn and plot it.
 """
 
@@ -37,14 +37,14 @@ class SegmentationDisplay:
     Parameters
     ----------
     images : list of n ndarrays of shape (H, W, channels)
-        bool, uint8, uint16 or float, of any sizes. The first of several channels is shown unless they are three;
-        floats are clipped to [0, 1].
+        bool, uint8, uint16 or float, of any sizes. Of several channels the first is shown, unless they
+        are three. Floats are clipped to [0, 1].
     labels : list of n ndarrays of shape (H, W)
         The truth: 0, 1, or 255 for unlabelled pixels.
     predictions : dict of str to list of n ndarrays of bool and shape (H, W)
         The foreground of results by their name.
     jaccard : dict of str to ndarray of shape (n,)
-        The results' Jaccard indices, between 0 and 1; NaN where neither truth nor result has any foreground.
+        The results' Jaccard indices, between 0 and 1. They are NaN where neither truth nor result has foreground.
 
     Attributes
     ----------
@@ -90,12 +90,12 @@ class SegmentationDisplay:
         Parameters
         ----------
         estimator : fitted estimator, or dict of str to fitted estimator
-            Anything that predicts labels of images, Pipelines and searches too; each gets a column.
+            Anything that predicts labels of images, also Pipelines and searches. Each gets a column.
         %(X_shown)s
         y : array of shape (n, H, W) or list of arrays (H, W)
             The truth, labelled as for fit. Unlabelled pixels are shaded and not counted.
         pos_label : int, optional
-            The label of foreground, in y and in what is predicted; that of the estimator by default.
+            The label of foreground, in y and in predictions. By default it is the estimator's.
         %(figure)s
 
         Returns
@@ -259,7 +259,7 @@ class TrainingCurveDisplay:
         ----------
         estimator : fitted DeepStructuredSegmenter or CNNSegmenter, or dict of str to such
         stage : {"cnn", "joint"}, optional
-            The stage to draw; all that any estimator went through by default.
+            The stage to draw. By default these are all that any estimator went through.
         %(figure)s
 
         Returns
@@ -297,7 +297,7 @@ class TrainingCurveDisplay:
         Parameters
         ----------
         stage : {"cnn", "joint"}, optional
-            The stage to draw; all that any history has by default.
+            The stage to draw. By default these are all that any history has.
         %(figure)s
 
         Returns
@@ -374,9 +374,9 @@ class EnergyDisplay:
     ----------
     figure_ : matplotlib Figure or SubFigure
     axes_ : ndarray of 4 matplotlib Axes
-        The image with the outline of the labeling; w1 times the log-odds of the pixels; the cost of cutting between a
-        pixel and its neighbours, times their distance, as a mean over the neighbours; and the edges that the labeling
-        cuts, by their cost.
+        The first has the image with the outline of the labeling. The second has w1 times the log-odds of the pixels.
+        The third has the cost of cutting between a pixel and its neighbours, times their distance, as a mean over the
+        neighbours. The fourth has the edges that the labeling cuts, by their cost.
 
     Examples
     --------
@@ -527,14 +527,14 @@ def _new_figure(width: float, height: float) -> "Figure":
 
 
 def _wrapped(text: str, inches: float) -> str:
-    """A text in lines of that width at most; letters of ten points take six on average."""
+    """A text in lines of at most that width. Letters of ten points take six on average."""
     return fill(text, max(int(inches * 72 / 6), 10), break_long_words=False, break_on_hyphens=False)
 
 
 def _estimators(estimator: Any) -> Mapping[str, Any]:
     named = estimator if isinstance(estimator, Mapping) else {type(estimator).__name__: estimator}
     if not named:
-        raise ValueError("estimator is an empty dict; at least one is needed")
+        raise ValueError("estimator must hold at least one estimator, got an empty dict")
     return named
 
 
@@ -546,7 +546,7 @@ def _history(estimator: Any) -> Sequence[Mapping[str, Any]]:
 
 
 def _scheme(pos_label: int, ignore_label: int | str | None = "auto") -> LabelScheme:
-    """How labels are read; what is unlabelled is said, because a few images may well be without foreground."""
+    """How labels are read. The unlabelled value is explicit, because a few images may have no foreground."""
     validate_parameter_constraints(LABEL_CONSTRAINTS, {"pos_label": pos_label}, caller_name="SegmentationDisplay")
     return LabelScheme(pos_label, LabelScheme(pos_label, ignore_label).unlabelled)
 

@@ -333,7 +333,7 @@ def energy_parts(labels=LABELS, image=IMAGE, coef=(1.0, 1.0, 1.0)):
         (lambda: results(pos_label=0), ValueError, "'pos_label' parameter"),
         (lambda: of_estimator({"never asked": None}, SQUARES + 7), ValueError, "labels 0, 1 and 255 only"),
         (lambda: of_estimator({"mine": None}), TypeError, "estimator must have the method predict, 'mine' has none"),
-        (lambda: of_estimator({}), ValueError, "estimator is an empty dict"),
+        (lambda: of_estimator({}), ValueError, "estimator must hold at least one estimator"),
         (lambda: parts(labels=[]), ValueError, "there are 1 images, but 0 labels"),
         (lambda: parts(predictions={"a": []}), ValueError, "there are 1 images, but 0 a"),
         (lambda: parts(jaccard={"b": [1.0]}), ValueError, "jaccard must be of a, got b"),
