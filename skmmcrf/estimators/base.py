@@ -44,15 +44,17 @@ from skmmcrf.learning import CuttingPlanes, Solution
 from skmmcrf.metrics import jaccard_of_annotations, warned_mean
 from skmmcrf.networks.running import Runner, resolve_device
 from skmmcrf.training.augmentation import Augmentation, build_augmentation, naming_failures, warn_of_normalize
+from skmmcrf.training.batches import batch_sizes
 from skmmcrf.training.callbacks import KeepBest, learning_rate_schedule
 from skmmcrf.training.checkpoints import Checkpoints, KeepState, open_checkpoints
-from skmmcrf.training.data import Changes, TrainingSet, batch_sizes
+from skmmcrf.training.data import Changes, TrainingSet
 from skmmcrf.training.progress import epoch_progress
 from skmmcrf.training.random_states import seeded
 
 # parameters that do not change what is learned, or do so by the network that training starts from
 _OF_NO_INFLUENCE = {
-    *("network", "weights", "cnn", "callbacks", "checkpoint", "device", "memory", "n_jobs", "verbose", "warm_start")
+    *("network", "weights", "cnn", "callbacks", "checkpoint", "device", "memory", "n_jobs", "num_workers", "verbose"),
+    "warm_start",
 }
 
 
@@ -292,7 +294,7 @@ class NetworkSegmenter(BaseSegmenter):
 
     def _runner(self) -> Runner:
         cnn = self._settings
-        ways = (cnn.average_mirrored, cnn.network_scale)
+        ways = (cnn.average_mirrored, cnn.network_scale, cnn.amp)
         return Runner(cnn.batch_size, resolve_device(cnn.device), *ways, progress=bool(self.verbose))
 
     def _check_data(
@@ -418,7 +420,7 @@ def try_augmentation(data: LabelledImages, augmentation: str | Augmentation | No
     change = build_augmentation(augmentation)
     if change is not None:
         with seeded(0):
-            TrainingSet(data, Changes(naming_failures(change)))[0]
+            TrainingSet(data, Changes(naming_failures(change)))[0, 0]
 
 
 def names_of_data(data: LabelledImages) -> dict[str, str]:

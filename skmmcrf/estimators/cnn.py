@@ -26,13 +26,14 @@ from skmmcrf.networks import build_network
 from skmmcrf.networks.any_size import check_scales
 from skmmcrf.networks.state import forget_last_run, network_arrays
 from skmmcrf.training.augmentation import AUGMENTATIONS, Augmentation
+from skmmcrf.training.batches import ShuffledOrder
 from skmmcrf.training.callbacks import SCHEDULES, JaccardOfNetwork
 from skmmcrf.training.checkpoints import Checkpoints
-from skmmcrf.training.data import Changes, ShuffledOrder, TrainingSet, check_crop
+from skmmcrf.training.data import Changes, TrainingSet, check_crop
 from skmmcrf.training.interrupts import ending_fit
 from skmmcrf.training.net import SegmentationNet, history_rows, segmentation_net
 from skmmcrf.training.pixel_losses import PIXEL_LOSSES
-from skmmcrf.training.random_states import seeded
+from skmmcrf.training.random_states import OwnGenerator, seeded
 from skmmcrf.training.trial import try_network
 
 
@@ -93,6 +94,13 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
     %(checkpoint)s
     device : str, default="auto"
         A device of torch, such as "cpu" or "cuda". "auto" takes a graphics processor if torch finds one, else the CPU.
+    amp : bool, default=False
+        Whether the network computes in bfloat16 where that is safe (automatic mixed precision), in training and in
+        predictions. Graphics processors are faster then. Log-odds and parameters stay float32.
+    num_workers : int, default=0
+        Processes that read and change the next images while the network trains on the present ones, as in
+        `torch.utils.data.DataLoader`. 0 reads them in the process of the fit. Processes help if images are read from
+        files, or if `augmentation` is a callable. They have no influence on what is learned.
     %(random_state)s
     verbose : int, default=0
         1 prints a line after each epoch, 2 shows a progress bar within it too.
@@ -138,6 +146,8 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         "average_mirrored": ["boolean"],
         "network_scale": [Interval(Real, 0, None, closed="neither"), list, tuple],
         "device": [str, torch.device],
+        "amp": ["boolean"],
+        "num_workers": [Interval(Integral, 0, None, closed="left")],
     }
     _fitted_attributes = {**FITTED_LABELS, **FITTED_HISTORY, "network_": NETWORK}
 
@@ -164,6 +174,8 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         callbacks: list[Any] | None = None,
         checkpoint: str | PathLike[str] | None = None,
         device: str | torch.device = "auto",
+        amp: bool = False,
+        num_workers: int = 0,
         random_state: RandomStateLike = None,
         verbose: int = 0,
     ) -> None:
@@ -187,6 +199,8 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         self.callbacks = callbacks
         self.checkpoint = checkpoint
         self.device = device
+        self.amp = amp
+        self.num_workers = num_workers
         self.random_state = random_state
         self.verbose = verbose
 
@@ -254,8 +268,8 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
 
     def first_weights(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """Give the state dict of the network before training, and a description of its modules, as arrays."""
-        with seeded(self.random_state):
-            network = self.build(image)
+        with seeded(self.random_state) as seed:
+            network = self.build(image, seed)
         looks = [str(network), self.weights is not None]
         for name, part in network.named_modules():
             looks.append((name, type(part).__qualname__, as_text(type(part).forward), _plain_attributes(part)))
@@ -266,7 +280,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
     ) -> "CNNSegmenter":
         """Train the network on checked data, with the weights of images and pixels."""
         with seeded(self.random_state) as seed:
-            network = self.build(data[0][0])
+            network = self.build(data[0][0], seed)
             net = segmentation_net(
                 SegmentationNet,
                 network,
@@ -274,6 +288,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
                 self._runner(),
                 ShuffledOrder(len(data), seed),
                 freeze_batch_norm=self.weights is not None,
+                num_workers=self.num_workers,
                 optimizer=torch.optim.AdamW,
                 lr=self.learning_rate,
                 max_epochs=self.n_epochs,
@@ -285,7 +300,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
             try_network(net, data.n_channels, self._training_sizes(data), of_validation)
             try:
                 if self.n_epochs:
-                    net.partial_fit(TrainingSet(data, self.changes))
+                    net.partial_fit(TrainingSet(data, self.changes, seed))
             finally:
                 self.adopt(network, history_rows(net, stage="cnn"), data)
         return self
@@ -294,8 +309,8 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         """Heights and widths of the images in training. For a user's augmentation, those of the first result."""
         if callable(self.augmentation):
             with seeded(0):
-                _, annotation = TrainingSet(data, self.changes)[0]
-            return [annotation.shape] * len(data)
+                first = TrainingSet(data, self.changes)[0, 0]
+            return [tuple(first.mask.shape)] * len(data)
         crop = check_crop(self.crop)
         return [
             annotation.shape if crop is None else tuple(map(min, annotation.shape, crop))
@@ -310,8 +325,8 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         self.class_weight_ = np.array(data.annotations[0].class_weight)
         return self
 
-    def build(self, image: np.ndarray) -> nn.Module:
-        """Make the untrained network, and try it on an image (H, W, channels).
+    def build(self, image: np.ndarray, seed: int) -> nn.Module:
+        """Make the untrained network, drawn by a seed, and try it on an image (H, W, channels).
 
         Raises
         ------
@@ -319,7 +334,8 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
             If the name is unknown. If the network can't take such images, or does not give one log-odds map. If it has
             no parameters that can be trained.
         """
-        network = build_network(self.network, image.shape[-1], self.weights)
+        with OwnGenerator(seed):
+            network = build_network(self.network, image.shape[-1], self.weights)
         self._runner().log_odds(network, [image])
         if self.n_epochs:
             _check_parameters([parameter for parameter in network.parameters() if parameter.requires_grad])

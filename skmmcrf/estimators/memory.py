@@ -17,7 +17,7 @@ from skmmcrf.networks.any_size import check_scales
 from skmmcrf.training.checkpoints import Checkpoints
 
 # parameters of the network that do not change what is learned, or do so by its first weights
-_OF_NO_INFLUENCE = ("network", "weights", "callbacks", "checkpoint", "verbose")
+_OF_NO_INFLUENCE = ("network", "weights", "callbacks", "checkpoint", "num_workers", "verbose")
 
 
 def fit_once(

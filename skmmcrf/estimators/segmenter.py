@@ -40,7 +40,7 @@ from skmmcrf.networks.state import network_arrays
 from skmmcrf.training.augmentation import AUGMENTATIONS, Augmentation
 from skmmcrf.training.callbacks import SCHEDULES
 from skmmcrf.training.checkpoints import Checkpoints
-from skmmcrf.training.data import Changes
+from skmmcrf.training.data import Changes, TrainingSet
 from skmmcrf.training.interrupts import Interrupted, ending_fit
 from skmmcrf.training.joint import N_WATCHED, HeldWeights, JaccardOfField, WeightsOfBatches, joint_net, reprice
 from skmmcrf.training.loss import FIELD_CONSTRAINTS, MaxMarginLoss, warn_of_negative_weight
@@ -418,8 +418,8 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
             return
         try:
             if checkpoints and checkpoints.state_of("joint"):
-                with seeded(self.random_state):
-                    cnn.adopt(cnn.build(data.images[0]), [], data)
+                with seeded(self.random_state) as seed:
+                    cnn.adopt(cnn.build(data.images[0], seed), [], data)
             else:
                 fit_once(cnn, check_memory(self.memory), data, validation, checkpoints)
         finally:
@@ -497,6 +497,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
                 loss,
                 self._runner(),
                 seed=seed,
+                num_workers=self.cnn_.num_workers,
                 optimizer_state=self.optimizer_state_,
                 callbacks=self._callbacks("joint training", len(fit.data), measures, valid_jaccard)
                 + keep_state(fit.checkpoints, "joint", history=before, sigma=sigma),
@@ -505,7 +506,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
                 batch_size=self.batch_size,
             )
             try:
-                net.partial_fit(algorithm.training_set(fit.data, fit.changes))
+                net.partial_fit(TrainingSet(fit.data, fit.changes, seed))
             finally:
                 self.network_.eval().cpu()
                 rows = history_rows(net, stage="joint")

@@ -1,32 +1,7 @@
-"""Images as tensors: a dataset of torch, its batches, and scaling."""
-
-from collections.abc import Sequence
-from typing import Any
+"""Images as tensors, and their scaling."""
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
-
-
-class ImageDataset(Dataset):
-    """Images, turned into tensors one at a time, with their targets.
-
-    Parameters
-    ----------
-    images : sequence of ndarray of shape (H, W, channels)
-    targets : sequence, optional
-        One an image, handed on as they are.
-    """
-
-    def __init__(self, images: Sequence[np.ndarray], targets: Sequence[Any] | None = None) -> None:
-        self.images = images
-        self.targets = targets
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, n: int) -> tuple[torch.Tensor, Any]:
-        return as_tensor(self.images[n]), None if self.targets is None else self.targets[n]
 
 
 def as_tensor(image: np.ndarray) -> torch.Tensor:
@@ -50,9 +25,3 @@ def scaled(image: torch.Tensor) -> torch.Tensor:
     """
     floats = image.float()
     return floats / torch.iinfo(image.dtype).max if image.dtype in (torch.uint8, torch.uint16) else floats
-
-
-def as_lists(samples: Sequence[tuple[torch.Tensor, Any]]) -> tuple[list[torch.Tensor], list[Any]]:
-    """Collate samples to lists, because sizes may differ."""
-    images, targets = zip(*samples)
-    return list(images), list(targets)

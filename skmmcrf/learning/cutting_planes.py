@@ -118,29 +118,6 @@ class CuttingPlanes:
                     break
         return solution
 
-    def evaluate(self, examples: Sequence[Example], w: FloatArray) -> Solution:
-        """Evaluate the objective of (8) at given weights, with one cut an image, whose labeling is stored.
-
-        Parameters
-        ----------
-        examples : list of Example
-            Labelings are added to them. Unlabelled pixels of the truths take the labels of least energy.
-        w : ndarray of shape (n_weights,)
-
-        Returns
-        -------
-        Solution
-            The solution at w. The multiplier of each image's most violated labeling is s_n C/N. With these,
-            `Example.gradient` gives the gradient of this objective in the log-odds for fixed w. The gap is not known,
-            and infinite.
-        """
-        w = check_program(examples, self.C, w)
-        with workers(self.n_jobs) as parallel:
-            run = _Run(self, examples, parallel)
-            run.complete(w)
-            run.store_most_violated(w, np.arange(len(examples)))
-        return replace(evaluate_stored(w, examples, self.C), n_iter=1)
-
 
 class _Run:
     """One run of Algorithm 1: the examples, and the workers that cut them."""

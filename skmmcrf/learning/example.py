@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skmmcrf._typing import BoolArray, FloatArray, IntArray
 from skmmcrf.field.energy import Energy
@@ -223,3 +224,26 @@ def completion(w: FloatArray, energy: Energy, annotation: Annotation) -> tuple[B
     energy = energy.in_memory()
     labels = energy.completion(w, annotation)
     return labels, energy.difference(annotation.truth, labels)
+
+
+def violation(w: FloatArray, energy: Energy, annotation: Annotation) -> tuple[float, NDArray[np.int8]]:
+    """Find how far an image misses its margin of (8) at the weights w, and by which labeling.
+
+    Unlabelled pixels of the truth take the labels of least energy.
+
+    Returns
+    -------
+    slack : float
+        xi_n.
+    change : ndarray of int8 and shape (H, W)
+        y - y_n of the most violated labeling y, or 0 where the slack is. The gradient of xi_n in the log-odds for fixed
+        w is w1 times that.
+    """
+    energy = energy.in_memory()
+    if not annotation.is_fully_labelled:
+        annotation = annotation.completed(energy.completion(w, annotation))
+    constraint = most_violated(w, energy, annotation)
+    slack = constraint.loss - constraint.difference @ w
+    if slack <= 0:
+        return 0.0, np.zeros(annotation.shape, np.int8)
+    return float(slack), constraint.labels.astype(np.int8) - annotation.truth

@@ -82,6 +82,9 @@ class AnySize(nn.Module):
     scale : float or sequence of float, default=1.0
         Factor by which images are resized for the network, bilinearly and without aliasing. The log-odds are resized
         back. With several factors, log-odds are averaged over them. While training, only the first is used.
+    amp : bool, default=False
+        Whether the network computes in bfloat16 where that is safe (automatic mixed precision). Parameters stay as they
+        are.
 
     Examples
     --------
@@ -98,6 +101,7 @@ class AnySize(nn.Module):
         freeze_batch_norm: bool = False,
         average_mirrored: bool = False,
         scale: float | Sequence[float] = 1.0,
+        amp: bool = False,
     ) -> None:
         super().__init__()
         if not isinstance(network, nn.Module):
@@ -107,6 +111,7 @@ class AnySize(nn.Module):
         self.network = network
         self.freeze_batch_norm = freeze_batch_norm
         self.average_mirrored = average_mirrored
+        self.amp = amp
 
     def train(self, mode: bool = True) -> "AnySize":
         """Switch between training and evaluation mode."""
@@ -140,16 +145,27 @@ class AnySize(nn.Module):
         log_odds: dict[int, torch.Tensor] = {}
         for group in of_size.values():
             stacked = torch.stack([images[n] for n in group])
-            try:
-                log_odds.update(zip(group, self._equal_sizes(stacked)))
-            except _NetworkFailed as failed:
-                channels, height, width = stacked.shape[1:]
-                name = f" ({names[group[0]]})" if names else ""
-                what = f"an image of shape {(height, width, channels)}{name}"
-                raise ValueError(_explained(failed.error, what)) from failed.error
-            except _WrongOutput as error:
-                raise ValueError(f"{error}{f' ({names[group[0]]})' if names else ''}") from None
+            log_odds.update(zip(group, self.of_one_size(stacked, names[group[0]] if names else None)))
         return [log_odds[n] for n in range(len(images))]
+
+    def of_one_size(self, images: torch.Tensor, name: str | None = None) -> torch.Tensor:
+        """Compute the log-odds (n, H, W), float32, of images (n, channels, H, W).
+
+        Raises
+        ------
+        ValueError
+            As in `forward`. `name` is that of the first image.
+        """
+        seen = f" ({name})" if name else ""
+        try:
+            return self._of_all_scales(images)
+        except _NetworkFailed as failed:
+            channels, height, width = images.shape[1:]
+            raise ValueError(
+                _explained(failed.error, f"an image of shape {(height, width, channels)}{seen}")
+            ) from failed.error
+        except _WrongOutput as error:
+            raise ValueError(f"{error}{seen}") from None
 
     def padded_sizes(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
         """Give the sizes in which the network sees an image, one a scale.
@@ -164,7 +180,7 @@ class AnySize(nn.Module):
         sizes = [_scaled_size((height, width), scale) for scale in self.scales]
         return tuple((h + -h % divisor, w + -w % divisor) for h, w in sizes)
 
-    def _equal_sizes(self, images: torch.Tensor) -> torch.Tensor:
+    def _of_all_scales(self, images: torch.Tensor) -> torch.Tensor:
         if self.training:
             return self._resized(images, self.scales[0])
         seen = [self._resized(images, scale) for scale in self.scales]
@@ -191,8 +207,12 @@ class AnySize(nn.Module):
     def _run(self, images: torch.Tensor) -> torch.Tensor:
         """Log-odds (n, H, W) of images whose size fits the network."""
         dtypes = (parameter.dtype for parameter in self.network.parameters() if parameter.is_floating_point())
+        images = images.to(next(dtypes, images.dtype))
+        if self.amp and images.is_cuda:  # the layout that its matrix units take
+            images = images.contiguous(memory_format=torch.channels_last)
         try:
-            log_odds = self.network(images.to(next(dtypes, images.dtype)))
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=self.amp):
+                log_odds = self.network(images)
         except torch.cuda.OutOfMemoryError:
             raise
         except (RuntimeError, ValueError, AssertionError) as error:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from skmmcrf.images.sequences import ArraysOnDisk, Mapped
-from skmmcrf.images.tensors import ImageDataset, scaled
+from skmmcrf.images.tensors import as_tensor, scaled
 from skmmcrf.networks.any_size import AnySize
 from skmmcrf.networks.tiles import SIDE, Tiled
 
@@ -28,6 +28,8 @@ class Runner:
     average_mirrored : bool, default=False
     scale : float or sequence of float, default=1.0
         See `skmmcrf.networks.AnySize`.
+    amp : bool, default=False
+        See `skmmcrf.networks.AnySize`.
     progress : bool, default=False
         Whether a bar shows the tiles of a large image. See `skmmcrf.networks.tiles.Tiled`.
 
@@ -43,6 +45,7 @@ class Runner:
     device: str
     average_mirrored: bool = False
     scale: float | Sequence[float] = 1.0
+    amp: bool = False
     progress: bool = False
 
     def run(self, network: nn.Module, images: Sequence[np.ndarray]) -> Iterator[tuple[NDArray[np.float32], np.ndarray]]:
@@ -60,7 +63,8 @@ class Runner:
             If the network fails on an image. If its log-odds are not finite.
         """
         tiled = Tiled(network, progress=self.progress)
-        module = AnySize(tiled, average_mirrored=self.average_mirrored, scale=self.scale).to(self.device).eval()
+        module = AnySize(tiled, average_mirrored=self.average_mirrored, scale=self.scale, amp=self.amp)
+        module.to(self.device).eval()
         n_done = 0
         for batch in self._batches(images):
             numbers = [f"image number {n_done + n}" for n in range(len(batch))]
@@ -78,7 +82,7 @@ class Runner:
     def _batches(self, images: Sequence[np.ndarray]) -> Iterator[list[torch.Tensor]]:
         """Images that go through the network together, of which one more would not fit."""
         batch: list[torch.Tensor] = []
-        for image, _ in map(ImageDataset(images).__getitem__, range(len(images))):
+        for image in map(as_tensor, images):
             batch.append(image)
             with_another = sum(each[0].numel() for each in [*batch, image])
             if len(batch) == self.batch_size or with_another > SIDE**2:

@@ -1,7 +1,9 @@
 """Random changes of an image together with its mask."""
 
+import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any, TypeAlias
 
@@ -9,8 +11,8 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
 from torch import nn
+from torch.nn import functional as F
 from torchvision import tv_tensors
-from torchvision.transforms import InterpolationMode, v2
 
 from skmmcrf.field.labels import UNLABELLED
 
@@ -55,13 +57,99 @@ class RandomIntensity(nn.Module):
 
     def forward(self, image: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Change the image, a Tensor of float and shape (channels, H, W), and leave the mask."""
-        factor = 1 + self.contrast * (2 * torch.rand(()) - 1)
-        shift = self.brightness * (2 * torch.rand(()) - 1) * image.abs().max()
-        mean = image.mean()
-        changed = (image - mean) * factor + mean + shift
-        if self.colour and len(image) > 1:
-            changed = changed * (1 + self.colour * (2 * torch.rand(len(image), 1, 1) - 1))
+        changed = self.of_stack(image[None], torch.rand(1, 2 + len(image)))[0]
         return tv_tensors.wrap(changed, like=image), mask
+
+    def of_stack(self, images: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+        """Change images (n, channels, H, W) of float by numbers (n, 2 + channels) from 0 to 1, each by its own."""
+        contrast, brightness, colour = (2 * draws[:, :, None, None] - 1).tensor_split((1, 2), dim=1)
+        mean = images.mean(dim=(1, 2, 3), keepdim=True)
+        shift = self.brightness * brightness * images.abs().amax(dim=(1, 2, 3), keepdim=True)
+        changed = (images - mean) * (1 + self.contrast * contrast) + mean + shift
+        return changed * (1 + self.colour * colour) if images.shape[1] > 1 else changed
+
+
+@dataclass(frozen=True)
+class RandomChanges:
+    """Mirror, turn, scale and shift images of one size and their masks, and change their intensity.
+
+    All images of a batch are changed at once, on the device where they are.
+
+    Parameters
+    ----------
+    degrees : float, default=0.0
+        The largest angle.
+    scale : tuple (float, float), default=(1.0, 1.0)
+        The least and the largest factor of the size.
+    shift : float, default=0.0
+        The largest shift, as a share of height and width.
+    intensity : RandomIntensity, optional
+
+    Examples
+    --------
+    >>> changes = RandomChanges(degrees=10, shift=0.1)
+    >>> images, masks = torch.rand(2, 3, 8, 9), torch.ones(2, 8, 9, dtype=torch.uint8)
+    >>> [part.shape for part in changes.of_stack(images, masks, changes.draw(2, n_channels=3))]
+    [torch.Size([2, 3, 8, 9]), torch.Size([2, 8, 9])]
+    """
+
+    degrees: float = 0.0
+    scale: tuple[float, float] = (1.0, 1.0)
+    shift: float = 0.0
+    intensity: RandomIntensity | None = None
+
+    def draw(self, n_images: int, n_channels: int) -> torch.Tensor:
+        """Draw the numbers from 0 to 1 that decide the changes, a row an image."""
+        return torch.rand(n_images, 7 + n_channels)
+
+    def __call__(self, image: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Change an image (channels, H, W) and its mask (H, W)."""
+        image, mask = (part.as_subclass(torch.Tensor) for part in (image, mask))
+        images, masks = self.of_stack(image[None], mask[None], self.draw(1, len(image)))
+        return tv_tensors.Image(images[0]), tv_tensors.Mask(masks[0])
+
+    def of_stack(
+        self, images: torch.Tensor, masks: torch.Tensor, draws: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Change images (n, channels, H, W) of float and masks (n, H, W), each by its own row of `draw`.
+
+        Pixels from beyond the border are 0 in the images, and unlabelled in the masks.
+        """
+        is_mirrored = draws[:, 0] < 0.5
+        if self.degrees or self.shift or self.scale != (1.0, 1.0):
+            grid = self._grid(is_mirrored, draws[:, 1:5], images.shape)
+            images = F.grid_sample(images, grid, align_corners=False)
+            labels = masks[:, None].float() - UNLABELLED
+            labels = F.grid_sample(labels, grid, mode="nearest", align_corners=False) + UNLABELLED
+            masks = labels[:, 0].to(masks.dtype)
+        else:
+            images = torch.where(is_mirrored[:, None, None, None], images.flip(-1), images)
+            masks = torch.where(is_mirrored[:, None, None], masks.flip(-1), masks)
+        if self.intensity is not None:
+            images = self.intensity.of_stack(images, draws[:, 5:])
+        return images, masks
+
+    def _grid(self, is_mirrored: torch.Tensor, draws: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+        """Where each pixel comes from, (n, H, W, 2)."""
+        height, width = shape[2:]
+        turn, size, *shift = draws.unbind(dim=1)
+        angle = math.radians(self.degrees) * (2 * turn - 1)
+        low, high = self.scale
+        factor = low + (high - low) * size
+        cos, sin = angle.cos() / factor, angle.sin() / factor
+        # in coordinates from -1 to 1 along each side
+        turned = torch.stack([cos, sin * (height / width), -sin * (width / height), cos], dim=1).view(-1, 2, 2)
+        moved = turned @ (2 * self.shift * (1 - 2 * torch.stack(shift, dim=1)))[:, :, None]
+        affine = torch.cat([turned, moved], dim=2)
+        affine[:, 0] *= 1 - 2 * is_mirrored[:, None].to(affine)
+        return F.affine_grid(affine, [len(draws), 1, height, width], align_corners=False)
+
+
+_NAMED = {
+    "flip": RandomChanges(),
+    "standard": RandomChanges(10, (0.8, 1.25), 0.1, RandomIntensity()),
+    "strong": RandomChanges(15, (0.6, 1.6), 0.1, RandomIntensity(contrast=0.4, brightness=0.2, colour=0.2)),
+}
 
 
 def build_augmentation(augmentation: str | Augmentation | None) -> Augmentation | None:
@@ -100,14 +188,8 @@ def build_augmentation(augmentation: str | Augmentation | None) -> Augmentation 
     """
     constraints = {"augmentation": AUGMENTATIONS}
     validate_parameter_constraints(constraints, {"augmentation": augmentation}, caller_name="build_augmentation")
-    if augmentation == "flip":
-        return v2.RandomHorizontalFlip()
-    if augmentation == "standard":
-        return _compose(degrees=10, scale=(0.8, 1.25), intensity=RandomIntensity())
-    if augmentation == "strong":
-        return _compose(
-            degrees=15, scale=(0.6, 1.6), intensity=RandomIntensity(contrast=0.4, brightness=0.2, colour=0.2)
-        )
+    if isinstance(augmentation, str):
+        return _NAMED[augmentation]
     for part in _parts(augmentation):
         module, name = type(part).__module__, type(part).__name__
         if module.startswith("torchvision.transforms.") and not module.startswith("torchvision.transforms.v2."):
@@ -178,14 +260,3 @@ def _parts(transform: Any) -> Iterator[Any]:
     inner = getattr(transform, "transforms", ())
     for part in inner if isinstance(inner, (list, tuple, nn.ModuleList)) else ():
         yield from _parts(part)
-
-
-def _compose(degrees: float, scale: tuple[float, float], intensity: RandomIntensity) -> Augmentation:
-    moved = v2.RandomAffine(
-        degrees=degrees,
-        translate=(0.1, 0.1),
-        scale=scale,
-        interpolation=InterpolationMode.BILINEAR,
-        fill={tv_tensors.Image: 0, tv_tensors.Mask: UNLABELLED},
-    )
-    return v2.Compose([v2.RandomHorizontalFlip(), moved, intensity])

@@ -3,7 +3,6 @@
 from copy import deepcopy
 from typing import Any
 
-import numpy as np
 import torch
 from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler
@@ -61,20 +60,26 @@ class JaccardOfNetwork(Callback):
 
     def __init__(self, validation: LabelledImages | None) -> None:
         self.validation = validation
-        self.indices_: list[float] = []
 
-    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+    def on_epoch_begin(self, net: NeuralNet, dataset_train: Any = None, **kwargs: Any) -> None:
         """Begin anew."""
-        self.indices_ = []
+        # kept on the device, which would have to be waited for, and in one piece, as small tensors that stay, between
+        # large ones that go, would keep the memory of these in use
+        self.counts_ = torch.zeros(2, len(dataset_train), dtype=torch.long, device=net.device)
+        self.n_counted_ = 0
 
-    def on_batch_end(self, net: NeuralNet, batch: Any = None, y_pred: Any = None, **kwargs: Any) -> None:
-        """Measure the batch by its log-odds."""
-        # as numbers: small arrays that stay, between large ones that go, would keep the memory of these in use
-        self.indices_ += jaccard_of_annotations(batch[1], [(l > 0).cpu().numpy() for l in y_pred]).tolist()
+    def on_batch_end(self, net: NeuralNet, y_pred: Any = None, stacks: Any = None, **kwargs: Any) -> None:
+        """Count pixels of the overlap and of the union of each image, by the signs of its log-odds."""
+        for log_odds, stack in zip(y_pred, stacks):
+            found = (log_odds > 0) & stack.labelled
+            counts = torch.stack([(found & stack.truth).sum(dim=(1, 2)), (found | stack.truth).sum(dim=(1, 2))])
+            self.counts_[:, self.n_counted_ : self.n_counted_ + len(stack)] = counts
+            self.n_counted_ += len(stack)
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Record the indices."""
-        net.history.record("jaccard", mean_of_defined(np.array(self.indices_)))
+        overlap, union = self.counts_.double()  # the index is NaN, not defined, where both have no foreground
+        net.history.record("jaccard", mean_of_defined((overlap / union).numpy(force=True)))
         if self.validation is not None:
             results = net.runner.run(net.module.network, self.validation.images)
             indices = jaccard_of_annotations(self.validation.annotations, (l > 0 for l, _ in results))

@@ -13,7 +13,6 @@ from filelock import FileLock, Timeout
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 
-from skmmcrf.training.random_states import get_random_states, set_random_states
 from skmmcrf.training.state_files import read_file, write_file
 
 _KEPT = 2
@@ -173,7 +172,6 @@ class KeepState(Callback):
         for name, one in self._with_state(net).items():
             if name in found["callbacks"]:
                 one.load_state_dict(found["callbacks"][name])
-        set_random_states(found["random"])
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Keep the state."""
@@ -187,7 +185,6 @@ class KeepState(Callback):
             "optimizer": net.optimizer_.state_dict(),
             "callbacks": {name: one.state_dict() for name, one in self._with_state(net).items()},
             "history": net.history.to_list(),
-            "random": get_random_states(),
         }
         self.checkpoints.write({"stage": self.stage, **self.rest, "net": _as_plain(state)})
 

@@ -4,7 +4,7 @@ Two algorithms share a net. `HeldWeights` holds the weights of the field within 
 `WeightsOfBatches` is Algorithm 2 of the paper, which learns the weights in each batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,18 +12,17 @@ import torch
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 from torch import nn
-from torch.utils.data import Dataset
 
 from skmmcrf.field.energy import LARGEST_LOG_ODDS, least_labelings, sources
 from skmmcrf.field.labels import Annotation
 from skmmcrf.images.checking import LabelledImages
-from skmmcrf.images.tensors import ImageDataset
+from skmmcrf.images.tensors import scaled
 from skmmcrf.learning import Example, solve_program
 from skmmcrf.metrics import jaccard_of_annotations, mean_of_defined
 from skmmcrf.networks.running import Runner
-from skmmcrf.training.data import Changes, ShuffledOrder, TrainingSet
-from skmmcrf.training.loss import MaxMarginLoss
-from skmmcrf.training.net import SegmentationNet, segmentation_net
+from skmmcrf.training.batches import ShuffledOrder, Stack
+from skmmcrf.training.loss import MaxMarginLoss, Part
+from skmmcrf.training.net import SegmentationNet, largest_of, segmentation_net
 
 #: How many of the training images the Jaccard index is measured of, which takes a cut and a run of the network each.
 N_WATCHED = 10
@@ -38,12 +37,15 @@ class JointNet(SegmentationNet):
     largest_log_odds = LARGEST_LOG_ODDS
     algorithm: "HeldWeights | WeightsOfBatches"
 
-    def get_loss(
-        self, y_pred: Sequence[torch.Tensor], y_true: Sequence[Any], X: Any = None, training: bool = False
-    ) -> torch.Tensor:
-        """Give gamma of the batch."""
-        images = [image.permute(1, 2, 0).cpu().numpy() for image in X]
-        return self.algorithm.gamma(self.criterion_, y_pred, y_true, images)
+    def forward_stacks(self, stacks: Sequence[Stack]) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Give the log-odds (n, H, W) of each stack, and gamma of all."""
+        return self.algorithm.forward(self, stacks)
+
+    def log_odds(self, stack: Stack) -> torch.Tensor:
+        """Give the log-odds (n, H, W), after a check that cuts can take them."""
+        log_odds = self.module_.of_one_size(scaled(stack.images))
+        self.check({"log-odds": (largest_of([log_odds]), self.largest_log_odds)})
+        return log_odds
 
 
 class _Algorithm(Callback):
@@ -70,19 +72,26 @@ class HeldWeights(_Algorithm):
     images have ragged outlines and unknown borders. Weights learned on them would be those of another field.
     """
 
-    def training_set(self, data: LabelledImages, changes: Changes) -> Dataset:
-        """Make the dataset that the net is trained on."""
-        return TrainingSet(data, changes)
+    def forward(self, net: JointNet, stacks: Sequence[Stack]) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Give log-odds, and the objective of a batch at the weights.
 
-    def gamma(
-        self,
-        loss: MaxMarginLoss,
-        log_odds: Sequence[torch.Tensor],
-        annotations: Sequence[Annotation],
-        images: Sequence[np.ndarray],
-    ) -> torch.Tensor:
-        """Give the objective of a batch at the weights."""
-        return loss.at_weights(log_odds, annotations, images)
+        Images count each by itself, so one half is cut while the network runs on the other.
+        """
+        loss: MaxMarginLoss = net.criterion_
+        log_odds = []
+
+        def parts() -> Iterator[Part]:
+            for half in [half for stack in stacks for half in stack.halves()]:
+                log_odds.append(net.log_odds(half))
+                yield log_odds[-1], self._annotations(half), half.images.movedim(1, -1).numpy(force=True)
+
+        return log_odds, loss.at_weights(parts())
+
+    def _annotations(self, stack: Stack) -> list[Annotation]:
+        """The labels of changed images, with the weights of the unchanged ones."""
+        of_images = [self.examples[n].annotation for n in stack.numbers]
+        parts = zip(stack.truth.numpy(force=True), stack.labelled.numpy(force=True), of_images)
+        return [Annotation(*part).weighted(before.weight, before.class_weight) for *part, before in parts]
 
     def on_epoch_end(self, net: JointNet, **kwargs: Any) -> None:
         """Learn the weights, and record gamma of all images."""
@@ -99,23 +108,17 @@ class WeightsOfBatches(_Algorithm):
     After the epoch, (8) is solved over the stored labelings of all images, at the log-odds from their batch.
     """
 
-    def training_set(self, data: LabelledImages, changes: Changes) -> Dataset:
-        """Make the dataset that the net is trained on."""
-        return ImageDataset(data.images, self.examples)
-
-    def gamma(
-        self,
-        loss: MaxMarginLoss,
-        log_odds: Sequence[torch.Tensor],
-        examples: Sequence[Example],
-        images: Sequence[np.ndarray],
-    ) -> torch.Tensor:
-        """Give the optimum of the batch."""
-        reprice(examples, [l.detach().cpu().numpy() for l in log_odds])
-        gamma = loss.of_examples(log_odds, examples)
+    def forward(self, net: JointNet, stacks: Sequence[Stack]) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Give log-odds, and the optimum of the batch."""
+        loss: MaxMarginLoss = net.criterion_
+        log_odds = [net.log_odds(stack) for stack in stacks]
+        of_images = [l for of_stack in log_odds for l in of_stack]
+        examples = [self.examples[n] for stack in stacks for n in stack.numbers]
+        reprice(examples, [l.numpy(force=True) for l in of_images])
+        gamma = loss.of_examples(of_images, examples)
         for example in examples:
             example.keep_most_violated(loss.coef_, _N_STORED)
-        return gamma
+        return log_odds, gamma
 
     def on_epoch_end(self, net: JointNet, **kwargs: Any) -> None:
         """Solve for the weights of all images, and record gamma."""
@@ -165,7 +168,7 @@ def joint_net(
     ----------
     network : torch.nn.Module
     algorithm : HeldWeights or WeightsOfBatches
-        The net is fitted to its `training_set`. It has to be among the callbacks.
+        Of the images that the net is fitted to. It has to be among the callbacks.
     loss : MaxMarginLoss
         The first batch starts from its `coef_`.
     runner : Runner

@@ -1,12 +1,14 @@
 """The max-margin objective as a loss for anyone's training loop in torch."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
+from joblib import delayed
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
 from torch import nn
@@ -17,11 +19,13 @@ from skmmcrf.field.energy import Field, least_labelings
 from skmmcrf.field.grid import Connectivity, Grid
 from skmmcrf.field.labels import Annotation
 from skmmcrf.field.terms import PAIRWISE, Contrast, build_terms
+from skmmcrf.field.workers import workers
 from skmmcrf.images.checking import check_images, check_labelled_images
 from skmmcrf.images.entries import as_sequence
 from skmmcrf.images.labels import LabelScheme
 from skmmcrf.learning import CuttingPlanes, DegenerateProgramError, Example, LinearSystem, Solution, solve_program
-from skmmcrf.learning.program import LARGEST_C, LEAST_C
+from skmmcrf.learning.example import violation
+from skmmcrf.learning.program import LARGEST_C, LEAST_C, objective_at
 
 #: What the parameters of a field and of its learner may be, wherever they appear.
 FIELD_CONSTRAINTS = {
@@ -33,6 +37,9 @@ FIELD_CONSTRAINTS = {
     "max_iter": [Interval(Integral, 1, None, closed="left")],
     "n_jobs": [None, Interval(Integral, None, -1, closed="right"), Interval(Integral, 1, None, closed="left")],
 }
+
+#: Log-odds (n, H, W), annotations, and images (n, H, W, channels) of some images of one size.
+Part: TypeAlias = tuple[torch.Tensor, Sequence[Annotation], np.ndarray]
 
 _DEFAULT_SIGMA = 0.1
 # pixels beyond it are not in [0, 1], but for noise and what interpolation overshoots
@@ -222,17 +229,24 @@ class MaxMarginLoss(nn.Module):
         self.coef_ = solution.w
         return solution
 
-    def at_weights(
-        self, log_odds: Sequence[torch.Tensor], annotations: Sequence[Annotation], images: Sequence[np.ndarray]
-    ) -> torch.Tensor:
+    def at_weights(self, parts: Iterable[Part]) -> torch.Tensor:
         """Compute the objective of (8) for a batch at `coef_`, which do not change.
 
-        It takes one cut an image. backward gives the gradient for fixed w. `gradient` has no influence.
+        It takes one cut an image. With several threads, a part is cut while the next one is made. backward gives the
+        gradient for fixed w. `gradient` has no influence.
         """
-        energies = map(self.field.energy, _values(log_odds), images)
-        examples = list(map(Example, energies, annotations))
-        solution = self.learner.evaluate(examples, self.coef_)
-        return _as_tensor(solution.value, _envelope_gradients(solution, examples), log_odds)
+        log_odds, weights, found = [], [], []
+        for of_part, annotations, images in parts:
+            energies = map(self.field.energy, _values(list(of_part)), images)
+            jobs = [delayed(violation)(self.coef_, energy, a) for energy, a in zip(energies, annotations)]
+            found.append(workers(self.learner.n_jobs)(jobs))
+            log_odds += list(of_part)
+            weights += [annotation.weight for annotation in annotations]
+        slack, changes = zip(*chain(*found))
+        shares = np.array(weights) / len(weights)
+        scales = self.coef_[0] * self.learner.C * shares
+        value = objective_at(self.coef_, np.array(slack), shares, self.learner.C)
+        return _as_tensor(value, [scale * change for scale, change in zip(scales, changes)], log_odds)
 
     def _check_foreground(self, annotations: Sequence[Annotation]) -> None:
         """Warn if 255 may have been meant as foreground. Batches of background alone are normal."""
@@ -328,11 +342,16 @@ def _check_shapes(log_odds: Sequence[torch.Tensor], shapes: Sequence[tuple[int, 
 
 
 def _values(log_odds: Sequence[torch.Tensor]) -> list[FloatArray]:
-    return [l.detach().cpu().numpy() for l in log_odds]
+    """Arrays of log-odds. Those of one size come from the device together."""
+    if len({l.shape for l in log_odds}) == 1:
+        return list(torch.stack(tuple(log_odds)).numpy(force=True))
+    return [l.numpy(force=True) for l in log_odds]
 
 
 def _as_tensor(value: float, gradients: Sequence[FloatArray], log_odds: Sequence[torch.Tensor]) -> torch.Tensor:
     """A tensor of a value, with its gradients in log-odds."""
+    if len({l.shape for l in log_odds}) == 1:  # they go to the device together
+        log_odds, gradients = [torch.stack(tuple(log_odds))], [np.stack(gradients)]
     result = log_odds[0].new_tensor(value)
     for l, gradient in zip(log_odds, gradients):
         result = result + (torch.from_numpy(gradient).to(l) * (l - l.detach())).sum()

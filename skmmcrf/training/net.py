@@ -7,32 +7,43 @@ import numpy as np
 import torch
 from skorch import NeuralNet
 from torch import nn
+from torch.nn.utils import get_total_norm
 from torch.utils.data import DataLoader, Dataset
 
-from skmmcrf.images.tensors import as_lists, scaled
+from skmmcrf.images.tensors import scaled
 from skmmcrf.networks import AnySize
 from skmmcrf.networks.running import Runner
-from skmmcrf.training.data import Batches, ShuffledOrder
+from skmmcrf.training.augmentation import RandomChanges
+from skmmcrf.training.batches import Batch, Batches, ShuffledOrder, Stack
+from skmmcrf.training.data import TrainingSet
 from skmmcrf.training.interrupts import Interrupted, noting_interrupts
+from skmmcrf.training.random_states import seed_all
 
 _LARGEST = float(np.finfo(np.float32).max)
 
 
 class SegmentationNet(NeuralNet):
-    """A skorch net whose batches are lists of images of any size. `segmentation_net` makes one.
+    """A skorch net whose batches hold images of any size. `segmentation_net` makes one.
 
-    Training stops as soon as anything is not finite, and restores the last network for which everything was finite.
+    Callbacks get each batch as a `skmmcrf.training.batches.Batch`. At its end they also get `stacks`, the images and
+    masks as the network saw them, and `y_pred`, the log-odds of each stack.
+
+    Training stops as soon as anything is not finite. The network then is as it was at the beginning of an epoch from
+    which everything was finite.
 
     Attributes
     ----------
     runner : Runner
         How the fitted estimator will run the network.
+    changes : RandomChanges or None
+        How images are changed on the device.
     """
 
     runner: Runner
+    changes: RandomChanges | None = None
+    good_: tuple[int, dict[str, torch.Tensor]] | None
     stage = "pretraining"
     largest_log_odds = _LARGEST
-    good_state_: dict[str, torch.Tensor] | None
 
     def partial_fit(self, *args: Any, **kwargs: Any) -> "SegmentationNet":
         """Train. Raise `Interrupted` after an interrupt, but not if a callback ends training by the same exception."""
@@ -46,68 +57,91 @@ class SegmentationNet(NeuralNet):
             raise Interrupted
         return self
 
-    def fit_loop(self, *args: Any, **kwargs: Any) -> "SegmentationNet":
+    def fit_loop(self, X: TrainingSet, *args: Any, **kwargs: Any) -> "SegmentationNet":
         """Train for the epochs that are left if the history was restored."""
+        self.changes = X.of_stacks
         try:
-            return super().fit_loop(*args, **kwargs, epochs=self.max_epochs - len(self.history))
+            return super().fit_loop(X, *args, **kwargs, epochs=self.max_epochs - len(self.history))
         except Exception:
             self.notify("on_train_end")  # skorch does so only if all goes well
             raise
 
     def on_epoch_begin(self, net: NeuralNet, *args: Any, **kwargs: Any) -> None:
-        """Choose an order of the images."""
+        """Choose an order of the images, and keep the network."""
         super().on_epoch_begin(net, *args, **kwargs)
-        self.iterator_train__sampler.begin(epoch=len(self.history))
+        epoch = len(self.history)
+        self.iterator_train__sampler.begin(epoch)
+        seed_all(self.iterator_train__sampler.seed, epoch)
+        self.begun_ = epoch, {name: value.clone() for name, value in self.module_.state_dict().items()}
 
-    def train_step(self, batch: Any, **fit_params: Any) -> Any:
-        """Take a step, or raise a FloatingPointError if log-odds, loss, gradients or parameters are not finite."""
-        before = {name: value.clone() for name, value in self.module_.state_dict().items()}
-        try:
-            step = super().train_step(batch, **fit_params)
-            self._check_size("parameters", self.module_.parameters())
-        except FloatingPointError:
-            self.module_.load_state_dict(self.good_state_ or before)
-            raise
-        self.good_state_ = before
-        return step
+    def on_batch_begin(self, net: NeuralNet, *args: Any, **kwargs: Any) -> None:
+        """Let what the batch draws depend on its number alone."""
+        super().on_batch_begin(net, *args, **kwargs)
+        epoch = self.history[-1]
+        seed_all(self.iterator_train__sampler.seed, epoch["epoch"], len(epoch["batches"]))
 
-    def train_step_single(self, batch: Any, **fit_params: Any) -> Any:
-        """Compute the gradients of a batch."""
-        step = super().train_step_single(batch, **fit_params)
-        self._check_size("loss", [step["loss"]])
-        self._check_size("gradients", (p.grad for p in self.module_.parameters() if p.grad is not None))
-        return step
+    def on_epoch_end(self, net: NeuralNet, *args: Any, **kwargs: Any) -> None:
+        """Raise a FloatingPointError if parameters are not finite."""
+        super().on_epoch_end(net, *args, **kwargs)
+        self.check({"parameters": (largest_of(self.module_.parameters()), _LARGEST)})
 
-    def infer(self, x: Sequence[torch.Tensor], **fit_params: Any) -> list[torch.Tensor]:
-        """Give the log-odds of a list of images."""
-        log_odds = self.module_([scaled(image.to(self.device)) for image in x])
-        self._check_size("log-odds", log_odds, self.largest_log_odds)
-        return log_odds
+    def train_step_single(self, batch: Batch, **fit_params: Any) -> dict[str, Any]:
+        """Compute the gradients of a batch, or raise a FloatingPointError if anything is not finite."""
+        self._set_training(True)
+        stacks = [stack.changed(self.changes) for stack in batch.to(self.device).stacks]
+        log_odds, loss = self.forward_stacks(stacks)
+        loss.backward()
+        gradients = (parameter.grad for parameter in self.module_.parameters() if parameter.grad is not None)
+        _, value, _ = self.check(
+            {
+                "log-odds": (largest_of(log_odds), self.largest_log_odds),
+                "loss": (loss.detach(), _LARGEST),
+                "gradients": (largest_of(gradients), _LARGEST),
+            }
+        )
+        self.good_ = self.begun_
+        # skorch reads the loss, for which the device must not be waited for again
+        return {"loss": torch.tensor(value), "y_pred": [l.detach() for l in log_odds], "stacks": stacks}
 
-    def _check_size(self, what: str, tensors: Iterable[torch.Tensor], largest: float = _LARGEST) -> None:
-        if not all(bool((tensor.abs() <= largest).all()) for tensor in tensors):
-            epoch = self.history[-1]
+    def forward_stacks(self, stacks: Sequence[Stack]) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Give the log-odds (n, H, W) of each stack, and the criterion of all."""
+        log_odds = [self.module_.of_one_size(scaled(stack.images)) for stack in stacks]
+        return log_odds, self.criterion_(log_odds, stacks)
+
+    def check(self, values: dict[str, tuple[torch.Tensor, float]]) -> list[float]:
+        """Read values, for which the device is waited for once.
+
+        Raises
+        ------
+        FloatingPointError
+            If one exceeds its bound. The network is restored before.
+        """
+        found: list[float] = torch.stack(
+            [value.to(self.device, torch.float32) for value, _ in values.values()]
+        ).tolist()
+        for (what, (_, largest)), value in zip(values.items(), found):
+            if abs(value) <= largest:
+                continue
+            epoch, (good, state) = self.history[-1], self.good_ or self.begun_
+            self.module_.load_state_dict(state)
+            self.history[:] = self.history[: good - 1]
             bound = "finite" if largest == _LARGEST else f"within {largest:g}"
             raise FloatingPointError(
                 f"network: its {what} are not {bound} in epoch {epoch['epoch']}, batch {len(epoch['batches'])} of "
-                f"{self.stage}. The network is left as it was before. A lower learning rate may help"
+                f"{self.stage}. The network is left as it was at the beginning of epoch {good}. A lower learning rate "
+                "may help"
             )
+        return found
 
     def initialize(self) -> "SegmentationNet":
         """Make what training needs."""
-        self.good_state_ = None
+        self.good_ = None
         return super().initialize()
 
-    def get_loss(
-        self, y_pred: Sequence[torch.Tensor], y_true: Sequence[Any], X: Any = None, training: bool = False
-    ) -> torch.Tensor:
-        """Give the criterion of log-odds and targets."""
-        return self.criterion_(y_pred, y_true)
 
-    def on_batch_end(self, net: NeuralNet, batch: Any = None, training: bool = False, **kwargs: Any) -> None:
-        """Correct the batch size, which skorch reads off the channels of a list of images."""
-        super().on_batch_end(net, batch=batch, training=training, **kwargs)
-        self.history.record_batch("train_batch_size", len(batch[0]))
+def largest_of(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
+    """The largest absolute value in all of them."""
+    return get_total_norm([tensor.detach() for tensor in tensors], norm_type=float("inf"))
 
 
 _Net = TypeVar("_Net", bound=SegmentationNet)
@@ -121,6 +155,7 @@ def segmentation_net(
     order: ShuffledOrder,
     *,
     freeze_batch_norm: bool,
+    num_workers: int = 0,
     **parameters: Any,
 ) -> _Net:
     """Make a net that trains a network in place.
@@ -130,13 +165,15 @@ def segmentation_net(
     net_class : subclass of SegmentationNet
     network : torch.nn.Module
     criterion : torch.nn.Module
-        Takes lists of log-odds and of targets.
+        Takes the log-odds of each stack, and the stacks.
     runner : Runner
         How the fitted network will be run. Training uses the same device.
     order : ShuffledOrder
         Of the images.
     freeze_batch_norm : bool
         Whether batch-norm layers keep their statistics.
+    num_workers : int, default=0
+        Processes that read and change images.
     **parameters
         Further parameters of skorch's NeuralNet.
 
@@ -147,7 +184,11 @@ def segmentation_net(
     """
     net = net_class(
         AnySize(
-            network, freeze_batch_norm=freeze_batch_norm, average_mirrored=runner.average_mirrored, scale=runner.scale
+            network,
+            freeze_batch_norm=freeze_batch_norm,
+            average_mirrored=runner.average_mirrored,
+            scale=runner.scale,
+            amp=runner.amp,
         ),
         criterion,
         device=runner.device,
@@ -157,7 +198,10 @@ def segmentation_net(
         callbacks__epoch_timer=None,  # ours has its place behind what is measured at the end of an epoch
         iterator_train=_loader,
         iterator_train__sampler=order,
-        iterator_train__collate_fn=as_lists,
+        iterator_train__collate_fn=Batch.of_samples,
+        iterator_train__pin_memory=torch.device(runner.device).type == "cuda",
+        iterator_train__num_workers=num_workers,
+        iterator_train__persistent_workers=num_workers > 0,
         iterator_train__generator=torch.Generator(),  # else it would draw from the global one
         **parameters,
     )

@@ -6,60 +6,58 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from skmmcrf.field.labels import Annotation
+from skmmcrf.training.batches import Stack
 
 
-class PixelwiseLogLikelihood(nn.Module):
-    """Mean negative log-likelihood of the labelled pixels of an image, averaged over the images.
+class PixelLoss(nn.Module):
+    """Base of losses that give each image a number. The loss of a batch is their mean, by the weights of the images."""
 
-    Pixels and images count by their weights.
-    """
+    def forward(self, log_odds: Sequence[torch.Tensor], stacks: Sequence[Stack]) -> torch.Tensor:
+        """Compute it from the log-odds (n, H, W) of each stack of images."""
+        return torch.cat([stack.weights[:, 0] * self.of_images(l, stack) for l, stack in zip(log_odds, stacks)]).mean()
 
-    def forward(self, log_odds: Sequence[torch.Tensor], annotations: Sequence[Annotation]) -> torch.Tensor:
-        """Compute it from a list of log-odds (H, W) and their annotations."""
-        losses = []
-        for l, annotation in zip(log_odds, annotations):
-            labels, weights = _tensors(annotation, l)
-            total = F.binary_cross_entropy_with_logits(l, labels, weights, reduction="sum")
-            losses.append(annotation.weight * total / max(int(annotation.labelled.sum()), 1))
-        return torch.stack(losses).mean()
+    def of_images(self, log_odds: torch.Tensor, stack: Stack) -> torch.Tensor:
+        """Compute the loss (n,) of each image of a stack."""
+        raise NotImplementedError
 
 
-class DiceLoss(nn.Module):
-    """One minus the Dice index of probabilities and truth, in the mean over the images.
+class PixelwiseLogLikelihood(PixelLoss):
+    """Mean negative log-likelihood of the labelled pixels of an image, weighted by their classes."""
+
+    def of_images(self, log_odds: torch.Tensor, stack: Stack) -> torch.Tensor:
+        """Compute the loss (n,) of each image of a stack."""
+        losses = F.binary_cross_entropy_with_logits(
+            log_odds, stack.truth.to(log_odds), stack.pixel_weights, reduction="none"
+        )
+        return losses.sum(dim=(1, 2)) / stack.labelled.sum(dim=(1, 2)).clamp(min=1)
+
+
+class DiceLoss(PixelLoss):
+    """One minus the Dice index of probabilities and truth.
 
     As in Milletari, Navab, Ahmadi, "V-Net" (2016), but with sums in the denominator instead of squares. One pixel is
     added to numerator and denominator, so that images without foreground have a loss too.
     """
 
-    def forward(self, log_odds: Sequence[torch.Tensor], annotations: Sequence[Annotation]) -> torch.Tensor:
-        """Compute it from a list of log-odds (H, W) and their annotations."""
-        losses = []
-        for l, annotation in zip(log_odds, annotations):
-            labels, weights = _tensors(annotation, l)
-            probabilities = torch.sigmoid(l)
-            overlap = (weights * probabilities * labels).sum()
-            sizes = (weights * (probabilities + labels)).sum()
-            losses.append(annotation.weight * (1 - (2 * overlap + 1) / (sizes + 1)))
-        return torch.stack(losses).mean()
+    def of_images(self, log_odds: torch.Tensor, stack: Stack) -> torch.Tensor:
+        """Compute the loss (n,) of each image of a stack."""
+        probabilities, truth, weights = torch.sigmoid(log_odds), stack.truth, stack.pixel_weights
+        overlap = (weights * probabilities * truth).sum(dim=(1, 2))
+        sizes = (weights * (probabilities + truth)).sum(dim=(1, 2))
+        return 1 - (2 * overlap + 1) / (sizes + 1)
 
 
-class SumOfLosses(nn.Module):
+class SumOfLosses(PixelLoss):
     """Log-likelihood and Dice loss together."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.parts = nn.ModuleList([PixelwiseLogLikelihood(), DiceLoss()])
+        self.parts = PixelwiseLogLikelihood(), DiceLoss()
 
-    def forward(self, log_odds: Sequence[torch.Tensor], annotations: Sequence[Annotation]) -> torch.Tensor:
-        """Compute it from a list of log-odds (H, W) and their annotations."""
-        return torch.stack([part(log_odds, annotations) for part in self.parts]).sum()
+    def of_images(self, log_odds: torch.Tensor, stack: Stack) -> torch.Tensor:
+        """Compute the loss (n,) of each image of a stack."""
+        return torch.stack([part.of_images(log_odds, stack) for part in self.parts]).sum(dim=0)
 
 
 #: By the name that estimators know them by.
 PIXEL_LOSSES = {"log_likelihood": PixelwiseLogLikelihood, "dice": DiceLoss, "log_likelihood+dice": SumOfLosses}
-
-
-def _tensors(annotation: Annotation, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Labels and weights of the pixels."""
-    return torch.from_numpy(annotation.truth).to(like), torch.from_numpy(annotation.pixel_weights).to(like)

@@ -16,7 +16,7 @@ from torch.autograd.graph import Node, saved_tensors_hooks
 
 from skmmcrf.networks import AnySize, is_own
 from skmmcrf.networks.tiles import SIDE
-from skmmcrf.training.data import batch_sizes
+from skmmcrf.training.batches import batch_sizes
 from skmmcrf.training.net import SegmentationNet
 from skmmcrf.training.random_states import seeded
 
