@@ -1,7 +1,7 @@
 """Nets to train in tests."""
 
 from skmmcrf.networks.running import Runner
-from skmmcrf.training.data import ShuffledOrder
+from skmmcrf.training.batches import ShuffledOrder
 from skmmcrf.training.net import SegmentationNet, segmentation_net
 from skmmcrf.training.pixel_losses import PixelwiseLogLikelihood
 

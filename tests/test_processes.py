@@ -55,8 +55,6 @@ def test_results_do_not_depend_on_how_many_threads_cut():
     for name in ("w", "slack", "value", "dual_gap", "n_iter"):
         np.testing.assert_array_equal(*(getattr(solution, name) for solution in solutions))
     w = solutions[0].w
-    values = [CuttingPlanes(n_jobs=n_jobs).evaluate(examples(), w).value for n_jobs in (1, 2)]
-    assert values[0] == values[1]
     labelings = [list(least_labelings(w, energies(), n_jobs)) for n_jobs in (1, 2)]
     np.testing.assert_array_equal(*labelings)
 

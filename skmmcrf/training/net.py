@@ -192,6 +192,7 @@ def segmentation_net(
         ),
         criterion,
         device=runner.device,
+        optimizer__fused=torch.device(runner.device).type in ("cpu", "cuda"),
         train_split=None,
         verbose=0,
         callbacks__print_log=None,

@@ -9,7 +9,8 @@ from strategies import problems
 
 from skmmcrf.field import Annotation, Energy, Grid, PairwiseFeatures, estimate_sigma, grid_cut
 from skmmcrf.learning import CuttingPlanes, Example, cutting_planes, solve_program
-from skmmcrf.learning.example import most_violated
+from skmmcrf.learning.example import most_violated, violation
+from skmmcrf.learning.program import image_shares, objective_at
 
 
 def many(seed, n_images=3, shape=(6, 7)):
@@ -301,40 +302,19 @@ def test_truths_that_could_be_completed_better_have_not_converged():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_objective_at_the_optimum_is_gamma_and_elsewhere_more(seed):
+def test_the_violations_at_the_optimum_are_the_slacks_and_elsewhere_they_cost_more(seed):
     first, *others = many(seed)
-    examples, learner = [weighted(first, 2.0), *others], CuttingPlanes(tol=1e-9)
-    solution = learner.learn(examples)
-    at_optimum = learner.evaluate(forgotten(examples), solution.w)
-    assert at_optimum.value == pytest.approx(solution.value, rel=1e-8)
-    np.testing.assert_allclose(at_optimum.slack, solution.slack, rtol=1e-6, atol=1e-8)
+    examples = [weighted(first, 2.0), *others]
+    solution = CuttingPlanes(tol=1e-9).learn(examples)
+    shares = image_shares(examples)
+
+    def slack_at(w):
+        return np.array([violation(w, example.energy, example.annotation)[0] for example in examples])
+
+    np.testing.assert_allclose(slack_at(solution.w), solution.slack, rtol=1e-6, atol=1e-8)
     for change in ([0.1, 0, 0], [-0.1, 0, 0], [0, 0.1, 0], [0, 0, 0.1]):
-        assert learner.evaluate(forgotten(examples), solution.w + change).value > at_optimum.value
-
-
-def test_the_objective_at_weights_stores_one_labeling_an_image_and_gives_it_the_multiplier():
-    first, second, third = many(0)
-    second.reprice(second.energy.with_log_odds(100 * (2.0 * second.annotation.truth - 1)))  # which nothing violates
-    examples, w = [weighted(first, 2.0), second, third], np.array([1.0, 0.5, 0.2])
-    solution = CuttingPlanes(C=3.0).evaluate(examples, w)
-    assert [len(example) for example in examples] == [1, 1, 1]
-    assert [m.tolist() for m in solution.multipliers] == [[2.0], [0.0], [1.0]]
-    assert solution.slack[1] == 0
-    assert solution.value == pytest.approx(w @ w / 2 + 2 * solution.slack[0] + solution.slack[2])
-    assert (solution.dual_gap, solution.n_iter) == (np.inf, 1)
-    for n in (0, 2):
-        labels, difference, loss = most_violated(w, examples[n].energy, examples[n].annotation)
-        np.testing.assert_array_equal(examples[n].unpack([0])[0], labels)
-        assert solution.slack[n] == pytest.approx(loss - difference @ w)
-
-
-def test_at_weights_unlabelled_pixels_take_the_labels_of_least_energy():
-    energy = field_of().energy(np.array([[5.0, -5.0, 5.0]]), np.zeros((1, 3, 1)))
-    annotation = Annotation(np.array([[True, False, False]]), np.array([[True, True, False]]))
-    example = Example(energy, annotation)
-    CuttingPlanes().evaluate([example], np.array([1.0, 0.0, 0.0]))
-    np.testing.assert_array_equal(example.annotation.truth, [[True, False, True]])
-    np.testing.assert_array_equal(annotation.truth, [[True, False, False]])
+        w = solution.w + change
+        assert objective_at(w, slack_at(w), shares, C=1.0) > solution.value
 
 
 @pytest.mark.parametrize("parameters", [{"tol": -1e-3}, {"tol": np.nan}, {"max_iter": 0}])

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from small_images import field_of, move_log_odds, partly_labelled, squares, weighted
 
-from skmmcrf.field import Annotation, Energy, PairwiseFeatures
+from skmmcrf.field import Annotation, Energy, Field, Grid, PairwiseFeatures, build_terms
 from skmmcrf.learning import CuttingPlanes, Example
-from skmmcrf.learning.example import Constraint
+from skmmcrf.learning.example import Constraint, most_violated, violation
 
 
 def stored(example, n=4, seed=1):
@@ -168,3 +168,29 @@ def test_no_labeling_gives_no_gradient_and_multipliers_are_one_a_labeling(random
     np.testing.assert_array_equal(example.gradient(np.ones(3), np.empty(0)), np.zeros(truth.shape))
     with pytest.raises(ValueError, match=r"multipliers must be of shape \(3,\), one a labeling, got 2"):
         stored(example, 3).gradient(np.ones(3), np.ones(2))
+
+
+def test_a_violation_is_the_slack_and_the_change_of_the_most_violated_labeling():
+    rng, w = np.random.default_rng(0), np.array([1.0, 0.5, 0.2])
+    truth = rng.uniform(size=(6, 7)) < 0.5
+    field = Field(Grid.from_connectivity(8), build_terms("contrast", sigma=1.0))
+    energy = field.energy(rng.normal(size=truth.shape), rng.uniform(size=(*truth.shape, 1)))
+    labels, difference, loss = most_violated(w, energy, Annotation(truth))
+    slack, change = violation(w, energy, Annotation(truth))
+    assert slack == pytest.approx(loss - difference @ w)
+    assert slack > 0
+    np.testing.assert_array_equal(change, labels.astype(int) - truth)
+    sure = energy.with_log_odds(100 * (2.0 * truth - 1))
+    slack, change = violation(w, sure, Annotation(truth))
+    assert slack == 0
+    assert not change.any()
+
+
+def test_of_a_violation_unlabelled_pixels_take_the_labels_of_least_energy():
+    field = Field(Grid.from_connectivity(4), build_terms("smoothness"))
+    energy = field.energy(np.array([[5.0, -5.0, 5.0]]), np.zeros((1, 3, 1)))
+    annotation = Annotation(np.array([[True, False, False]]), np.array([[True, True, False]]))
+    slack, change = violation(np.array([1.0, 0.0]), energy, annotation)
+    assert slack == 0
+    assert not change.any()
+    np.testing.assert_array_equal(annotation.truth, [[True, False, False]])

@@ -208,3 +208,23 @@ def test_prepared_layers_are_kept_for_many_sizes_unless_the_user_says_how_many(m
     monkeypatch.setattr(os, "environ", environment)
     run()
     assert environment["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == kept
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_mixed_precision_computes_in_bfloat16_and_gives_float32(training):
+    seen = []
+
+    class Spy(nn.Conv2d):
+        def forward(self, x):
+            output = super().forward(x)
+            seen.append(output.dtype)
+            return output
+
+    with seeded(0):
+        network, images = Spy(2, 1, 3, padding=1), torch.rand(2, 2, 8, 9)
+    exact, mixed = (AnySize(network, amp=amp).train(training).of_one_size(images) for amp in (False, True))
+    assert seen == [torch.float32, torch.bfloat16]
+    assert mixed.dtype == torch.float32
+    torch.testing.assert_close(mixed, exact, rtol=0.02, atol=0.02)
+    mixed.sum().backward()
+    assert network.weight.grad.dtype == torch.float32

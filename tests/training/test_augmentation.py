@@ -9,7 +9,8 @@ from torchvision.transforms import v2
 from skmmcrf import CNNSegmenter, DeepStructuredSegmenter
 from skmmcrf.field import Annotation
 from skmmcrf.images.checking import LabelledImages
-from skmmcrf.training.augmentation import RandomIntensity, build_augmentation
+from skmmcrf.training.augmentation import RandomChanges, RandomIntensity, build_augmentation
+from skmmcrf.training.batches import Batch
 from skmmcrf.training.data import Changes, TrainingSet
 from skmmcrf.training.random_states import seeded
 
@@ -18,9 +19,12 @@ def draw(augmentation, n_samples, seed=0, n_channels=1):
     """Samples of an image whose pixels say where they come from, and the mask of its left half."""
     image = np.tile(np.linspace(0.1, 1, 12, dtype=np.float32), (10, 1))
     data = LabelledImages([np.stack([image] * n_channels, axis=-1)], [Annotation(image < 0.5)])
-    dataset = TrainingSet(data, Changes(augmentation))
-    with seeded(seed):
-        return [dataset[0] for _ in range(n_samples)]
+    dataset = TrainingSet(data, Changes(augmentation), seed)
+    with seeded(0):
+        batch = Batch.of_samples([dataset[epoch, 0] for epoch in range(n_samples)])
+    (stack,) = (stack.changed(dataset.of_stacks) for stack in batch.stacks)
+    annotations = [Annotation(*parts) for parts in zip(stack.truth.numpy(), stack.labelled.numpy())]
+    return list(zip(stack.images, annotations))
 
 
 @pytest.mark.parametrize(("name", "n_channels"), [("flip", 1), ("standard", 2), ("strong", 3), ("strong", 5)])
@@ -46,6 +50,26 @@ def test_the_seed_decides():
     draws = [torch.stack([image for image, _ in draw("standard", 3, seed)]) for seed in (0, 0, 1)]
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_images_are_turned_scaled_and_shifted_as_torchvision_does(mirrored):
+    image, mask = torch.rand(3, 40, 60), (torch.rand(40, 60) < 0.5).to(torch.uint8)
+    changes = RandomChanges(degrees=20, scale=(0.7, 1.5), shift=0.2)
+    draws = torch.tensor([[0.25 + 0.5 * (not mirrored), 0.9, 0.3, 0.75, 0.6, *5 * [0.0]]])
+    images, masks = changes.of_stack(image[None], mask[None], draws)
+    how = {"angle": 16.0, "scale": 0.94, "translate": [0.2 * 60 * 0.5, 0.2 * 40 * 0.2], "shear": [0.0, 0.0]}
+    image, mask = (part.flip(-1) if mirrored else part for part in (image, mask))
+    expected = v2.functional.affine(image, **how, interpolation=v2.InterpolationMode.BILINEAR)
+    torch.testing.assert_close(images[0], expected, rtol=0, atol=1e-4)
+    expected = v2.functional.affine(tv_tensors.Mask(mask[None]), **how, fill=255)[0].as_subclass(torch.Tensor)
+    assert (masks[0] == expected).float().mean() > 0.99
+
+
+def test_without_turns_images_keep_their_values():
+    images, masks = torch.arange(24, dtype=torch.uint8).view(2, 1, 3, 4), torch.arange(24, dtype=torch.uint8)
+    changed, _ = RandomChanges().of_stack(images, masks.view(2, 3, 4), torch.tensor([[0.1], [0.9]]).expand(2, 8))
+    assert torch.equal(changed, torch.stack([images[0].flip(-1), images[1]]))
 
 
 def test_intensity_leaves_order_and_mask():
@@ -109,9 +133,10 @@ def test_tensors_of_albumentations_and_values_beyond_1_are_taken(albumentations)
     image = 900 * np.random.default_rng(0).uniform(-1, 1, (6, 7, 1)).astype(np.float32)
     data = LabelledImages([image], [Annotation(image[..., 0] > 0)])
     for augmentation in (A.VerticalFlip(p=1), A.Compose([A.VerticalFlip(p=1), A.ToTensorV2()])):
-        changed, annotation = TrainingSet(data, Changes(augmentation))[0]
-        np.testing.assert_array_equal(changed.numpy()[0], image[::-1, :, 0])
-        np.testing.assert_array_equal(annotation.truth, image[::-1, :, 0] > 0)
+        with seeded(0):
+            changed = TrainingSet(data, Changes(augmentation))[1, 0]
+        np.testing.assert_array_equal(changed.image.numpy()[0], image[::-1, :, 0])
+        np.testing.assert_array_equal(changed.mask.numpy(), image[::-1, :, 0] > 0)
 
 
 def test_the_seed_decides_what_albumentations_draws(turned):

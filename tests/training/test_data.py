@@ -1,10 +1,29 @@
+import threading
+
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms import v2
 
 from skmmcrf.field import Annotation
 from skmmcrf.images.checking import LabelledImages
-from skmmcrf.training.data import Batches, Changes, ShuffledOrder, TrainingSet, batch_sizes, check_crop
+from skmmcrf.training.data import Changes, TrainingSet, check_crop
+from skmmcrf.training.random_states import seeded
+
+
+def by_numpy(image, mask):
+    return (image.flip(-1), mask.flip(-1)) if np.random.rand() < 0.5 else (image, mask)  # noqa: NPY002
+
+
+def equal(one, other):
+    return one.number == other.number and all(map(torch.equal, one[1:], other[1:]))
+
+
+def drawing_in_a_thread(image):
+    thread = threading.Thread(target=torch.rand, args=(7,))
+    thread.start()
+    thread.join()
+    return image
 
 
 def image():
@@ -17,8 +36,7 @@ def one_image(**weights):
 
 def test_weights_go_with_the_labels():
     data = one_image(weight=3.0, class_weight=(1.0, 4.0))
-    _, changed = TrainingSet(data, Changes("flip", crop=5))[0]
-    assert (changed.weight, changed.class_weight) == (3.0, (1.0, 4.0))
+    assert TrainingSet(data, Changes("flip", crop=5))[1, 0].weights.tolist() == [3.0, 1.0, 4.0]
 
 
 def test_an_augmentation_gets_scaled_pixels_and_a_mask_and_says_what_is_unlabelled():
@@ -30,17 +48,41 @@ def test_an_augmentation_gets_scaled_pixels_and_a_mask_and_says_what_is_unlabell
         mask[0] = 255
         return image, mask
 
-    changed, annotation = TrainingSet(data, Changes(forget_a_row))[0]
+    sample = TrainingSet(data, Changes(forget_a_row))[1, 0]
     assert seen == [(1.0, [[255, 0, 0], [0, 255, 0]])]
-    assert type(changed) is torch.Tensor
-    assert annotation.mask.tolist() == [[255, 255, 255], [0, 255, 0]]
+    assert type(sample.image) is type(sample.mask) is torch.Tensor
+    assert sample.mask.tolist() == [[255, 255, 255], [0, 255, 0]]
 
 
 def test_without_changes_images_and_annotations_are_as_they_are():
     data = one_image()
-    ((pixels, annotation),) = TrainingSet(data)
-    np.testing.assert_array_equal(pixels.numpy(), data.images[0].transpose(2, 0, 1))
-    assert annotation is data.annotations[0]
+    sample = TrainingSet(data)[1, 0]
+    np.testing.assert_array_equal(sample.image.numpy(), data.images[0].transpose(2, 0, 1))
+    np.testing.assert_array_equal(sample.mask.numpy(), data.annotations[0].mask)
+
+
+@pytest.mark.parametrize("augmentation", ["strong", v2.RandomHorizontalFlip(), by_numpy])
+@pytest.mark.parametrize("crop", [None, 6])
+def test_an_entry_is_changed_in_the_same_way_whenever_it_is_asked_for(augmentation, crop):
+    data = LabelledImages(3 * [image()], 3 * [Annotation(image()[..., 0] < 0.5)])
+    with seeded(0):
+        first, again, other = (TrainingSet(data, Changes(augmentation, crop), seed) for seed in (3, 3, 4))
+        expected = [first[1, n] for n in range(3)]
+        found = [again[1, n] for n in (2, 1, 0)][::-1]
+        assert all(equal(*pair) for pair in zip(expected, found))
+        assert not all(equal(first[0, 0], first[epoch, 0]) for epoch in range(9))
+        assert not all(equal(first[epoch, 0], other[epoch, 0]) for epoch in range(9))
+
+
+def test_a_thread_that_draws_does_not_change_what_torch_draws_for_an_entry():
+    data = LabelledImages([image()], [Annotation(image()[..., 0] < 0.5)])
+
+    def augmentation(image, mask):
+        return v2.RandomAffine(30)(drawing_in_a_thread(image), mask)
+
+    with seeded(0):
+        plain, beside = (TrainingSet(data, Changes(change))[1, 0] for change in (v2.RandomAffine(30), augmentation))
+    assert equal(plain, beside)
 
 
 def test_crops_are_parts_of_the_image_and_its_labels_anywhere_in_it():
@@ -48,13 +90,13 @@ def test_crops_are_parts_of_the_image_and_its_labels_anywhere_in_it():
     annotation = Annotation(pixels % 3 == 0, pixels % 7 > 0, weight=2.0, class_weight=(1.0, 4.0))
     crops = TrainingSet(LabelledImages([pixels[..., np.newaxis]], [annotation]), Changes(crop=(4, 99)))
     corners = set()
-    for _ in range(100):
-        image, part = crops[0]
-        assert image.shape == (1, 4, 12)
-        assert (part.weight, part.class_weight) == (2.0, (1.0, 4.0))
-        rows = image[0].numpy()
-        np.testing.assert_array_equal(part.labelled, rows % 7 > 0)
-        np.testing.assert_array_equal(part.truth, (rows % 3 == 0) & (rows % 7 > 0))
+    for epoch in range(100):
+        sample = crops[epoch, 0]
+        assert sample.image.shape == (1, 4, 12)
+        assert sample.weights.tolist() == [2.0, 1.0, 4.0]
+        rows = sample.image[0].numpy()
+        expected = np.where(rows % 7 > 0, rows % 3 == 0, 255)
+        np.testing.assert_array_equal(sample.mask, expected)
         corners.add(int(rows[0, 0]))
     assert corners == set(range(0, 7 * 12, 12))
 
@@ -79,28 +121,4 @@ def test_a_crop_is_one_or_two_positive_integers(crop):
 )
 def test_other_results_are_refused(transform, message):
     with pytest.raises(ValueError, match=f"augmentation: .*{message}"):
-        TrainingSet(one_image(), Changes(transform))[0]
-
-
-def test_every_epoch_has_an_order_of_its_own_which_the_seed_decides():
-    orders = {}
-    for seed in (0, 0, 1):
-        order = ShuffledOrder(20, seed)
-        for epoch in (1, 2):
-            order.begin(epoch)
-            assert sorted(order) == list(range(20))
-            assert orders.setdefault((seed, epoch), list(order)) == list(order)
-    assert len(set(map(tuple, orders.values()))) == 4
-
-
-@pytest.mark.parametrize("n_images", range(1, 12))
-@pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 20])
-def test_no_image_is_alone_in_a_batch_unless_it_has_to_be(n_images, batch_size):
-    batches = list(Batches(range(n_images), batch_size))
-    assert sum(batches, []) == list(range(n_images))
-    assert list(map(len, batches)) == batch_sizes(n_images, batch_size)
-    assert len(Batches(range(n_images), batch_size)) == len(batches)
-    if n_images > 1 and batch_size > 1:
-        assert all(2 <= len(batch) <= batch_size + 1 for batch in batches)
-    else:
-        assert all(len(batch) == 1 for batch in batches)
+        TrainingSet(one_image(), Changes(transform))[1, 0]

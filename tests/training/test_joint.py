@@ -17,7 +17,8 @@ from skmmcrf.metrics import mean_jaccard
 from skmmcrf.networks import UNet
 from skmmcrf.networks.running import Runner
 from skmmcrf.training import joint
-from skmmcrf.training.data import Changes
+from skmmcrf.training.batches import Batch
+from skmmcrf.training.data import Changes, TrainingSet
 from skmmcrf.training.joint import HeldWeights, JaccardOfField, WeightsOfBatches, joint_net
 from skmmcrf.training.net import history_rows
 from skmmcrf.training.progress import EpochLines
@@ -52,7 +53,7 @@ class Problem:
             batch_size=2,
             **parameters,
         )
-        return net.partial_fit(algorithm.training_set(self.data, Changes(augmentation)))
+        return net.partial_fit(TrainingSet(self.data, Changes(augmentation)))
 
     def gamma(self):
         """The optimum of (8) over all labelings, by Algorithm 1 from nothing."""
@@ -81,12 +82,18 @@ def test_training_lowers_gamma(problem, algorithm, augmentation):
     assert history[-1]["gamma"] < history[0]["gamma"]
 
 
+def forward(problem, algorithm, log_odds):
+    """Log-odds and gamma of all images in one batch, for a network that gives these log-odds."""
+    net = joint_net(problem.network, algorithm, problem.loss, RUNNER, seed=0)
+    batch = Batch.of_samples([TrainingSet(problem.data)[1, n] for n in range(len(problem.data))])
+    net.log_odds = lambda stack: torch.stack([log_odds[n] for n in stack.numbers])
+    return algorithm.forward(net, batch.stacks)
+
+
 def test_held_weights_give_what_the_most_violated_labelings_cost_there(problem):
     log_odds = [torch.from_numpy(example.energy.log_odds) for example in problem.examples]
     problem.loss.coef_ = w = np.array([0.5, 0.1, 0.3])
-    gamma = HeldWeights(problem.data.images, problem.examples).gamma(
-        problem.loss, log_odds, problem.data.annotations, problem.data.images
-    )
+    _, gamma = forward(problem, HeldWeights(problem.data.images, problem.examples), log_odds)
     slack = []
     for example in problem.examples:
         truth, labels = example.annotation.truth, example.energy.most_violated(w, example.annotation)
@@ -98,18 +105,18 @@ def test_held_weights_give_what_the_most_violated_labelings_cost_there(problem):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_the_gradient_of_a_batch_equals_finite_differences(algorithm):
     rng = np.random.default_rng(0)
-    truths = [rng.uniform(size=shape) < 0.5 for shape in [(3, 4), (2, 5)]]
+    truths = [rng.uniform(size=shape) < 0.5 for shape in [(3, 4), (2, 5), (3, 4)]]
     log_odds = tuple(torch.from_numpy(2.0 * t - 1 + rng.normal(size=t.shape)).requires_grad_() for t in truths)
-    images = [rng.uniform(size=(*t.shape, 1)) for t in truths]
+    images = [rng.uniform(size=(*t.shape, 1)).astype(np.float32) for t in truths]
     annotations = [Annotation(truth, weight=0.5 + n) for n, truth in enumerate(truths)]
     loss = MaxMarginLoss(0.1, sigma=0.3, tol=0.0)
     loss.coef_ = np.array([0.8, 0.3, 0.4])
     energies = loss.field.energies([l.detach().numpy() for l in log_odds], images)
     examples = list(map(Example, energies, annotations))
+    problem = Problem(nn.Conv2d(1, 1, 1), LabelledImages(images, annotations), loss, examples)
     algorithm = algorithm(images, examples)
-    targets = [target for _, target in algorithm.training_set(LabelledImages(images, annotations), Changes())]
     assert torch.autograd.gradcheck(
-        lambda *l: algorithm.gamma(loss, l, targets, images), log_odds, eps=1e-6, atol=1e-6, rtol=1e-5
+        lambda *l: forward(problem, algorithm, l)[1], log_odds, eps=1e-6, atol=1e-6, rtol=1e-5
     )
 
 

@@ -1,4 +1,8 @@
+import random
 import threading
+from collections import Counter
+from copy import deepcopy
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -6,13 +10,15 @@ import torch
 from nets import pretraining_net
 from skorch.callbacks import Callback, EpochTimer
 from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.profiler import ProfilerActivity, profile
 
 from skmmcrf.images.checking import check_labelled_images
 from skmmcrf.images.labels import LabelScheme
 from skmmcrf.networks import UNet
 from skmmcrf.training.callbacks import JaccardOfNetwork
-from skmmcrf.training.data import TrainingSet
-from skmmcrf.training.net import history_rows
+from skmmcrf.training.data import Changes, TrainingSet
+from skmmcrf.training.net import SegmentationNet, history_rows
 from skmmcrf.training.random_states import seeded
 
 
@@ -56,7 +62,8 @@ def test_every_epoch_has_an_order_of_its_own(unequal):
             orders.append(list(net.iterator_train__sampler))
 
     train(unequal, callbacks=[("orders", Orders())])
-    assert orders[0] != orders[1]
+    assert len(set(orders[0])) == 6
+    assert [n for _, n in orders[0]] != [n for _, n in orders[1]]
 
 
 def test_the_history_holds_what_was_recorded_of_whole_epochs(unequal):
@@ -96,3 +103,98 @@ def test_nets_train_side_by_side_in_threads(unequal):
     assert len(nets) == 3
     for net in nets:
         assert all(map(torch.equal, net.module.state_dict().values(), expected.values()))
+
+
+class Waits(TorchFunctionMode):
+    """Counts what lets the processor wait for a device."""
+
+    NAMES = ("item", "tolist", "cpu", "numpy", "nonzero", "__bool__", "__int__", "__float__", "__index__")
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if getattr(func, "__name__", "") in self.NAMES:
+            self.seen.append(func.__name__)
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("augmentation", [None, "flip", "strong"])
+def test_a_step_waits_for_the_device_once(unequal, monkeypatch, augmentation):
+    steps = []
+    step = SegmentationNet.train_step_single
+
+    def watched(self, batch, **kwargs):
+        with profile(activities=[ProfilerActivity.CPU]) as profiler, Waits() as waits:
+            result = step(self, batch, **kwargs)
+        steps.append((waits.seen, Counter(event.name for event in profiler.events())))
+        return result
+
+    monkeypatch.setattr(SegmentationNet, "train_step_single", watched)
+    with seeded(0):
+        net = pretraining_net(UNet(2, width=8, depth=2), 6, max_epochs=1, batch_size=3)
+        net.fit(TrainingSet(unequal, Changes(augmentation)))
+    assert len(steps) == 2
+    for waits, operations in steps:
+        assert waits == ["tolist"]
+        assert operations["aten::convolution"] > 5
+        assert not operations.keys() & {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero"}
+
+
+def test_a_step_copies_no_parameter(unequal, monkeypatch):
+    copied = []
+    train_step = SegmentationNet.train_step
+
+    def watched(self, batch, **kwargs):
+        with mock.patch.object(torch.Tensor, "clone", lambda tensor: copied.append(tensor)):
+            return train_step(self, batch, **kwargs)
+
+    monkeypatch.setattr(SegmentationNet, "train_step", watched)
+    train(unequal, max_epochs=1)
+    assert not copied
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e39])
+def test_the_network_is_as_it_was_when_an_epoch_began_if_it_diverges(unequal, value):
+    class Spoil(Callback):
+        def on_epoch_begin(self, net, **kwargs):
+            self.begun = deepcopy(getattr(self, "begun", {}))
+            self.begun[len(net.history)] = deepcopy(net.module.network.state_dict())
+
+        def on_grad_computed(self, net, **kwargs):
+            if len(net.history) == 3:
+                with torch.no_grad():
+                    next(net.module.parameters()).fill_(value)
+
+    network, spoil = nn.Conv2d(2, 1, 1).double(), Spoil()
+    with pytest.raises(FloatingPointError, match="in epoch 3, batch 2 of .* as it was at the beginning of epoch 3"):
+        train(unequal, network, max_epochs=4, callbacks=[("spoil", spoil)])
+    assert all(map(torch.equal, network.state_dict().values(), spoil.begun[3].values()))
+
+
+def test_parameters_that_are_not_finite_after_the_last_step_of_an_epoch_are_found(unequal):
+    class Spoil(Callback):
+        def on_batch_end(self, net, **kwargs):
+            if len(net.history) == 2 and len(net.history[-1, "batches"]) == 2:
+                with torch.no_grad():
+                    next(net.module.parameters()).fill_(np.nan)
+
+    network = nn.Conv2d(2, 1, 1)
+    with pytest.raises(FloatingPointError, match="its parameters are not finite in epoch 2"):
+        train(unequal, network, callbacks=[("spoil", Spoil())])
+    assert all(parameter.isfinite().all() for parameter in network.parameters())
+
+
+def test_what_a_step_draws_depends_on_its_number_alone(unequal):
+    drawn = []
+
+    class Draw(Callback):
+        def on_batch_begin(self, net, **kwargs):
+            drawn.append((torch.rand(1).item(), np.random.rand(), random.random()))  # noqa: NPY002
+            torch.rand(len(drawn))
+
+    train(unequal, callbacks=[("draw", Draw())])
+    train(unequal, callbacks=[("draw", Draw())])
+    assert drawn[:4] == drawn[4:]
+    assert len(set(drawn)) == 4
