@@ -63,6 +63,20 @@ def divisor_of(network: nn.Module) -> int:
     return divisor
 
 
+def stacks_of(images: Sequence[torch.Tensor]) -> list[tuple[list[int], torch.Tensor]]:
+    """Stack images of one size and dtype, and give each stack with the numbers of its images.
+
+    Examples
+    --------
+    >>> [(numbers, tuple(stack.shape)) for numbers, stack in stacks_of([torch.ones(2), torch.ones(3), torch.ones(2)])]
+    [([0, 2], (2, 2)), ([1], (1, 3))]
+    """
+    of_kind = defaultdict(list)
+    for n, image in enumerate(images):
+        of_kind[image.shape, image.dtype].append(n)
+    return [(numbers, torch.stack([images[n] for n in numbers])) for numbers in of_kind.values()]
+
+
 class AnySize(nn.Module):
     """Give a network's log-odds for lists of images whose sizes may differ.
 
@@ -137,15 +151,12 @@ class AnySize(nn.Module):
             If an image has another shape. If the network fails on it, or does not give one map of the size of its
             input.
         """
-        of_size = defaultdict(list)
         for n, image in enumerate(images):
             if image.ndim != 3:
                 raise ValueError(f"images[{n}] must be of shape (channels, H, W), got {tuple(image.shape)}")
-            of_size[image.shape].append(n)
         log_odds: dict[int, torch.Tensor] = {}
-        for group in of_size.values():
-            stacked = torch.stack([images[n] for n in group])
-            log_odds.update(zip(group, self.of_one_size(stacked, names[group[0]] if names else None)))
+        for numbers, stacked in stacks_of(images):
+            log_odds.update(zip(numbers, self.of_one_size(stacked, names[numbers[0]] if names else None)))
         return [log_odds[n] for n in range(len(images))]
 
     def of_one_size(self, images: torch.Tensor, name: str | None = None) -> torch.Tensor:

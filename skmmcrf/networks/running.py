@@ -11,7 +11,7 @@ from torch import nn
 
 from skmmcrf.images.sequences import ArraysOnDisk, Mapped
 from skmmcrf.images.tensors import as_tensor, scaled
-from skmmcrf.networks.any_size import AnySize
+from skmmcrf.networks.any_size import AnySize, stacks_of
 from skmmcrf.networks.tiles import SIDE, Tiled
 
 
@@ -67,17 +67,18 @@ class Runner:
         module.to(self.device).eval()
         n_done = 0
         for batch in self._batches(images):
-            numbers = [f"image number {n_done + n}" for n in range(len(batch))]
-            # within the loop, because the next batch may be asked for from another thread; not in inference mode, as a
-            # network can't be trained with the tensors that it keeps of that
-            with torch.no_grad():
-                outputs = module([scaled(image.to(self.device)) for image in batch], numbers)
-                log_odds = [l.cpu().float().numpy() for l in outputs]
-            for n, l in enumerate(log_odds, n_done):
-                if not np.isfinite(l).all():
-                    raise ValueError(f"network: its log-odds of image number {n} are not finite")
+            log_odds: dict[int, NDArray[np.float32]] = {}
+            for numbers, stacked in stacks_of(batch):
+                # within the loop, because the next batch may be asked for from another thread; not in inference mode,
+                # as a network can't be trained with the tensors that it keeps of that
+                with torch.no_grad():
+                    given = module.of_one_size(scaled(stacked.to(self.device)), f"image number {n_done + numbers[0]}")
+                log_odds.update(zip(numbers, given.numpy(force=True)))
+            for n, image in enumerate(batch):
+                if not np.isfinite(log_odds[n]).all():
+                    raise ValueError(f"network: its log-odds of image number {n_done + n} are not finite")
+                yield log_odds[n], image.permute(1, 2, 0).numpy()
             n_done += len(batch)
-            yield from zip(log_odds, (image.permute(1, 2, 0).numpy() for image in batch))
 
     def _batches(self, images: Sequence[np.ndarray]) -> Iterator[list[torch.Tensor]]:
         """Images that go through the network together, of which one more would not fit."""
