@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from itertools import combinations, count
+from itertools import combinations, count, product
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +43,8 @@ from skmmcrf.datasets import make_phantoms
 from skmmcrf.field.energy import least_labelings
 from skmmcrf.field.terms import scale_image
 from skmmcrf.learning import optimality_residuals, solve_program
-from skmmcrf.networks import AnySize
+from skmmcrf.networks import AnySize, build_network
+from skmmcrf.networks.running import resolve_device
 
 MB = 1e6
 
@@ -72,6 +73,48 @@ def measure_epochs(setting):
     for what, (cnn, joint) in {"whole": whole, "`seconds` of `history_`": by_history}.items():
         measured = f"{joint:.2f} s; pretraining {cnn:.2f} s"
         print_row(f"a joint epoch against one of pretraining, {what}", measured, f"{joint / cnn:.2f}", "<= 1.25")
+
+
+def bare_loop(network, X, y, batch_size, device, amp):
+    """Images a second of a loop with nothing but the network and its steps, on images that lie on the device."""
+    network = network.to(device).train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, fused=True)
+    pixels = torch.from_numpy(np.moveaxis(X, -1, 1).copy()).to(device)
+    truth = torch.from_numpy(y == 1).to(device, torch.float32)[:, None]
+    n_steps = max(len(X) // batch_size, 1)
+
+    def epoch():
+        for k in range(n_steps):
+            part = slice(k * batch_size, (k + 1) * batch_size)
+            with torch.autocast(device, torch.bfloat16, enabled=amp):
+                log_odds = network(pixels[part].float() / 255)
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(log_odds.float(), truth[part])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return loss.item()  # waits for the device
+
+    _, (seconds,) = time_each(epoch)
+    return n_steps * batch_size / seconds
+
+
+def measure_loop(setting):
+    """On the device that "auto" means, at one size of images. Medians of three epochs after a first."""
+    device = resolve_device("auto")
+    X, y = setting.train
+    height, width = np.min([labels.shape for labels in y], axis=0) // 32 * 32
+    X, y = (np.stack([array[:height, :width] for array in arrays]) for arrays in (X, y))
+    X = X if X.ndim == 4 else X[..., np.newaxis]
+    for batch_size, augmentation, amp in product((5, 20), (None, "strong"), (False, True)):
+        network = build_network(n_channels=X.shape[3], **setting.network)
+        bare = bare_loop(network, X, y, batch_size, device, amp)
+        clock = EpochClock()
+        training = {"augmentation": augmentation, "amp": amp, "batch_size": batch_size, "callbacks": [clock]}
+        CNNSegmenter(**setting.network, **training, n_epochs=4, device=device, random_state=0).fit(X, y)
+        ours = len(X) / np.median(clock.seconds[1:])
+        what = f"pretraining on {device}, {height} x {width}, batches of {batch_size}, {augmentation or 'no'} changes"
+        measured = f"{ours:.4g} images a second; a bare loop {bare:.4g}"
+        print_row(what + (", mixed precision" if amp else ""), measured, f"{bare / ours:.2f}", "<= 1.25")
 
 
 def plain_algorithm(problem: Problem, parallel: Parallel) -> tuple[float, int]:
@@ -288,6 +331,7 @@ def measure_memory(network, numbers):
 
 
 MEASURES = {
+    "loop": measure_loop,
     "epochs": measure_epochs,
     "learning": measure_learning,
     "program": measure_program,
