@@ -84,14 +84,6 @@ class Stack:
         images, masks = changes.of_stack(scaled(self.images), self.masks, self.draws)
         return replace(self, images=images, masks=masks)
 
-    def halves(self) -> list["Stack"]:
-        """Give the first and the second half, or the whole if it is one image."""
-        middle = len(self) // 2
-        return [self._part(slice(middle)), self._part(slice(middle, None))] if middle else [self]
-
-    def _part(self, part: slice) -> "Stack":
-        return replace(self.mapped(lambda tensor: tensor[part]), numbers=self.numbers[part])
-
     def mapped(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "Stack":
         """Give the same with a function of each tensor."""
         return Stack(self.numbers, *map(function, (self.images, self.masks, self.weights, self.draws)))
@@ -123,6 +115,11 @@ class Batch:
             of_kind[sample.image.shape, sample.image.dtype].append(sample)
         columns = (tuple(zip(*group)) for group in of_kind.values())
         return cls([Stack(list(numbers), *map(torch.stack, tensors)) for numbers, *tensors in columns])
+
+    @classmethod
+    def of_halves(cls, samples: Sequence[Sample]) -> "Batch":
+        """Stack each half of the samples by itself."""
+        return cls([stack for half in (samples[::2], samples[1::2]) for stack in cls.of_samples(half).stacks])
 
     def __len__(self) -> int:
         return sum(map(len, self.stacks))

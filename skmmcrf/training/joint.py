@@ -20,7 +20,7 @@ from skmmcrf.images.tensors import scaled
 from skmmcrf.learning import Example, solve_program
 from skmmcrf.metrics import jaccard_of_annotations, mean_of_defined
 from skmmcrf.networks.running import Runner
-from skmmcrf.training.batches import ShuffledOrder, Stack
+from skmmcrf.training.batches import Batch, ShuffledOrder, Stack
 from skmmcrf.training.loss import MaxMarginLoss, Part
 from skmmcrf.training.net import SegmentationNet, largest_of, segmentation_net
 
@@ -34,6 +34,7 @@ class JointNet(SegmentationNet):
     """A skorch net with `MaxMarginLoss` as its criterion, trained by an algorithm."""
 
     stage = "joint training"
+    collate = Batch.of_halves
     largest_log_odds = LARGEST_LOG_ODDS
     algorithm: "HeldWeights | WeightsOfBatches"
 
@@ -78,12 +79,15 @@ class HeldWeights(_Algorithm):
         Images count each by itself, so one half is cut while the network runs on the other.
         """
         loss: MaxMarginLoss = net.criterion_
-        log_odds = []
+        middle = (len(stacks) + 1) // 2
+        log_odds: list[torch.Tensor] = []
 
         def parts() -> Iterator[Part]:
-            for half in [half for stack in stacks for half in stack.halves()]:
-                log_odds.append(net.log_odds(half))
-                yield log_odds[-1], self._annotations(half), half.images.movedim(1, -1).numpy(force=True)
+            for half in filter(None, (stacks[:middle], stacks[middle:])):  # a single stack has no second half
+                log_odds.extend(map(net.log_odds, half))
+                images = [image for stack in half for image in stack.images.movedim(1, -1).numpy(force=True)]
+                annotations = [annotation for stack in half for annotation in self._annotations(stack)]
+                yield [l for of_stack in log_odds[-len(half) :] for l in of_stack], annotations, images
 
         return log_odds, loss.at_weights(parts())
 

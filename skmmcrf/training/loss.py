@@ -2,13 +2,13 @@
 
 import warnings
 from collections.abc import Iterable, Sequence
-from itertools import chain
 from numbers import Integral, Real
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from joblib import delayed
+from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
 from torch import nn
@@ -38,8 +38,8 @@ FIELD_CONSTRAINTS = {
     "n_jobs": [None, Interval(Integral, None, -1, closed="right"), Interval(Integral, 1, None, closed="left")],
 }
 
-#: Log-odds (n, H, W), annotations, and images (n, H, W, channels) of some images of one size.
-Part: TypeAlias = tuple[torch.Tensor, Sequence[Annotation], np.ndarray]
+#: Log-odds (H, W), annotations, and images (H, W, channels) of some images of a batch.
+Part: TypeAlias = tuple[Sequence[torch.Tensor], Sequence[Annotation], Sequence[np.ndarray]]
 
 _DEFAULT_SIGMA = 0.1
 # pixels beyond it are not in [0, 1], but for noise and what interpolation overshoots
@@ -235,18 +235,22 @@ class MaxMarginLoss(nn.Module):
         It takes one cut an image. With several threads, a part is cut while the next one is made. backward gives the
         gradient for fixed w. `gradient` has no influence.
         """
-        log_odds, weights, found = [], [], []
-        for of_part, annotations, images in parts:
-            energies = map(self.field.energy, _values(list(of_part)), images)
-            jobs = [delayed(violation)(self.coef_, energy, a) for energy, a in zip(energies, annotations)]
-            found.append(workers(self.learner.n_jobs)(jobs))
-            log_odds += list(of_part)
+        all_log_odds: list[torch.Tensor] = []
+        weights: list[float] = []
+        found: list[tuple[float, NDArray[np.int8]]] = []
+        cutting: Iterable[tuple[float, NDArray[np.int8]]] = ()
+        for log_odds, annotations, images in parts:
+            energies = map(self.field.energy, _values(log_odds), images)
+            jobs = [delayed(violation)(self.coef_, *problem) for problem in zip(energies, annotations)]
+            found += cutting
+            cutting = workers(self.learner.n_jobs)(jobs)
+            all_log_odds += log_odds
             weights += [annotation.weight for annotation in annotations]
-        slack, changes = zip(*chain(*found))
+        slack, changes = zip(*found, *cutting)
         shares = np.array(weights) / len(weights)
         scales = self.coef_[0] * self.learner.C * shares
         value = objective_at(self.coef_, np.array(slack), shares, self.learner.C)
-        return _as_tensor(value, [scale * change for scale, change in zip(scales, changes)], log_odds)
+        return _as_tensor(value, [scale * change for scale, change in zip(scales, changes)], all_log_odds)
 
     def _check_foreground(self, annotations: Sequence[Annotation]) -> None:
         """Warn if 255 may have been meant as foreground. Batches of background alone are normal."""

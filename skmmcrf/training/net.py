@@ -1,6 +1,7 @@
 """A skorch net over images of any size, and its history, for pretraining and joint training."""
 
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from typing import Any, TypeVar
 
 import numpy as np
@@ -41,7 +42,8 @@ class SegmentationNet(NeuralNet):
 
     runner: Runner
     changes: RandomChanges | None = None
-    good_: tuple[int, dict[str, torch.Tensor]] | None
+    collate = Batch.of_samples
+    good_: tuple[int, list[dict[str, Any]]] | None
     stage = "pretraining"
     largest_log_odds = _LARGEST
 
@@ -67,12 +69,12 @@ class SegmentationNet(NeuralNet):
             raise
 
     def on_epoch_begin(self, net: NeuralNet, *args: Any, **kwargs: Any) -> None:
-        """Choose an order of the images, and keep the network."""
+        """Choose an order of the images, and keep network and criterion."""
         super().on_epoch_begin(net, *args, **kwargs)
         epoch = len(self.history)
         self.iterator_train__sampler.begin(epoch)
         seed_all(self.iterator_train__sampler.seed, epoch)
-        self.begun_ = epoch, {name: value.clone() for name, value in self.module_.state_dict().items()}
+        self.begun_ = epoch, [deepcopy(part.state_dict()) for part in (self.module_, self.criterion_)]
 
     def on_batch_begin(self, net: NeuralNet, *args: Any, **kwargs: Any) -> None:
         """Let what the batch draws depend on its number alone."""
@@ -122,8 +124,9 @@ class SegmentationNet(NeuralNet):
         for (what, (_, largest)), value in zip(values.items(), found):
             if abs(value) <= largest:
                 continue
-            epoch, (good, state) = self.history[-1], self.good_ or self.begun_
-            self.module_.load_state_dict(state)
+            epoch, (good, states) = self.history[-1], self.good_ or self.begun_
+            for part, state in zip((self.module_, self.criterion_), states):
+                part.load_state_dict(state)
             self.history[:] = self.history[: good - 1]
             bound = "finite" if largest == _LARGEST else f"within {largest:g}"
             raise FloatingPointError(
@@ -199,7 +202,7 @@ def segmentation_net(
         callbacks__epoch_timer=None,  # ours has its place behind what is measured at the end of an epoch
         iterator_train=_loader,
         iterator_train__sampler=order,
-        iterator_train__collate_fn=Batch.of_samples,
+        iterator_train__collate_fn=net_class.collate,
         iterator_train__pin_memory=torch.device(runner.device).type == "cuda",
         iterator_train__num_workers=num_workers,
         iterator_train__persistent_workers=num_workers > 0,

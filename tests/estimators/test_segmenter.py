@@ -440,7 +440,7 @@ def test_joint_training_is_on_crops_and_the_field_learned_on_whole_images(phanto
 
     def noting(self, parts):
         parts = list(parts)
-        sizes.update(log_odds.shape[1:] for log_odds, *_ in parts)
+        sizes.update(l.shape for log_odds, *_ in parts for l in log_odds)
         return at_weights(self, parts)
 
     monkeypatch.setattr(MaxMarginLoss, "at_weights", noting)

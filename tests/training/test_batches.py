@@ -6,7 +6,7 @@ from skmmcrf.field import Annotation
 from skmmcrf.images.checking import LabelledImages
 from skmmcrf.training.augmentation import RandomChanges
 from skmmcrf.training.batches import Batch, Batches, ShuffledOrder, batch_sizes
-from skmmcrf.training.data import Changes, TrainingSet
+from skmmcrf.training.data import TrainingSet
 
 SHAPES = [(4, 5), (4, 6), (4, 5)]
 
@@ -43,13 +43,11 @@ def test_images_of_one_size_but_another_dtype_are_stacked_apart():
     assert [stack.numbers for stack in batch.stacks] == [[0, 2], [1]]
 
 
-def test_halves_are_the_whole():
-    _, batch = batch_of(changes=Changes("strong"))
-    for stack in batch.stacks:
-        halves = stack.halves()
-        assert sum((half.numbers for half in halves), []) == stack.numbers
-        for name in ("images", "masks", "weights", "draws"):
-            assert torch.equal(torch.cat([getattr(half, name) for half in halves]), getattr(stack, name))
+def test_halves_are_stacked_by_themselves():
+    data, _ = batch_of()
+    batch = Batch.of_halves([TrainingSet(data)[1, n] for n in (0, 1, 2, 0, 2)])
+    assert [stack.numbers for stack in batch.stacks] == [[0, 2, 2], [1], [0]]
+    assert [stack.numbers for stack in Batch.of_halves([TrainingSet(data)[1, 0]]).stacks] == [[0]]
 
 
 def test_stacks_are_changed_image_by_image_as_their_draws_say():

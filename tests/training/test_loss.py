@@ -246,7 +246,7 @@ def test_at_given_weights_these_are_held_and_backward_gives_central_differences(
 def at_weights(loss, log_odds, labels, images):
     annotations = [Annotation(truth.numpy() == 1) for truth in labels]
     parts = [slice(0, 1), slice(1, None)]
-    return loss.at_weights((log_odds[p], annotations[p], images[p, ..., None].numpy()) for p in parts)
+    return loss.at_weights((list(log_odds[p]), annotations[p], list(images[p, ..., None].numpy())) for p in parts)
 
 
 def test_at_the_weights_of_gamma_the_objective_is_gamma():
