@@ -1,12 +1,15 @@
 """Cuts and searches on workers of the user's choice, by joblib.parallel_config."""
 
+import os
+
 import numpy as np
 import pytest
-from joblib import parallel_config
+from joblib import delayed, parallel_config
 from sklearn.model_selection import GridSearchCV
 
 from skmmcrf import CNNSegmenter, DeepStructuredSegmenter
 from skmmcrf.datasets import make_phantoms
+from skmmcrf.field.workers import workers
 from skmmcrf.networks import UNet
 
 distributed = pytest.importorskip("distributed")
@@ -25,7 +28,7 @@ def segmenter(n_jobs, **parameters):
 def cluster():
     """Two workers, each a process of its own."""
     with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as workers,
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as workers,
         distributed.Client(workers) as client,
     ):
         yield client
@@ -60,3 +63,56 @@ def test_a_search_runs_on_a_dask_cluster(cluster, data):
         there = search.fit(*data).cv_results_["mean_test_score"]
     assert (n_executed(cluster) > before).any()
     np.testing.assert_array_equal(there, search.fit(*data).cv_results_["mean_test_score"])
+
+
+def double_or_die(n, is_deadly):
+    if n == 1 and is_deadly():
+        os._exit(1)
+    return 2 * n
+
+
+def results_on(cluster, is_deadly):
+    with parallel_config(backend="dask", client=cluster), workers(None) as parallel:
+        return list(parallel(delayed(double_or_die)(n, is_deadly) for n in range(6)))
+
+
+class DeadlyOnce:
+    def __init__(self, file):
+        self.file = file
+
+    def __call__(self):
+        if self.file.exists():
+            return False
+        self.file.touch()
+        return True
+
+
+def always():
+    return True
+
+
+def test_a_job_whose_worker_dies_is_done_by_another(cluster, tmp_path):
+    file = tmp_path / "died"
+    assert results_on(cluster, DeadlyOnce(file)) == [0, 2, 4, 6, 8, 10]
+    assert file.exists()
+
+
+def test_a_job_that_kills_its_workers_is_an_error(cluster, monkeypatch):
+    monkeypatch.setattr(cluster.cluster.scheduler, "allowed_failures", 0)
+    with pytest.raises(RuntimeError, match="dask's workers died, or were stopped, while they cut images"):
+        results_on(cluster, always)
+
+
+def test_the_error_of_a_job_is_raised_as_it_is(cluster):
+    with parallel_config(backend="dask", client=cluster), pytest.raises(ZeroDivisionError):
+        list(workers(None)([delayed(divmod)(1, 0)]))
+
+
+def test_a_cluster_without_workers_is_an_error():
+    with (
+        distributed.LocalCluster(n_workers=0, dashboard_address=":0") as empty,
+        distributed.Client(empty) as client,
+        parallel_config(backend="dask", client=client, wait_for_workers_timeout=0.1),
+        pytest.raises(RuntimeError, match="the cluster of dask has had no workers for 0.1 seconds"),
+    ):
+        list(workers(None)([delayed(abs)(-1)]))
