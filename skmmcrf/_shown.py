@@ -2,7 +2,7 @@
 
 import reprlib
 
-_LENGTH = 100
+_LENGTH = 200  # most paths are shorter
 
 
 class _Repr(reprlib.Repr):

@@ -14,6 +14,7 @@ from sklearn.utils._param_validation import validate_parameter_constraints
 from sklearn.utils.validation import check_is_fitted
 
 from skmmcrf._docs import documented
+from skmmcrf._shown import shown
 from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, LabelsLike
 from skmmcrf.estimators.segmenter import DeepStructuredSegmenter
 from skmmcrf.field.energy import Energy
@@ -124,7 +125,7 @@ class SegmentationDisplay:
         data = check_labelled_images(X, y, scheme)
         for name, model in models.items():
             if not hasattr(model, "predict"):
-                raise TypeError(f"estimator must have the method predict, {name!r} has none")
+                raise TypeError(f"estimator must have the method predict, {shown(name)} has none")
         predictions = {name: model.predict(X) for name, model in models.items()}
         return cls._of_labels(data, predictions, scheme.pos_label).plot(figure=figure)
 
@@ -172,7 +173,7 @@ class SegmentationDisplay:
         shapes = [annotation.shape for annotation in data.annotations]
         results = {}
         for name, result in predictions.items():
-            read = check_labels(result, shapes, LabelScheme(pos_label, None), ("X", f"predictions of {name!r}"))
+            read = check_labels(result, shapes, LabelScheme(pos_label, None), ("X", f"predictions of {shown(name)}"))
             results[name] = [annotation.truth for annotation in read]
         jaccard = {name: jaccard_of_annotations(data.annotations, result) for name, result in results.items()}
         return cls(data.images, [annotation.mask for annotation in data.annotations], results, jaccard)
@@ -311,14 +312,14 @@ class TrainingCurveDisplay:
         """
         check_matplotlib_support(f"{type(self).__name__}.plot")
         if stage is not None and stage not in self._stages:
-            raise ValueError(f"stage must be one of {list(self._stages)} or None, got {stage!r}")
+            raise ValueError(f"stage must be one of {list(self._stages)} or None, got {shown(stage)}")
         for name, history in self.histories.items():
             if not all(isinstance(epoch, Mapping) and {"stage", "epoch"} <= epoch.keys() for epoch in history):
-                raise ValueError(f"histories must be of dicts with stage and epoch, that of {name!r} is not")
+                raise ValueError(f"histories must be of dicts with stage and epoch, that of {shown(name)} is not")
         found = {epoch["stage"] for history in self.histories.values() for epoch in history}
         stages = [name for name in self._stages if name in found and stage in (None, name)]
         if not stages:
-            raise ValueError(f"there is no epoch of {'training' if stage is None else f'stage {stage!r}'} to draw")
+            raise ValueError(f"there is no epoch of {'training' if stage is None else f'stage {shown(stage)}'} to draw")
         self.figure_ = figure or _new_figure(4.5 * len(stages), 5)
         self.axes_ = self.figure_.subplots(2, len(stages), sharex="col", squeeze=False)
         for (upper, lower), name in zip(self.axes_.T, stages):
@@ -557,7 +558,7 @@ def _common_scheme(models: Mapping[str, Any], pos_label: int | None) -> LabelSch
     labels = [(s.pos_label if pos_label is None else pos_label, s.ignore_label) for s in read.values()]
     schemes = [_scheme(*each) for each in labels]
     if len(set(schemes)) > 1:
-        said = ", ".join(f"{name!r} {s.pos_label} and {s.unlabelled}" for name, s in zip(read, schemes))
+        said = ", ".join(f"{shown(name)} {s.pos_label} and {s.unlabelled}" for name, s in zip(read, schemes))
         raise ValueError(f"estimators must have the same foreground and unlabelled pixels, they have: {said}")
     return schemes[0]
 

@@ -20,6 +20,7 @@ from sklearn.metrics._scorer import _Scorer  # make_scorer's, which alone knows 
 from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
 
 from skmmcrf._docs import documented
+from skmmcrf._shown import shown
 from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, LabelsLike
 from skmmcrf.field.labels import Annotation
 from skmmcrf.images.checking import check_sample_weight
@@ -547,7 +548,7 @@ def make_segmentation_scorer(measure: str | Callable[..., float], **parameters: 
     else:
         raise ValueError(
             f"measure must be one of {', '.join(map(repr, _MEANS))}, or a metric such as "
-            f"sklearn.metrics.precision_score, got {measure!r}"
+            f"sklearn.metrics.precision_score, got {shown(measure)}"
         )
     # cross-validation would make NaN of these errors
     inspect.signature(takes).bind_partial((), (), **parameters)

@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
+from PIL import Image
 
+from skmmcrf import CNNSegmenter
 from skmmcrf._shown import shown
+from skmmcrf.datasets import load_image_folder, load_image_pairs, make_phantoms, save_masks
+from skmmcrf.field import Grid, build_terms
+from skmmcrf.images.files import read_image
 
 
 class Broken:
@@ -32,10 +37,39 @@ def test_a_short_value_is_shown_as_python_does(value):
     ids=lambda value: type(value).__name__,
 )
 def test_a_long_value_is_cut(value):
-    assert 0 < len(shown(value)) <= 100
+    assert 0 < len(shown(value)) <= 200
 
 
 def test_of_a_long_text_beginning_and_end_are_shown():
     text = shown("begin" + "x" * 1_000_000 + "end")
     assert text.startswith("'beginx")
     assert text.endswith("xend'")
+
+
+@pytest.mark.parametrize(
+    "refuse",
+    [
+        lambda long: load_image_pairs(["image.png"], "masks", group=long),
+        lambda long: load_image_folder(".", long + "/"),
+        lambda long: save_masks("folder", [long], [[[0, 1]]]),
+        lambda long: make_phantoms(1, shape=long),
+        lambda long: read_image(long),
+        lambda long: read_image("image.png", channels=long),
+        lambda long: Grid.from_connectivity(long),
+        lambda long: Grid.from_connectivity([long]),
+        lambda long: build_terms(long),
+        lambda long: CNNSegmenter(long).fit(np.zeros((1, 8, 8)), np.ones((1, 8, 8), int)),
+        lambda long: CNNSegmenter(crop=[long]).fit(np.zeros((1, 8, 8)), np.ones((1, 8, 8), int)),
+        lambda long: CNNSegmenter(class_weight={long: 1}).fit(np.zeros((1, 8, 8)), np.ones((1, 8, 8), int)),
+        lambda long: CNNSegmenter().fit([{long: 1}]),
+    ],
+)
+def test_what_refuses_a_value_of_a_megabyte_says_so_in_a_few_lines(refuse, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        Image.new("L", (2, 2)).save(tmp_path / folder / "image.png")
+    Image.new("L", (2, 2)).save("image.png")
+    with pytest.raises((ValueError, TypeError)) as error:
+        refuse("x" * 1_000_000)
+    assert len(str(error.value)) < 1000

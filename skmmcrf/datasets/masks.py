@@ -14,6 +14,7 @@ from unicodedata import normalize
 import numpy as np
 from PIL import Image
 
+from skmmcrf._shown import shown
 from skmmcrf._typing import BoolArray, LabelsLike
 from skmmcrf.field.labels import UNLABELLED
 from skmmcrf.images.entries import as_array, as_sequence
@@ -46,7 +47,7 @@ class MaskReader:
         self._colours: dict[int, tuple[list[int], Path]] = {}
         self._is_unlabelled = None if ignore_label is None else _test_of(ignore_label, "ignore_label")
         if ignore_label is not None and ignore_label == foreground:
-            raise ValueError(f"ignore_label must not be the foreground, got {ignore_label!r}")
+            raise ValueError(f"ignore_label must not be the foreground, got {shown(ignore_label)}")
 
     def read(self, file: Path) -> np.ndarray:
         """Read the values of a mask: an array (H, W, 1), or (H, W, 3) of colours."""
@@ -98,7 +99,9 @@ class MaskReader:
         labels = {file: is_foreground(mask).astype(np.uint8) for file, mask in masks.items()}
         if not any(label.any() for label in labels.values()):
             if self.foreground != "auto":
-                raise ValueError(f"no mask has the foreground {foreground!r}: the masks hold {_told_values(masks)}")
+                raise ValueError(
+                    f"no mask has the foreground {shown(foreground)}: the masks hold {_told_values(masks)}"
+                )
             warnings.warn("no mask has foreground", stacklevel=4)
         if self._is_unlabelled is not None:
             for file, mask in masks.items():
@@ -163,13 +166,13 @@ def save_masks(
     [[  0 255 255]]
     """
     if not (isinstance(foreground, Integral) and 1 <= foreground <= 255):
-        raise ValueError(f"foreground must be an int from 1 to 255, got {foreground!r}")
+        raise ValueError(f"foreground must be an int from 1 to 255, got {shown(foreground)}")
     if isinstance(names, str):
-        raise TypeError(f"names must be a sequence of str, got {names!r}")
+        raise TypeError(f"names must be a sequence of str, got {shown(names)}")
     for name in names:
         check_plain_name(name, "a name")
         if len(os.fsencode(name)) > _MOST_BYTES:
-            raise ValueError(f"a name must be no longer than {_MOST_BYTES} bytes, got {name!r}")
+            raise ValueError(f"a name must be no longer than {_MOST_BYTES} bytes, got {shown(name)}")
     files = [Path(folder) / f"{name.removesuffix('.png')}.png" for name in names]
     by_name = {normalize("NFC", file.name.casefold()): file.name for file in files}  # for some systems a is A
     if len(by_name) < len(files):
@@ -204,13 +207,13 @@ def check_plain_name(name: str, what: str) -> None:
         raise TypeError(f"{what} must be a str, got {type(name).__name__}")
     # names of Windows have all the separators
     if name in ("", "..") or "\0" in name or PureWindowsPath(name).name != name:
-        raise ValueError(f"{what} must be a plain name, without a folder, got {name!r}")
+        raise ValueError(f"{what} must be a plain name, without a folder, got {shown(name)}")
 
 
 def some_of(names: Sequence[object]) -> str:
     """Name the first five, and the number of the others."""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(repr(str(name)) for name in names[:5]) + more
+    return ", ".join(shown(str(name)) for name in names[:5]) + more
 
 
 def _test_of(value: Value, name: str) -> Callable[[np.ndarray], BoolArray]:
@@ -221,7 +224,7 @@ def _test_of(value: Value, name: str) -> Callable[[np.ndarray], BoolArray]:
     if np.shape(value) in ((), (3,)) and all(isinstance(each, Real) for each in np.ravel(value)):
         return lambda mask: (mask == value).all(axis=-1)
     more = ', a bound such as ">127", or "auto"' if name == "foreground" else ", or None"
-    raise ValueError(f"{name} must be a value of the masks, a colour (red, green, blue){more}, got {value!r}")
+    raise ValueError(f"{name} must be a value of the masks, a colour (red, green, blue){more}, got {shown(value)}")
 
 
 def _count_values(mask: np.ndarray) -> Counter[Any]:

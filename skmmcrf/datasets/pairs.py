@@ -14,6 +14,7 @@ from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit
 from sklearn.utils import Bunch
 
 from skmmcrf._docs import documented
+from skmmcrf._shown import shown
 from skmmcrf._typing import RandomStateLike
 from skmmcrf.datasets.masks import MaskReader, Value, some_of
 from skmmcrf.images.files import Channels, read_image
@@ -163,7 +164,7 @@ def split_pairs(data: Bunch, test_size: float = 0.2, *, random_state: RandomStat
     if not isinstance(data, Bunch):
         raise TypeError(f"data must be what load_image_pairs gives, got {type(data).__name__}")
     if data.groups is not None and len(set(data.groups)) == 1:
-        raise ValueError(f"all images are of one group, {data.groups[0]!r}, which can't be split")
+        raise ValueError(f"all images are of one group, {shown(data.groups[0])}, which can't be split")
     splitter = ShuffleSplit if data.groups is None else GroupShuffleSplit
     parts = next(splitter(1, test_size=test_size, random_state=random_state).split(data.names, groups=data.groups))
     train, test = (
@@ -264,7 +265,7 @@ def _files(source: FilesLike, name: str) -> list[Path]:
         try:
             files = [Path(file) for file in source]
         except TypeError as error:
-            raise TypeError(f"{name} must be a folder, a pattern or a list of paths, got {source!r}") from error
+            raise TypeError(f"{name} must be a folder, a pattern or a list of paths, got {shown(source)}") from error
         if missing := [file for file in files if not file.is_file()]:
             raise FileNotFoundError(f"{name} must be files, but {some_of(missing)} is missing")
     elif Path(source).is_dir():
@@ -272,13 +273,13 @@ def _files(source: FilesLike, name: str) -> list[Path]:
     else:
         if not glob.has_magic(str(source)):
             raise FileNotFoundError(
-                f"{name} must be a folder, a pattern or a list of paths, but the folder {source} is missing"
+                f"{name} must be a folder, a pattern or a list of paths, but the folder {shown(str(source))} is missing"
             )
         files = _found(map(Path, glob.glob(str(source), recursive=True)), name)
     if not files:
         raise FileNotFoundError(
-            f'{name}: no image files are in {source}: a pattern such as "folder/**/*.png" also finds those in '
-            "subfolders"
+            f'{name}: no image files are in {shown(str(source))}: a pattern such as "folder/**/*.png" also finds '
+            "those in subfolders"
         )
     return files
 
@@ -321,14 +322,14 @@ def _groups(group: str | Callable[[Path], Hashable], names: Sequence[str], files
     try:
         pattern = re.compile(group)
     except (re.error, TypeError) as error:
-        raise ValueError(f"group must be a regular expression or a function, got {group!r}: {error}") from error
+        raise ValueError(f"group must be a regular expression or a function, got {shown(group)}: {error}") from error
     if pattern.groups < 1:
         raise ValueError(
-            f"group must have the part that names the patient in parentheses, as '^(p\\d+)', got {group!r}"
+            f"group must have the part that names the patient in parentheses, as '^(p\\d+)', got {shown(group)}"
         )
     found = [pattern.search(name) for name in names]
     if others := [name for name, match in zip(names, found) if not (match and match[1])]:
-        raise ValueError(f"group={group!r} finds nothing in {some_of(others)}")
+        raise ValueError(f"group={shown(group)} finds nothing in {some_of(others)}")
     return [match[1] for match in found if match]
 
 

@@ -8,6 +8,7 @@ from scipy.ndimage import gaussian_filter
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 
+from skmmcrf._shown import shown
 from skmmcrf._typing import FloatArray, RandomStateLike
 
 
@@ -50,7 +51,7 @@ def make_phantoms(
     parameters = {"n_images": n_images, "random_state": random_state}
     validate_parameter_constraints(constraints, parameters, caller_name="make_phantoms")
     if np.shape(shape) != (2,) or not all(isinstance(n, Integral) and n > 0 for n in shape):
-        raise ValueError(f"shape must be a height and a width, positive integers, got {shape!r}")
+        raise ValueError(f"shape must be a height and a width, positive integers, got {shown(shape)}")
     shape = (int(shape[0]), int(shape[1]))
     rng = check_random_state(random_state)
     images, labels = zip(*(_make_phantom(shape, rng) for _ in range(n_images)))

@@ -44,10 +44,10 @@ def workers(n_jobs: int | None) -> "Parallel | DaskWorkers":
 
 
 class DaskWorkers:
-    """All workers of a cluster of dask, called as `joblib.Parallel`, which would wait forever for a job that kills them.
+    """All workers of a cluster of dask, called as `joblib.Parallel`.
 
     dask gives the job of a worker that dies to another one. It gives up a job that has cost it several workers
-    (``distributed.scheduler.allowed-failures``).
+    (``distributed.scheduler.allowed-failures``). joblib itself would wait forever for such a job.
 
     Parameters
     ----------

@@ -10,6 +10,7 @@ from PIL import Image
 from scipy.sparse import issparse
 from torch.utils.data import DataLoader
 
+from skmmcrf._shown import shown
 from skmmcrf.images.files import pixels_of, read_image
 
 #: What `read_named` reads.
@@ -98,7 +99,7 @@ def image_and_labels(entry: Any, name: str) -> tuple[Any, Any]:
         if len(image) != 1 or len(labels) > 1:
             raise ValueError(
                 f"{name} must have one of the keys {', '.join(_IMAGE_KEYS)}, and one of {', '.join(_LABEL_KEYS)} for "
-                f"labels, got {', '.join(map(str, entry))}"
+                f"labels, got {shown(list(entry))}"
             )
         return entry[image[0]], entry[labels[0]] if labels else None
     if isinstance(entry, (tuple, list)) and entry and _is_image(entry[0]):

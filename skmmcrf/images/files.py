@@ -9,12 +9,15 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from skmmcrf._shown import shown
 from skmmcrf.images.itk import check_size, read_dicom, read_whole
 
 #: Those of PIL's formats that hold nothing but pixels; it hands others, as EPS, to programs that run what they say.
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
 Channels = Literal["L", "RGB"]
+
+_LONGEST_PATH = 4096  # of Linux
 
 # modes of PIL and what gives the same colours in bands that all know
 _PLAIN_MODES = {"RGBa": "RGBA", "La": "LA", "RGBX": "RGB", "YCbCr": "RGB", "HSV": "RGB"}
@@ -63,6 +66,8 @@ def read_image(file: str | PathLike[str], *, as_labels: bool = False, channels: 
     ((6, 8, 3), (6, 8))
     """
     _check_options(as_labels, channels)
+    if len(fspath(file)) > _LONGEST_PATH:
+        raise ValueError(f"{shown(fspath(file))} is too long for a path, and can't be read as an image")
     with _errors_named(f"{fspath(file)} can't be read as an image"):
         with open(file, "rb") as opened:
             head = opened.read(132)
@@ -161,7 +166,7 @@ def _errors_named(start: str) -> Iterator[None]:
 
 def _check_options(as_labels: bool, channels: str | None) -> None:
     if channels not in (None, "L", "RGB"):
-        raise ValueError(f'channels must be None, "L" or "RGB", got {channels!r}')
+        raise ValueError(f'channels must be None, "L" or "RGB", got {shown(channels)}')
     if as_labels and channels is not None:
         raise ValueError("channels must be None with as_labels=True: a mask has one")
 

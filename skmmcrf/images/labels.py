@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from skmmcrf._shown import shown
 from skmmcrf.field.labels import UNLABELLED, Annotation, balanced_class_weight
 from skmmcrf.images.entries import READABLE, as_array, read_named
 from skmmcrf.images.files import described_mask
@@ -168,10 +169,10 @@ class LabelScheme:
         for label, weight in weights.items():
             if label not in (0, self.pos_label):
                 raise ValueError(
-                    f"class_weight must have only the labels 0 and {self.pos_label} as keys, got {label!r}"
+                    f"class_weight must have only the labels 0 and {self.pos_label} as keys, got {shown(label)}"
                 )
             if not (isinstance(weight, Real) and low <= float(weight) <= high):
-                raise ValueError(f"class_weight must be between {low:g} and {high:g}, got {weight!r} for {label}")
+                raise ValueError(f"class_weight must be between {low:g} and {high:g}, got {shown(weight)} for {label}")
         return float(weights[0]), float(weights[self.pos_label])
 
 

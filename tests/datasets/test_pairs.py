@@ -153,7 +153,7 @@ def test_names_are_in_one_unicode_form(tmp_path):
 @pytest.mark.parametrize(
     ("images", "masks", "options", "error", "message"),
     [
-        ("none", "masks", {}, FileNotFoundError, "images must be a folder, .* the folder .*none is missing"),
+        ("none", "masks", {}, FileNotFoundError, "images must be a folder, .* the folder '.*none' is missing"),
         ("images", "masks/*.tif", {}, FileNotFoundError, r"masks: no image files are in .*\.tif"),
         (".", "masks", {}, FileNotFoundError, r"images: no image files are in .*: .*\*\*/\*"),
         (3, "masks", {}, TypeError, "images must be a folder, a pattern or a list of paths, got 3"),

@@ -73,12 +73,12 @@ BAD_IMAGES = {
     "two images": (
         [{"image": 1, "img": 2}] * 2,
         ValueError,
-        r"X\[0\] must have one of the keys image, .*, got image, img",
+        r"X\[0\] must have one of the keys image, .*, got \['image', 'img'\]",
     ),
     "two masks": (
         [{"x": 1, "mask": 2, "label": 3}] * 2,
         ValueError,
-        r"X\[0\] must have one of .* for labels, got x, mask, l",
+        r"X\[0\] must have one of .* for labels, got \['x', 'mask', 'label'\]",
     ),
     "volumes": (IMAGES[..., None], ValueError, r"X must be of shape .*, got \(2, 4, 5, 2, 1\)"),
     "empty array": (IMAGES[:0], ValueError, "X is empty"),
