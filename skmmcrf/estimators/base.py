@@ -24,6 +24,7 @@ from skorch.callbacks import Callback, EpochTimer
 from torch import nn
 
 from skmmcrf._docs import documented
+from skmmcrf._shown import shown
 from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, LabelledImagesLike, LabelsLike
 from skmmcrf._version import __version__
 from skmmcrf.estimators.files import are_floats, save
@@ -374,8 +375,8 @@ class NetworkSegmenter(BaseSegmenter):
             return
         if not isinstance(self.random_state, Integral):
             raise ValueError(
-                f"checkpoint needs an int as random_state, got {self.random_state!r}: without it a fit that is started "
-                "again would differ"
+                f"checkpoint needs an int as random_state, got {shown(self.random_state)}: without it a fit "
+                "that is started again would differ"
             )
         identity = {"skmmcrf": __version__, "network": hash_of(start()), **names_of_data(data)}
         for name, value in (names_of_data(validation) if validation else {}).items():

@@ -13,6 +13,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from skmmcrf._shown import shown
 from skmmcrf._typing import FloatArray
 
 #: A number of neighbours, or the offsets to them.
@@ -94,7 +95,7 @@ class Grid:
         if spacing is None:
             return cls(offsets)
         if len(spacing) != ndim or not all(isinstance(s, Real) and 0 < float(s) < np.inf for s in spacing):
-            raise ValueError(f"spacing must be {ndim} positive numbers, got {spacing!r}")
+            raise ValueError(f"spacing must be {ndim} positive numbers, got {shown(spacing)}")
         return cls(offsets, tuple(map(float, spacing)))
 
     @property
@@ -169,7 +170,7 @@ def _nearest_offsets(connectivity: int, ndim: int) -> tuple[tuple[int, ...], ...
         by_number[2 * len(offsets)] = offsets
     if connectivity not in by_number:
         numbers = ", ".join(map(str, by_number))
-        raise ValueError(f"connectivity must be one of {numbers}, or a sequence of offsets, got {connectivity!r}")
+        raise ValueError(f"connectivity must be one of {numbers}, or a sequence of offsets, got {shown(connectivity)}")
     return by_number[connectivity]
 
 
@@ -178,14 +179,14 @@ def _checked_offsets(connectivity: Sequence[Sequence[int]], ndim: int) -> tuple[
     is_array = isinstance(connectivity, np.ndarray) and connectivity.ndim > 0
     is_sequence = isinstance(connectivity, Sequence) and not isinstance(connectivity, (str, bytes))
     if not (is_array or is_sequence) or not len(connectivity):
-        raise ValueError(f"{wanted}, got {connectivity!r}")
+        raise ValueError(f"{wanted}, got {shown(connectivity)}")
     offsets = []
     for step in connectivity:
         fits = isinstance(step, (Sequence, np.ndarray)) and len(step) == ndim
         if not (fits and all(isinstance(o, Integral) for o in step) and any(step)):
-            raise ValueError(f"{wanted}, got {step!r} among them")
+            raise ValueError(f"{wanted}, got {shown(step)} among them")
         offset = tuple(map(int, step))
         offsets.append(offset if offset > (0,) * ndim else tuple(-o for o in offset))
     if len(set(offsets)) < len(offsets):
-        raise ValueError(f"connectivity must name each pair of neighbours once, got {connectivity!r}")
+        raise ValueError(f"connectivity must name each pair of neighbours once, got {shown(connectivity)}")
     return tuple(offsets)

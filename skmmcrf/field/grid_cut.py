@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from skmmcrf._shown import shown
 from skmmcrf._typing import BoolArray, FloatArray
 from skmmcrf.field.grid import Grid
 
@@ -104,7 +105,7 @@ def _check(unary: FloatArray, offsets: Sequence[Sequence[int]], capacities: Sequ
         raise ValueError(f"unary must have at least one pixel, got shape {unary.shape}")
     for step in offsets:
         if len(step) != unary.ndim or not all(isinstance(o, Integral) for o in step) or not any(step):
-            raise ValueError(f"offsets must be steps of {unary.ndim} integers, not all of them 0, got {step!r}")
+            raise ValueError(f"offsets must be steps of {unary.ndim} integers, not all of them 0, got {shown(step)}")
     wanted = [first.shape for first, _ in _grid(offsets).pairs(unary)]
     given = [capacity.shape for capacity in capacities]
     if given != wanted:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from skmmcrf._shown import shown
 from skmmcrf._typing import FloatArray
 from skmmcrf.field.grid import Grid
 
@@ -102,7 +103,7 @@ def build_terms(pairwise: str, sigma: float | None = None) -> tuple[Term, ...]:
     if pairwise == "smoothness":
         return (Smoothness(),)
     if pairwise != "contrast":
-        raise ValueError(f"pairwise must be one of {', '.join(map(repr, PAIRWISE))}, got {pairwise!r}")
+        raise ValueError(f"pairwise must be one of {', '.join(map(repr, PAIRWISE))}, got {shown(pairwise)}")
     if sigma is None:
         raise ValueError('sigma is missing: the terms of pairwise="contrast" need one')
     return Smoothness(), Contrast(float(sigma))

@@ -5,6 +5,7 @@ from os import PathLike
 
 from torch import nn
 
+from skmmcrf._shown import shown
 from skmmcrf._typing import NetworkLike
 from skmmcrf.networks.any_size import AnySize, keep_prepared_layers
 from skmmcrf.networks.backbone_unet import BackboneUNet
@@ -52,7 +53,7 @@ def build_network(network: NetworkLike, n_channels: int, weights: str | PathLike
         if kind in _ON_BACKBONES and "_" in network:
             return _ON_BACKBONES[kind](backbone, n_channels, weights=weights).float()
     if weights is not None:
-        raise ValueError(f"weights: only networks named after a backbone take weights for it, not {network!r}")
+        raise ValueError(f"weights: only networks named after a backbone take weights for it, not {shown(network)}")
     if isinstance(network, nn.Module):
         return _copied(network)
     if network == "unet":
@@ -63,7 +64,9 @@ def build_network(network: NetworkLike, n_channels: int, weights: str | PathLike
             raise TypeError(f"network: the function given must return a torch.nn.Module, got {type(made).__name__}")
         return made
     if isinstance(network, str):
-        raise ValueError(f"network must be 'unet', or 'unet_' or 'fcn8s_' with a torchvision backbone, got {network!r}")
+        raise ValueError(
+            f"network must be 'unet', or 'unet_' or 'fcn8s_' with a torchvision backbone, got {shown(network)}"
+        )
     raise TypeError(f"network must be a name, a torch.nn.Module or a function, got {type(network).__name__}")
 
 

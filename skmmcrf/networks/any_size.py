@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from skmmcrf._shown import shown
+
 # a file from a stranger must not ask for any memory
 _LARGEST = 16
 _ON_MULTIPLES = ". If it needs sizes that are multiples of a number, set its attribute size_divisor to that number"
@@ -39,7 +41,7 @@ def check_scales(scale: float | Sequence[float], name: str) -> list[float]:
     factors = list(scale) if isinstance(scale, Sequence) else [scale]
     if not factors or not all(isinstance(factor, Real) and 0 < factor <= _LARGEST for factor in factors):
         raise ValueError(
-            f"{name} must be a positive number up to {_LARGEST}, or a sequence of such numbers, got {scale!r}"
+            f"{name} must be a positive number up to {_LARGEST}, or a sequence of such numbers, got {shown(scale)}"
         )
     return [float(factor) for factor in factors]
 
@@ -59,7 +61,7 @@ def divisor_of(network: nn.Module) -> int:
     """
     divisor: Any = next((part.size_divisor for part in network.modules() if hasattr(part, "size_divisor")), 1)
     if not isinstance(divisor, int) or divisor < 1:
-        raise ValueError(f"network: its size_divisor must be a positive integer, got {divisor!r}")
+        raise ValueError(f"network: its size_divisor must be a positive integer, got {shown(divisor)}")
     return divisor
 
 

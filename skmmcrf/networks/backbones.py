@@ -13,6 +13,8 @@ import torchvision
 from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 from torch import nn
 
+from skmmcrf._shown import shown
+
 _FAMILIES = (
     "vgg",
     "squeezenet",
@@ -117,7 +119,7 @@ def load_backbone(name: str, weights: str | PathLike[str] | None) -> nn.Module:
         belongs to another network.
     """
     if name not in backbone_names():
-        raise ValueError(f"network: {name!r} is not a known backbone, choose one of {', '.join(backbone_names())}")
+        raise ValueError(f"network: {shown(name)} is not a known backbone, choose one of {', '.join(backbone_names())}")
     if weights == "imagenet":
         return _with_imagenet_weights(name)
     model = torchvision.models.get_model(name, weights=None)

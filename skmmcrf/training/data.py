@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
+from skmmcrf._shown import shown
 from skmmcrf.field.labels import UNLABELLED
 from skmmcrf.images.checking import LabelledImages
 from skmmcrf.images.tensors import as_tensor, scaled
@@ -137,5 +138,5 @@ def check_crop(crop: Any) -> tuple[int, int] | None:
         return None
     sizes: list[Any] = [crop, crop] if isinstance(crop, Integral) else list(crop)
     if crop is True or len(sizes) != 2 or not all(isinstance(size, Integral) and int(size) > 0 for size in sizes):
-        raise ValueError(f"crop must be a positive integer, or two for height and width, got {crop!r}")
+        raise ValueError(f"crop must be a positive integer, or two for height and width, got {shown(crop)}")
     return int(sizes[0]), int(sizes[1])
