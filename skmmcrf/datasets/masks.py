@@ -4,7 +4,7 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path, PureWindowsPath
@@ -41,11 +41,13 @@ class MaskReader:
 
     def __init__(self, foreground: Value, ignore_label: Value | None) -> None:
         self.foreground = foreground
+        self.ignore_label = ignore_label
         if foreground != "auto":
             _test_of(foreground, "foreground")
         self._in_colours = any(np.shape(value) == (3,) for value in (foreground, ignore_label) if value is not None)
         self._colours: dict[int, tuple[list[int], Path]] = {}
-        self._is_unlabelled = None if ignore_label is None else _test_of(ignore_label, "ignore_label")
+        if ignore_label is not None:
+            _test_of(ignore_label, "ignore_label")
         if ignore_label is not None and ignore_label == foreground:
             raise ValueError(f"ignore_label must not be the foreground, got {shown(ignore_label)}")
 
@@ -65,8 +67,7 @@ class MaskReader:
         if stored.ndim == 3 and stored.shape[2] in (2, 4):
             hidden = mask[stored[..., -1] == 0][np.newaxis]
             means_something = [_test_of(self.foreground, "foreground")] if self.foreground != "auto" else []
-            means_something += [self._is_unlabelled] if self._is_unlabelled else []
-            if any(test(hidden).any() for test in means_something):
+            if self._is_unlabelled(hidden).any() or any(test(hidden).any() for test in means_something):
                 raise ValueError(
                     f"{file} has transparent pixels of a colour that is foreground or ignore_label, though no viewer "
                     "shows it: save it without alpha"
@@ -86,8 +87,14 @@ class MaskReader:
                     "indices can't be labels: say the colour of the foreground, as foreground=(255, 0, 0)"
                 )
 
-    def labels(self, masks: Mapping[Path, np.ndarray]) -> dict[Path, np.ndarray]:
-        """Turn all masks of a data set, as `read` gives them, into labels 0, 1 and 255.
+    def labels_of(self, mask: np.ndarray, foreground: Value) -> np.ndarray:
+        """Turn a mask, as `read` gives it, into labels 0, 1 and 255."""
+        labels = _test_of(foreground, "foreground")(mask).astype(np.uint8)
+        labels[self._is_unlabelled(mask)] = UNLABELLED
+        return labels
+
+    def find_foreground(self, masks: Mapping[Path, np.ndarray]) -> Value:
+        """Find the value of foreground in all masks of a data set, as `read` gives them.
 
         Raises
         ------
@@ -96,23 +103,23 @@ class MaskReader:
         """
         foreground = self._only_value(masks) if self.foreground == "auto" else self.foreground
         is_foreground = _test_of(foreground, "foreground")
-        labels = {file: is_foreground(mask).astype(np.uint8) for file, mask in masks.items()}
-        if not any(label.any() for label in labels.values()):
+        if not any(is_foreground(mask).any() for mask in masks.values()):
             if self.foreground != "auto":
                 raise ValueError(
                     f"no mask has the foreground {shown(foreground)}: the masks hold {_told_values(masks)}"
                 )
             warnings.warn("no mask has foreground", stacklevel=4)
-        if self._is_unlabelled is not None:
-            for file, mask in masks.items():
-                labels[file][self._is_unlabelled(mask)] = UNLABELLED
-        return labels
+        return foreground
+
+    def _is_unlabelled(self, mask: np.ndarray) -> BoolArray:
+        if self.ignore_label is None:
+            return np.zeros(mask.shape[:-1], bool)
+        return _test_of(self.ignore_label, "ignore_label")(mask)
 
     def _only_value(self, masks: Mapping[Path, np.ndarray]) -> Value:
         found: set[Any] = set()
         for mask in masks.values():
-            known = mask if self._is_unlabelled is None else mask[~self._is_unlabelled(mask)]
-            found |= _count_values(known).keys()
+            found |= _count_values(mask[~self._is_unlabelled(mask)]).keys()
         others = found - {0}
         if len(others) > 1:
             raise ValueError(
@@ -121,6 +128,30 @@ class MaskReader:
                 "for masks with soft edges"
             )
         return others.pop() if others else 1
+
+
+class MaskFiles(Mapping):
+    """The masks of files, each read when it is asked for.
+
+    Parameters
+    ----------
+    read : callable
+        As `MaskReader.read`.
+    files : sequence of Path
+    """
+
+    def __init__(self, read: Callable[[Path], np.ndarray], files: Sequence[Path]) -> None:
+        self.read = read
+        self.files = files
+
+    def __getitem__(self, file: Path) -> np.ndarray:
+        return self.read(file)
+
+    def __iter__(self) -> Iterator[Path]:
+        return iter(self.files)
+
+    def __len__(self) -> int:
+        return len(self.files)
 
 
 def save_masks(

@@ -3,7 +3,9 @@
 import glob
 import re
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 from typing import TypeAlias
@@ -11,20 +13,24 @@ from unicodedata import normalize
 
 import numpy as np
 from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit
-from sklearn.utils import Bunch
+from sklearn.utils import Bunch, _safe_indexing
 
 from skmmcrf._docs import documented
 from skmmcrf._shown import shown
 from skmmcrf._typing import RandomStateLike
-from skmmcrf.datasets.masks import MaskReader, Value, some_of
-from skmmcrf.images.files import Channels, read_image
+from skmmcrf.datasets.masks import MaskFiles, MaskReader, Value, some_of
+from skmmcrf.images.files import Channels, read_image, size_in_memory
 from skmmcrf.images.pairing import names_in_folders, pair_by_name, stem
+from skmmcrf.images.sequences import OnDemand
 
 #: A folder, a pattern, or a list of files.
 FilesLike: TypeAlias = str | PathLike[str] | Sequence[str | PathLike[str]]
 
 #: An image file and its masks.
 Pair: TypeAlias = tuple[Path, list[Path]]
+
+#: Bytes of images and masks. Of more, each is read when it is needed.
+MOST_IN_MEMORY = 2**30
 
 _NO_IMAGES = frozenset(
     [".txt", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".md", ".rst", ".html", ".pdf", ".log", ".ini"]
@@ -85,6 +91,10 @@ def load_image_pairs(
             In the order of the list, or else sorted by path.
         masks : list of ndarray of uint8 and shape (H, W)
             Labels: 0 in the background, 1 in the foreground, 255 where unlabelled.
+
+            If images and masks take more than 1 GB together, both are sequences instead, which read a file each time
+            that an entry is asked for. Slices and `sklearn.model_selection.train_test_split` give such sequences too,
+            and `fit` and `predict` take them. `list(data.images)` reads all into memory.
         names : list of str
             Names of the image files, without ending. If two would be the same, the names of their folders come first.
         image_files : list of Path
@@ -168,7 +178,8 @@ def split_pairs(data: Bunch, test_size: float = 0.2, *, random_state: RandomStat
     splitter = ShuffleSplit if data.groups is None else GroupShuffleSplit
     parts = next(splitter(1, test_size=test_size, random_state=random_state).split(data.names, groups=data.groups))
     train, test = (
-        Bunch(**{key: values and [values[n] for n in sorted(part)] for key, values in data.items()}) for part in parts
+        Bunch(**{key: values and _safe_indexing(values, sorted(part)) for key, values in data.items()})
+        for part in parts
     )
     return train, test
 
@@ -219,35 +230,51 @@ def read_pairs(
     group: str | Callable[[Path], Hashable] | None = None,
 ) -> Bunch:
     """Read the images and masks of pairs of files. See `load_image_pairs`."""
-    image_files = [image for image, _ in pairs]
+    image_files, mask_files = [image for image, _ in pairs], [files for _, files in pairs]
     names = _names(image_files)
     groups = None if group is None else _groups(group, names, image_files)
-    images: list[np.ndarray] = []
-    masks: dict[Path, np.ndarray] = {}
-    for image_file, mask_files in pairs:
-        image = read_image(image_file, channels=channels)
-        if images and image.shape[2:] != images[0].shape[2:]:
-            raise ValueError(
-                f"images must have the same channels, but {image_files[0]} has shape {images[0].shape} and "
-                f'{image_file} {image.shape}: channels="L" makes all of them grey, channels="RGB" colour'
-            )
-        images.append(image)
-        for file in mask_files:
-            masks[file] = reader.read(file)
-            if masks[file].shape[:2] != image.shape[:2]:
-                raise ValueError(
-                    f"{file} has the height and width {masks[file].shape[:2]}, but its image {image_file} has "
-                    f"{image.shape[:2]}"
-                )
-    labels = reader.labels(masks)
+    files = [*image_files, *chain.from_iterable(mask_files)]
+    in_memory = sum(map(size_in_memory, files)) <= MOST_IN_MEMORY
+    images: Sequence[np.ndarray] = OnDemand(partial(read_image, channels=channels), image_files)
+    masks: Mapping[Path, np.ndarray] = MaskFiles(reader.read, list(chain.from_iterable(mask_files)))
+    if in_memory:
+        images, masks = list(images), dict(masks)
+    _check_shapes(images, masks, pairs)
+    labels: Sequence[np.ndarray] = OnDemand(partial(_labels, masks, reader, reader.find_foreground(masks)), mask_files)
     return Bunch(
         images=images,
-        masks=[_union([labels[file] for file in files]) for _, files in pairs],
+        masks=list(labels) if in_memory else labels,
         names=names,
         image_files=image_files,
-        mask_files=[files if len(files) > 1 else files[0] for _, files in pairs],
+        mask_files=[files if len(files) > 1 else files[0] for files in mask_files],
         groups=groups,
     )
+
+
+def _check_shapes(images: Sequence[np.ndarray], masks: Mapping[Path, np.ndarray], pairs: Sequence[Pair]) -> None:
+    first = None
+    for image, (image_file, mask_files) in zip(images, pairs):
+        first = first or image.shape
+        if image.shape[2:] != first[2:]:
+            raise ValueError(
+                f"images must have the same channels, but {pairs[0][0]} has shape {first} and {image_file} "
+                f'{image.shape}: channels="L" makes all of them grey, channels="RGB" colour'
+            )
+        for file in mask_files:
+            if (size := masks[file].shape[:2]) != image.shape[:2]:
+                raise ValueError(
+                    f"{file} has the height and width {size}, but its image {image_file} has {image.shape[:2]}"
+                )
+
+
+def _labels(
+    masks: Mapping[Path, np.ndarray], reader: MaskReader, foreground: Value, files: Sequence[Path]
+) -> np.ndarray:
+    """The labels of an image's masks: foreground where one of them has it, else unlabelled where one is."""
+    labels = [reader.labels_of(masks[file], foreground) for file in files]
+    if len(labels) == 1:
+        return labels[0]
+    return np.where(np.any(np.equal(labels, 1), axis=0), np.uint8(1), np.max(labels, axis=0))
 
 
 def is_hidden(entry: Path) -> bool:
@@ -331,10 +358,3 @@ def _groups(group: str | Callable[[Path], Hashable], names: Sequence[str], files
     if others := [name for name, match in zip(names, found) if not (match and match[1])]:
         raise ValueError(f"group={shown(group)} finds nothing in {some_of(others)}")
     return [match[1] for match in found if match]
-
-
-def _union(labels: Sequence[np.ndarray]) -> np.ndarray:
-    """Foreground where one of them has it, else unlabelled where one is."""
-    if len(labels) == 1:
-        return labels[0]
-    return np.where(np.any(np.equal(labels, 1), axis=0), np.uint8(1), np.max(labels, axis=0))

@@ -1,5 +1,6 @@
 """Reading images and masks from files and from opened PIL images."""
 
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -119,6 +120,30 @@ def pixels_of(image: Image.Image, *, as_labels: bool = False, channels: Channels
         if _is_cut_by_pil(image) or _is_garbled_by_pil(image):
             raise ValueError("PIL does not keep its pixels as they are stored: give the path of the file instead")
         return _finished(image, _plain(image, as_labels, channels), as_labels, channels)
+
+
+def size_in_memory(file: str | PathLike[str]) -> int:
+    """Tell about how many bytes the pixels of a file take once they are read, without reading them.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the file is missing, is no image, or holds more than `PIL.Image.MAX_IMAGE_PIXELS` pixels.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Image.new("RGB", (1000, 1000)).save(f"{folder}/black.png")
+    ...     size_in_memory(f"{folder}/black.png")
+    3000000
+    """
+    with _errors_named(f"{fspath(file)} can't be read as an image"):
+        try:
+            with Image.open(file, formats=FORMATS) as image:
+                return image.width * image.height * len(image.getbands()) * (4 if image.mode[0] in "IF" else 1)
+        except UnidentifiedImageError:
+            return os.path.getsize(file)  # .npy and DICOM that can be read are not compressed
 
 
 def described_mask(mask: Any) -> str:

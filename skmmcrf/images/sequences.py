@@ -41,6 +41,31 @@ class Mapped(Sequence):
         return self.function(self.values[n])
 
 
+class OnDemand(Mapped):
+    """Values that are computed anew each time, whose parts are so too.
+
+    Slices and lists of numbers give parts, as with an array of one dimension. So do scikit-learn's functions, such as
+    `sklearn.model_selection.train_test_split`, because it has a shape.
+
+    Examples
+    --------
+    >>> values = OnDemand(abs, [-1, 2, -3])
+    >>> values[-1], list(values[[2, 0]])
+    (3, [3, 1])
+    """
+
+    @property
+    def shape(self) -> tuple[int]:
+        """The number of values, in a tuple."""
+        return (len(self),)
+
+    def __getitem__(self, key: Any) -> Any:
+        numbers = np.arange(len(self))[key]
+        if numbers.ndim == 0:
+            return self.function(self.values[numbers])
+        return OnDemand(self.function, [self.values[n] for n in numbers])
+
+
 class ArraysOnDisk(Sequence):
     """Arrays of one dtype in a temporary file, each read when it is asked for.
 

@@ -1,11 +1,17 @@
 import os
+import pickle
+from functools import partial
 from unicodedata import normalize
 
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.model_selection import cross_val_score, train_test_split
 
-from skmmcrf.datasets import load_image_pairs, split_pairs
+from skmmcrf import CNNSegmenter
+from skmmcrf.datasets import load_image_pairs, make_phantoms, pairs, split_pairs
+from skmmcrf.images.sequences import OnDemand
+from skmmcrf.networks import UNet
 
 
 def put(file, pixels=((0, 1), (0, 0))):
@@ -220,3 +226,73 @@ def test_what_can_not_be_split_is_told(data):
         split_pairs(data("^(p)"))
     with pytest.raises(ValueError, match="test_size=10 should be"):
         split_pairs(data(None), 10)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of eight images with the subfolders images and masks."""
+    X, y = make_phantoms(8, shape=(16, 20), random_state=0)
+    for n, (image, mask) in enumerate(zip(X, y)):
+        put(tmp_path / "images" / f"dog{n}.png", np.stack([255 * image.clip(0, 1)] * 3, axis=-1))
+        put(tmp_path / "masks" / f"dog{n}_mask.png", 255 * mask)
+    return tmp_path
+
+
+def load_lazily(folder, monkeypatch, **options):
+    monkeypatch.setattr(pairs, "MOST_IN_MEMORY", 1000)
+    return load_image_pairs(folder / "images", folder / "masks", **options)
+
+
+def test_what_is_too_large_for_memory_is_read_when_needed(folder, monkeypatch):
+    data = load_image_pairs(folder / "images", folder / "masks", channels="L")
+    lazy = load_lazily(folder, monkeypatch, channels="L")
+    assert isinstance(data.images, list)
+    assert len(lazy.images) == len(lazy.masks) == 8
+    np.testing.assert_array_equal(lazy.images, data.images)
+    np.testing.assert_array_equal(lazy.masks, data.masks)
+    put(folder / "images" / "dog3.png", [[7, 8]])
+    assert lazy.images[3].tolist() == [[7, 8]]
+
+
+def test_masks_read_when_needed_are_united_and_unlabelled_as_others(folder, monkeypatch):
+    put(folder / "masks" / "dog3_mask_1.png", np.full((16, 20), 128))
+    options = {"foreground": 255, "ignore_label": 128}
+    with pytest.warns(UserWarning, match="several masks are united"):
+        data = load_image_pairs(folder / "images", folder / "masks", **options)
+    with pytest.warns(UserWarning, match="several masks are united"):
+        lazy = load_lazily(folder, monkeypatch, **options)
+    assert set(np.unique(lazy.masks[3])) == {1, 255}
+    np.testing.assert_array_equal(lazy.masks, data.masks)
+
+
+def test_what_is_read_when_needed_is_split_and_used_as_a_list(folder, monkeypatch):
+    data = load_image_pairs(folder / "images", folder / "masks")
+    lazy = load_lazily(folder, monkeypatch)
+    train, test = split_pairs(lazy, random_state=0)
+    X, _, y, _ = train_test_split(lazy.images, lazy.masks, test_size=2, random_state=0)
+    assert {type(part) for part in (train.images, test.masks, X, y, lazy.images[1:3])} == {OnDemand}
+    known, _ = split_pairs(data, random_state=0)
+    np.testing.assert_array_equal(train.images, known.images)
+    model = CNNSegmenter(partial(UNet, width=8, depth=1), n_epochs=1, random_state=0)
+    labels = [model.fit(part.images, part.masks).predict(part.images) for part in (known, train)]
+    np.testing.assert_array_equal(*labels)
+    scores = [cross_val_score(model, part.images, part.masks, cv=2) for part in (data, lazy)]
+    np.testing.assert_array_equal(*scores)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(lazy)).masks, data.masks)
+
+
+def test_bad_files_are_told_of_any_size_of_the_folder(folder, monkeypatch):
+    put(folder / "masks" / "dog3_mask.png", [[0, 255]])
+    with pytest.raises(ValueError, match=r"dog3_mask\.png has the height and width \(1, 2\), but its image"):
+        load_lazily(folder, monkeypatch)
+    (folder / "images" / "dog0.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"dog0\.png can't be read as an image"):
+        load_lazily(folder, monkeypatch)
+
+
+def test_an_image_larger_than_pil_allows_is_named_before_any_is_decoded(folder, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
+    put(folder / "images" / "dog7.png", np.zeros((30, 20)))
+    monkeypatch.setattr(pairs, "read_image", None)
+    with pytest.raises(ValueError, match=r"7\.png can't be read as an image: Image size \(600 pixels\) exceeds limit"):
+        load_image_pairs(folder / "images", folder / "masks")

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skmmcrf.images.sequences import ArraysOnDisk, ImageList, Mapped
+from skmmcrf.images.sequences import ArraysOnDisk, ImageList, Mapped, OnDemand
 
 
 def test_mapped_asks_each_time():
@@ -67,3 +67,25 @@ def test_folds_are_joined_whatever_their_sizes():
     assert np.concatenate([small, small]).shape == (4, 2, 3)
     with pytest.raises(ValueError, match="axis"):
         np.concatenate([small, large], axis=7)
+
+
+@pytest.mark.parametrize("key", [slice(1, None), [2, 0], np.array([True, False, True]), range(2), (np.array([1]), ...)])
+def test_parts_of_values_on_demand_are_those_of_an_array_and_computed_when_asked_for(key):
+    asked = []
+
+    def tenfold(value):
+        asked.append(value)
+        return 10 * value
+
+    values = OnDemand(tenfold, [1, 2, 3])
+    part = values[key]
+    assert not asked
+    assert list(part) == np.array([10, 20, 30])[key].tolist()
+    assert asked
+
+
+def test_entries_of_values_on_demand_are_found_from_both_ends_and_not_beyond():
+    values = OnDemand(abs, [-1, -2])
+    assert (values[0], values[-1], values[np.int64(1)], len(values)) == (1, 2, 2, 2)
+    with pytest.raises(IndexError):
+        values[2]
