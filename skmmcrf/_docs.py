@@ -85,12 +85,15 @@ validation_fraction : float or None, default=None
 checkpoint : str or path, optional
     A folder for the state of training, which is written at the end of every epoch. A fit that was killed goes on from
     this state if it is started again with the same data and parameters. The result is the same as without the
-    interruption. On the CPU it is the same bit for bit, with the same number of threads. `random_state` must be an int.
-    Each fit has its own subfolder, named by its data and parameters, so a search may use a checkpoint too. The same
-    fit running elsewhere is waited for. With `verbose` a fit prints whether it goes on or begins anew.
+    interruption. On the CPU it is the same bit for bit, on the same type of machine, with the same versions and number
+    of torch's threads. `random_state` must be an int. Each fit has its own subfolder, named by its data and parameters,
+    so a search may use a checkpoint too. The same fit running elsewhere is waited for. With `verbose` a fit prints
+    whether it goes on or begins anew.
 
 random_state : int, RandomState or None, default=None
     Seeds the network's first weights, the choice of validation images, the order of images and their random changes.
+    The same int gives the same model on the CPU, on the same type of machine, with the same versions and number of
+    torch's threads.
 
 schedule_of_cnn => schedule : {"one_cycle", "linear", "cosine", "constant"}, default="one_cycle"
     How the learning rate changes: up and down again ("one_cycle"), from the start down to zero ("linear", "cosine"), or

@@ -20,7 +20,8 @@ def load(
 
     The file may come from an unknown source. It holds no code, nothing is unpickled, and its content is checked.
     Nothing is downloaded. Memory is bounded by a few times the file's length plus some hundred MB. Predictions are the
-    same as those of the saved estimator. On the CPU they are the same bit for bit, with the same number of threads.
+    same as those of the saved estimator. On the CPU they are the same bit for bit, on the same type of machine, with
+    the same versions and number of torch's threads.
 
     Parameters
     ----------
