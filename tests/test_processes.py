@@ -1,5 +1,8 @@
 """Cuts in threads and in other processes: they change no result, and a process that dies is told."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import psutil
 import pytest
@@ -37,11 +40,18 @@ def own_workers():
     return lambda: [p for p in psutil.Process().children() if "LokyProcess" in " ".join(p.cmdline())]
 
 
+def memory_maps():
+    """The folders that joblib has made in shared memory for this process."""
+    return set(Path("/dev/shm").glob(f"joblib_memmapping_folder_{os.getpid()}_*"))
+
+
 @pytest.mark.parametrize("n_jobs", [None, 1, 2])
-def test_no_process_is_started(n_jobs, own_workers):
+def test_no_process_is_started_and_no_memory_mapped(n_jobs, own_workers):
+    before = memory_maps()
     CuttingPlanes(n_jobs=n_jobs).learn(examples())
     list(least_labelings(np.ones(3), energies(), n_jobs))
     assert own_workers() == []
+    assert memory_maps() == before
 
 
 def test_without_the_compiled_cut_processes_cut(own_workers, monkeypatch):
