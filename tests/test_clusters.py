@@ -116,3 +116,13 @@ def test_a_cluster_without_workers_is_an_error():
         pytest.raises(RuntimeError, match="the cluster of dask has had no workers for 0.1 seconds"),
     ):
         list(workers(None)([delayed(abs)(-1)]))
+
+
+def backend_within_a_task():
+    with parallel_config(backend="dask"):
+        parallel = workers(2)
+    return type(parallel._backend).__name__, list(parallel([delayed(abs)(-1)]))
+
+
+def test_cuts_within_a_job_of_the_cluster_run_in_threads(cluster):
+    assert cluster.submit(backend_within_a_task).result() == ("ThreadingBackend", [1])

@@ -48,8 +48,8 @@ class MaskReader:
         self._colours: dict[int, tuple[list[int], Path]] = {}
         if ignore_label is not None:
             _test_of(ignore_label, "ignore_label")
-        if ignore_label is not None and ignore_label == foreground:
-            raise ValueError(f"ignore_label must not be the foreground, got {shown(ignore_label)}")
+            if ignore_label == foreground:
+                raise ValueError(f"ignore_label must not be the foreground, got {shown(ignore_label)}")
 
     def read(self, file: Path) -> np.ndarray:
         """Read the values of a mask: an array (H, W, 1), or (H, W, 3) of colours."""

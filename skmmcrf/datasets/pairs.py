@@ -29,8 +29,8 @@ FilesLike: TypeAlias = str | PathLike[str] | Sequence[str | PathLike[str]]
 #: An image file and its masks.
 Pair: TypeAlias = tuple[Path, list[Path]]
 
-#: Bytes of images and masks. Of more, each is read when it is needed.
-MOST_IN_MEMORY = 2**30
+#: Bytes of images and masks. If they take more, each is read when it is needed.
+MOST_IN_MEMORY = 1_000_000_000
 
 _NO_IMAGES = frozenset(
     [".txt", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".md", ".rst", ".html", ".pdf", ".log", ".ini"]
