@@ -34,3 +34,17 @@ def shown(value: object) -> str:
     """
     text = _REPR.repr(value)
     return text if len(text) <= _LENGTH else f"{text[: _LENGTH - 3]}..."
+
+
+def shortened(error: object) -> str:
+    """Give the message of an error that may quote anything, cut to a length that fits into another message.
+
+    Examples
+    --------
+    >>> shortened(ValueError("it is damaged"))
+    'it is damaged'
+    >>> len(shortened("x" * 10_000))
+    1000
+    """
+    text = str(error)
+    return text if len(text) <= 1000 else f"{text[:997]}..."

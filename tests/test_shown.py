@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from skmmcrf import CNNSegmenter
-from skmmcrf._shown import shown
+from skmmcrf._shown import shortened, shown
 from skmmcrf.datasets import load_image_folder, load_image_pairs, make_phantoms, save_masks
 from skmmcrf.field import Grid, build_terms
 from skmmcrf.images.files import read_image
@@ -73,3 +73,9 @@ def test_what_refuses_a_value_of_a_megabyte_says_so_in_a_few_lines(refuse, tmp_p
     with pytest.raises((ValueError, TypeError)) as error:
         refuse("x" * 1_000_000)
     assert len(str(error.value)) < 1000
+
+
+def test_a_long_message_is_cut():
+    assert shortened(ValueError("short")) == "short"
+    assert shortened(ValueError("begin" + "x" * 1_000_000)).startswith("beginx")
+    assert len(shortened(ValueError("x" * 1_000_000))) == 1000

@@ -1,6 +1,6 @@
 """The convolutional part of torchvision's classification networks, as a backbone."""
 
-import pickle
+import io
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from numbers import Integral
@@ -13,7 +13,8 @@ import torchvision
 from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 from torch import nn
 
-from skmmcrf._shown import shown
+from skmmcrf._shown import shortened, shown
+from skmmcrf.networks.reading import read_whole
 
 _FAMILIES = (
     "vgg",
@@ -142,13 +143,20 @@ def _with_imagenet_weights(name: str) -> nn.Module:
 
 def _load_state(model: nn.Module, name: str, path: str | PathLike[str]) -> None:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"weights: {path} can't be read as a state dict of {name}: {error}") from error
+        data = read_whole(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"weights: {path} can't be read as a state dict of {name}: {shortened(error)}") from error
+    try:
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file makes torch raise almost anything, and advise to run the file's code
+        raise ValueError(
+            f"weights: {path} can't be read as a state dict of {name}: it is damaged, or torch.save did not write it "
+            "from the model's state_dict()"
+        ) from error
     try:
         model.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise ValueError(f"weights: {path} does not hold the weights of {name}: {error}") from error
+    except Exception as error:  # the file may hold anything
+        raise ValueError(f"weights: {path} does not hold the weights of {name}: {shortened(error)}") from error
 
 
 def convolutional_layers(model: Any) -> list[nn.Module]:

@@ -1,9 +1,12 @@
+import os
 import re
+import zipfile
 from urllib.error import URLError
 
 import pytest
 import torch
 import torchvision
+from safetensors.torch import save_file
 
 from skmmcrf.networks import BackboneUNet, FCN8s, backbone_names
 from skmmcrf.networks.backbones import load_backbone
@@ -29,19 +32,45 @@ def test_building_it_leaves_batch_norm_statistics_alone(network_class):
     assert all(m.training and not m.running_mean.any() for m in norms)
 
 
-@pytest.mark.parametrize("content", ["other network", "no state", "no torch file", "missing", "code"])
-def test_files_of_something_else_are_told(tmp_path, content):
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("other network", "no state", "long keys", "missing", "code", "a zip", "safetensors", "a folder", "a pipe"),
+        *(b"", b"not weights", bytes(1000), b"a: 1\nb: 2\n", b"0123", b"(lp0\n."),
+    ],
+)
+def test_files_of_something_else_are_told_in_short(tmp_path, content):
     file = tmp_path / "weights.pth"
     if content == "other network":
         torch.save(torchvision.models.mobilenet_v3_small().state_dict(), file)
     elif content == "no state":
         torch.save([1, 2], file)
-    elif content == "no torch file":
-        file.write_bytes(b"not weights")
+    elif content == "long keys":
+        torch.save({10**6 * "x": torch.zeros(1)}, file)
+    elif content == "a zip":
+        zipfile.ZipFile(file, "w").close()
+    elif content == "safetensors":
+        save_file({"a": torch.zeros(1)}, file)
+    elif content == "a folder":
+        file.mkdir()
+    elif content == "a pipe":
+        getattr(os, "mkfifo", os.mkdir)(file)
+    elif isinstance(content, bytes):
+        file.write_bytes(content)
     elif content == "code":
         torch.save(torchvision.models.squeezenet1_1(), file)  # opening it would run code
-    with pytest.raises(ValueError, match="weights: .*squeezenet1_1"):
+    with pytest.raises(ValueError, match="weights: .*squeezenet1_1") as caught:
         load_backbone("squeezenet1_1", file)
+    assert len(str(caught.value)) < 2000
+    assert "weights_only" not in str(caught.value)  # it would run the file's code
+
+
+def test_a_file_of_weights_may_be_changed_after_it_is_read(tmp_path):
+    torch.save(torchvision.models.squeezenet1_1().state_dict(), tmp_path / "weights.pth")
+    model = load_backbone("squeezenet1_1", tmp_path / "weights.pth")
+    before = [parameter.clone() for parameter in model.parameters()]
+    (tmp_path / "weights.pth").write_bytes(b"")
+    assert all(map(torch.equal, before, model.parameters()))
 
 
 def test_imagenet_weights_come_from_torchvision(monkeypatch):
