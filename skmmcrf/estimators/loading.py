@@ -4,11 +4,12 @@ from os import PathLike
 
 from torch import nn
 
+from skmmcrf._shown import shortened
 from skmmcrf.estimators.cnn import CNNSegmenter
 from skmmcrf.estimators.crf import MaxMarginCRF
 from skmmcrf.estimators.files import OwnNetwork, restore
 from skmmcrf.estimators.segmenter import DeepStructuredSegmenter
-from skmmcrf.training.state_files import read_file
+from skmmcrf.training.state_files import check_path, read_file
 
 _CLASSES = {each.__name__: each for each in (CNNSegmenter, DeepStructuredSegmenter, MaxMarginCRF)}
 
@@ -58,12 +59,11 @@ def load(
     """
     if not (network is None or isinstance(network, nn.Module) or callable(network)):
         raise TypeError(f"network must be a torch.nn.Module or a function, got {type(network).__name__}")
-    if not isinstance(path, (str, PathLike)):
-        raise TypeError(f"path must be a str or a path, got {type(path).__name__}")
+    check_path(path)
     try:
         estimator = restore(read_file(path, "estimator"), _CLASSES, network)
     except ValueError as error:
-        raise ValueError(f"{path} can't be loaded: {error}") from error
+        raise ValueError(f"{path} can't be loaded: {shortened(error)}") from error
     if network is not None and getattr(getattr(estimator, "cnn_", estimator), "network", None) is not network:
         raise ValueError(f"{path} can't be loaded with a network: its parameter network is a name, or it has none")
     return estimator

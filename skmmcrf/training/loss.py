@@ -1,5 +1,6 @@
 """The max-margin objective as a loss for anyone's training loop in torch."""
 
+import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
@@ -27,12 +28,15 @@ from skmmcrf.learning import CuttingPlanes, DegenerateProgramError, Example, Lin
 from skmmcrf.learning.example import violation
 from skmmcrf.learning.program import LARGEST_C, LEAST_C, objective_at
 
+#: Positive numbers of full precision, without infinity.
+NORMAL_POSITIVE = Interval(Real, sys.float_info.min, sys.float_info.max, closed="both")
+
 #: What the parameters of a field and of its learner may be, wherever they appear.
 FIELD_CONSTRAINTS = {
     "C": [Interval(Real, LEAST_C, LARGEST_C, closed="both")],
     "pairwise": [StrOptions(set(PAIRWISE))],
     "connectivity": [Integral, list, tuple, np.ndarray],
-    "sigma": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+    "sigma": [StrOptions({"auto"}), NORMAL_POSITIVE],
     "tol": [Interval(Real, 0, None, closed="left")],
     "max_iter": [Interval(Integral, 1, None, closed="left")],
     "n_jobs": [None, Interval(Integral, None, -1, closed="right"), Interval(Integral, 1, None, closed="left")],

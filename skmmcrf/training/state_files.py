@@ -7,9 +7,11 @@ A file is of the safetensors format. Arrays are its tensors. Everything else is 
 import hashlib
 import json
 import os
-import stat
+import shutil
+import sys
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as read_tensors
 from safetensors.numpy import save as serialize
 
+from skmmcrf._shown import shortened, shown
 from skmmcrf._version import __version__
+from skmmcrf.networks.reading import read_whole
+
+if sys.platform != "win32":
+    import fcntl
 
 #: Of the files; a new one when files of the old one can't be read any more.
 FILE_FORMAT = "2"
@@ -33,6 +40,8 @@ _DTYPES = {"bool", "float16", "float32", "float64"} | {
 
 def write_file(path: str | PathLike[str], kind: str, content: Mapping[str, Any]) -> None:
     """Write a file so that the old or the new one always exists, even if the power fails.
+
+    A link stays, and what it leads to is written. The new file has the rights of the old one.
 
     Parameters
     ----------
@@ -57,15 +66,39 @@ def write_file(path: str | PathLike[str], kind: str, content: Mapping[str, Any])
     ...     read_file(f"{folder}/file", "state")
     {'epoch': 3, 'coef': array([1., 1.])}
     """
-    if not Path(path).parent.is_dir():
-        raise FileNotFoundError(f"{path} can't be written: its folder does not exist")
+    target = check_target(path)
     arrays: dict[str, np.ndarray] = {}
     text = json.dumps(_encoded(content, "", arrays))
     if len(text) > _LONGEST_JSON:
         raise TypeError(f"the content besides arrays takes {len(text)} characters, but a file can hold {_LONGEST_JSON}")
     metadata = {"skmmcrf_format": FILE_FORMAT, "skmmcrf_version": __version__, "kind": kind, "content": text}
     metadata["sha256"] = _checksum(metadata, arrays)
-    _write_whole(Path(path), serialize(arrays, metadata))
+    _write_whole(target, serialize(arrays, metadata))
+
+
+def check_path(path: Any) -> None:
+    """Raise a TypeError if this is no path."""
+    if not isinstance(path, (str, PathLike)) or not isinstance(os.fspath(path), str):
+        raise TypeError(f"path must be a str or a path, got {shown(path)}")
+
+
+def check_target(path: str | PathLike[str]) -> Path:
+    """Give the file that a path names, behind all links, after a check that it can be written.
+
+    Raises
+    ------
+    TypeError
+        If this is no path.
+    OSError
+        If its folder is missing. If it is something else than a file.
+    """
+    check_path(path)
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{path} can't be written: its folder does not exist")
+    if target.exists() and not target.is_file():
+        raise OSError(f"{shown(os.fspath(path))} can't be written: it is a folder, a pipe, a socket or a device")
+    return target
 
 
 def read_file(path: str | PathLike[str], kind: str) -> dict[str, Any]:
@@ -91,16 +124,14 @@ def read_file(path: str | PathLike[str], kind: str) -> dict[str, Any]:
     ValueError
         If it is damaged, or of another format or kind.
     """
-    if stat.S_ISFIFO(os.stat(path).st_mode):  # reading would wait for ever
-        raise ValueError("it is a pipe, not a file")
-    data = Path(path).read_bytes()
+    data = read_whole(path)
     try:
         arrays = read_tensors(data)
     except SafetensorError as error:
-        raise ValueError(f"it is damaged, or of another kind: {error}") from error
+        raise ValueError(f"it is damaged, or of another kind: {shortened(error)}") from error
     except (TypeError, AttributeError, KeyError) as error:
-        raise ValueError(f"it has a tensor of a dtype that numpy lacks: {error}") from error
-    metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+        raise ValueError(f"it has a tensor of a dtype that numpy lacks: {shortened(error)}") from error
+    metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__") or {}
     _check_metadata(metadata, kind)
     if metadata.pop("sha256") != _checksum(metadata, arrays):
         raise ValueError("it is damaged: its checksum is not that of its content")
@@ -117,9 +148,9 @@ def _check_metadata(metadata: Mapping[str, str], kind: str) -> None:
     if "skmmcrf_format" not in metadata:
         raise ValueError("it was not written by skmmcrf")
     if metadata["skmmcrf_format"] != FILE_FORMAT:
+        number, version = shown(metadata["skmmcrf_format"]), shown(metadata.get("skmmcrf_version"))
         raise ValueError(
-            f"its format is {metadata['skmmcrf_format']!r}, of skmmcrf {metadata.get('skmmcrf_version')}, but skmmcrf "
-            f"{__version__} reads {FILE_FORMAT!r}"
+            f"its format is {number}, of skmmcrf {version}, but skmmcrf {__version__} reads {FILE_FORMAT!r}"
         )
     if not metadata.keys() >= {"kind", "content", "sha256"} or metadata["kind"] != kind:
         raise ValueError(f"it is a file of skmmcrf, but holds no {kind}")
@@ -147,7 +178,7 @@ def _encoded(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
 def _named_entries(value: Any, name: str) -> Iterator[tuple[str, Any]]:
     for key, entry in enumerate(value) if type(value) is list else value.items():
         if type(value) is dict and (type(key) is not str or value.keys() == {"array"}):
-            raise TypeError(f"{name} has the key {key!r}, which a file can't hold")
+            raise TypeError(f"{name} has the key {shown(key)}, which a file can't hold")
         yield f"{name}.{key}" if name else str(key), entry
 
 
@@ -159,7 +190,7 @@ def _decoded(node: Any, arrays: dict[str, np.ndarray]) -> Any:
         return node
     if node.keys() == {"array"}:
         if not isinstance(node["array"], str) or node["array"] not in arrays:
-            raise ValueError(f"it lacks the tensor {node['array']!r}, or uses it twice")
+            raise ValueError(f"it lacks the tensor {shown(node['array'])}, or uses it twice")
         return arrays.pop(node["array"])
     return {key: _decoded(entry, arrays) for key, entry in node.items()}
 
@@ -172,19 +203,48 @@ def _checksum(metadata: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> 
     return digest.hexdigest()
 
 
-def _write_whole(path: Path, data: bytes) -> None:
-    unfinished = path.with_name(f".{uuid.uuid4().hex}.tmp")
+def _write_whole(target: Path, data: bytes) -> None:
+    # names of one length, however long the target's is
+    begin = f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}"
+    _remove_leftovers(target.parent, f"{begin}{16 * '?'}.tmp")
+    unfinished = target.with_name(f"{begin}{uuid.uuid4().hex[:16]}.tmp")
     try:
-        with open(unfinished, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
+        with _locked(unfinished):
+            with open(unfinished, "wb") as file:
+                with suppress(OSError):  # it is new, or its folder knows no rights
+                    shutil.copymode(target, unfinished)
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(unfinished, target)
         if os.name == "posix":  # make the new name last, where folders can be opened
-            number = os.open(path.parent, os.O_RDONLY)
+            number = os.open(target.parent, os.O_RDONLY)
             try:
                 os.fsync(number)
             finally:
                 os.close(number)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Make a file, and hold a lock of it, which the system lets go of when this process dies."""
+    with open(path, "xb") as file:
+        if sys.platform == "win32":
+            file.close()  # an open file could not be renamed
+        else:
+            with suppress(OSError):  # some file systems have no locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _remove_leftovers(folder: Path, pattern: str) -> None:
+    """Remove what writers left that were killed."""
+    if sys.platform == "win32":
+        return
+    for leftover in folder.glob(pattern):
+        with suppress(OSError), open(leftover, "rb") as file:
+            if leftover.stat().st_size:  # an empty one may not be locked yet
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                leftover.unlink()

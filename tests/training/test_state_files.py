@@ -3,7 +3,9 @@
 import json
 import os
 import pickle
+import stat
 import struct
+import subprocess
 import sys
 
 import joblib
@@ -16,6 +18,9 @@ from safetensors.numpy import save as serialize
 
 from skmmcrf.training import state_files
 from skmmcrf.training.state_files import FILE_FORMAT, read_file, write_file
+
+links = pytest.mark.skipif(os.name != "posix", reason="only administrators may make links")
+locks = pytest.mark.skipif(os.name != "posix", reason="the system keeps open files")
 
 CONTENT = {
     "numbers": [
@@ -143,10 +148,95 @@ def test_a_file_is_replaced_and_its_rights_are_the_usual_ones(path):
     assert {p.name for p in path.parent.iterdir()} == {"file", "other"}
 
 
+def test_the_rights_of_a_file_stay_when_it_is_replaced(path):
+    path.chmod(0o640)
+    write_file(path, "state", {"a": 1})
+    assert stat.S_IMODE(path.stat().st_mode) == (0o640 if os.name == "posix" else 0o666)
+
+
+def test_a_name_may_be_as_long_as_the_system_allows(tmp_path):
+    name = 250 * "a" if os.name == "posix" else 100 * "a"
+    write_file(tmp_path / name, "state", {"a": 1})
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+@links
+def test_what_a_link_leads_to_is_written(path):
+    link = path.with_name("link")
+    link.symlink_to(path)
+    write_file(link, "state", {"a": 1})
+    link.with_name("to nothing").symlink_to("new")
+    write_file(link.with_name("to nothing"), "state", {"a": 2})
+    assert link.is_symlink()
+    assert read_file(path, "state") == {"a": 1}
+    assert read_file(path.with_name("new"), "state") == {"a": 2}
+
+
+def leave_unfinished(target):
+    """Write a file and be killed, as far as the folder shows it; give what is left."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.replace", lambda *_: sys.exit("killed"))
+        patch.setattr("pathlib.Path.unlink", lambda *_, **__: None)
+        with pytest.raises(SystemExit):
+            write_file(target, "state", {"a": 1})
+    (left,) = target.parent.glob(".*")
+    return left
+
+
+@locks
+def test_what_a_killed_write_left_is_removed_by_the_next_of_that_name(tmp_path):
+    left = leave_unfinished(tmp_path / "file")
+    write_file(tmp_path / "other", "state", {"a": 1})
+    assert left.exists()
+    write_file(tmp_path / "file", "state", {"a": 1})
+    assert {file.name for file in tmp_path.iterdir()} == {"file", "other"}
+
+
+@locks
+def test_what_another_process_is_writing_stays(tmp_path):
+    left = leave_unfinished(tmp_path / "file")
+    hold = "import fcntl, sys; file = open(sys.argv[1]); fcntl.flock(file, fcntl.LOCK_EX); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", hold, left], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        write_file(tmp_path / "file", "state", {"a": 1})
+        assert left.exists()
+        other.communicate(b"\n")
+    left.write_bytes(b"")  # one that is not locked yet
+    write_file(tmp_path / "file", "state", {"a": 1})
+    assert left.exists()
+
+
+@locks
+def test_writers_of_one_name_leave_one_whole_file(tmp_path):
+    code = (
+        "import sys; from skmmcrf.training.state_files import write_file\n"
+        "for n in range(100): write_file(sys.argv[1], 'state', {'a': n})"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", code, tmp_path / "file"]) for _ in range(2)]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert read_file(tmp_path / "file", "state") == {"a": 99}
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes in folders")
+def test_only_files_are_written_to(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe", os.devnull, ""):
+        with pytest.raises(OSError, match="can't be written: it is a folder, a pipe, a socket or a device"):
+            write_file(path, "state", {"a": 1})
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+def test_only_paths_are_written_to():
+    for path in (5, b"file", None):
+        with pytest.raises(TypeError, match="path must be a str or a path, got"):
+            write_file(path, "state", {"a": 1})
+
+
 def test_missing_files_and_folders_are_told(path):
     with pytest.raises(FileNotFoundError):
         read_file(path.parent / "missing", "state")
-    with pytest.raises((IsADirectoryError, PermissionError)):  # the latter on Windows
+    with pytest.raises(ValueError, match="^it is a folder, a pipe"):
         read_file(path.parent, "state")
     with pytest.raises(FileNotFoundError):
         write_file(path.parent / "missing" / "file", "state", {})
@@ -155,7 +245,7 @@ def test_missing_files_and_folders_are_told(path):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes in folders")
 def test_a_pipe_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ValueError, match="it is a pipe"):
+    with pytest.raises(ValueError, match="it is a folder, a pipe"):
         read_file(tmp_path / "pipe", "state")
 
 
@@ -186,7 +276,7 @@ def test_every_damage_is_noticed(path):
         (serialize({"a": np.zeros(3)}, {"format": "pt"}), "it was not written by skmmcrf"),
         (
             serialize({"a": np.zeros(3)}, {"skmmcrf_format": "1", "skmmcrf_version": "9.9"}),
-            f"its format is '1', of skmmcrf 9.9, but skmmcrf .* reads '{FILE_FORMAT}'",
+            f"its format is '1', of skmmcrf '9.9', but skmmcrf .* reads '{FILE_FORMAT}'",
         ),
         (serialize({"a": np.zeros(3)}, {"skmmcrf_format": FILE_FORMAT}), "it is a file of skmmcrf, but holds no state"),
     ],
@@ -195,6 +285,25 @@ def test_foreign_files_are_told(path, data, message):
     path.write_bytes(data)
     with pytest.raises(ValueError, match=message):
         read_file(path, "state")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [{"__metadata__": None}, {"__metadata__": {"skmmcrf_format": 10**6 * "x", "skmmcrf_version": 10**6 * "x"}}],
+)
+def test_other_headers_are_told_in_short(path, header):
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text)
+    with pytest.raises(ValueError, match="was not written by skmmcrf|its format is 'xxx") as caught:
+        read_file(path, "state")
+    assert len(str(caught.value)) < 500
+
+
+def test_missing_tensors_are_told_in_short(path):
+    write_by_hand(path, json.dumps({"a": {"array": 10**6 * "x"}}))
+    with pytest.raises(ValueError, match="it lacks the tensor 'xxx") as caught:
+        read_file(path, "state")
+    assert len(str(caught.value)) < 500
 
 
 def test_a_file_of_another_kind_is_told(path):
