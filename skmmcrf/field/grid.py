@@ -19,6 +19,9 @@ from skmmcrf._typing import FloatArray
 #: A number of neighbours, or the offsets to them.
 Connectivity = int | Sequence[Sequence[int]]
 
+# a file from a stranger must not ask for any memory or time
+_MOST_OFFSETS, _LONGEST_STEP = 128, 100_000
+
 
 class Edges:
     """The pairs of neighbouring pixels of all images of one shape, each counted once.
@@ -180,12 +183,16 @@ def _checked_offsets(connectivity: Sequence[Sequence[int]], ndim: int) -> tuple[
     is_sequence = isinstance(connectivity, Sequence) and not isinstance(connectivity, (str, bytes))
     if not (is_array or is_sequence) or not len(connectivity):
         raise ValueError(f"{wanted}, got {shown(connectivity)}")
+    if len(connectivity) > _MOST_OFFSETS:
+        raise ValueError(f"connectivity must have at most {_MOST_OFFSETS} offsets, got {len(connectivity)}")
     offsets = []
     for step in connectivity:
         fits = isinstance(step, (Sequence, np.ndarray)) and len(step) == ndim
         if not (fits and all(isinstance(o, Integral) for o in step) and any(step)):
             raise ValueError(f"{wanted}, got {shown(step)} among them")
         offset = tuple(map(int, step))
+        if max(map(abs, offset)) > _LONGEST_STEP:
+            raise ValueError(f"connectivity must have steps of at most {_LONGEST_STEP} pixels, got {shown(step)}")
         offsets.append(offset if offset > (0,) * ndim else tuple(-o for o in offset))
     if len(set(offsets)) < len(offsets):
         raise ValueError(f"connectivity must name each pair of neighbours once, got {shown(connectivity)}")

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from skmmcrf._shown import shown
 
-# a file from a stranger must not ask for any memory
-_LARGEST = 16
+# a file from a stranger must not ask for any memory or time
+_LARGEST, _MOST = 16, 16
 _ON_MULTIPLES = ". If it needs sizes that are multiples of a number, set its attribute size_divisor to that number"
 
 
@@ -31,7 +31,7 @@ def check_scales(scale: float | Sequence[float], name: str) -> list[float]:
     Raises
     ------
     ValueError
-        If a factor is not a positive number up to 16. If the sequence is empty.
+        If a factor is not a positive number up to 16. If the sequence is empty, or has more than 16 factors.
 
     Examples
     --------
@@ -39,9 +39,11 @@ def check_scales(scale: float | Sequence[float], name: str) -> list[float]:
     ([0.5], [1.0, 1.5])
     """
     factors = list(scale) if isinstance(scale, Sequence) else [scale]
-    if not factors or not all(isinstance(factor, Real) and 0 < factor <= _LARGEST for factor in factors):
+    are_scales = all(isinstance(factor, Real) and 0 < factor <= _LARGEST for factor in factors)
+    if not (are_scales and 1 <= len(factors) <= _MOST):
         raise ValueError(
-            f"{name} must be a positive number up to {_LARGEST}, or a sequence of such numbers, got {shown(scale)}"
+            f"{name} must be a positive number up to {_LARGEST}, or a sequence of 1 to {_MOST} such numbers, got "
+            f"{shown(scale)}"
         )
     return [float(factor) for factor in factors]
 

@@ -106,3 +106,16 @@ def test_edges_are_shared_by_images_of_a_shape_cannot_be_written_and_are_freed()
     del in_use
     gc.collect()
     assert sum(edges() is not None for edges in alive) <= 4
+
+
+@pytest.mark.parametrize(
+    ("offsets", "message"),
+    [
+        ([(0, n) for n in range(1, 130)], "at most 128 offsets, got 129"),
+        ([(0, 1), (100_001, 0)], "steps of at most 100000 pixels"),
+        ([(0, -(10**30))], "steps of at most 100000 pixels"),
+    ],
+)
+def test_more_than_memory_can_hold_is_told(offsets, message):
+    with pytest.raises(ValueError, match=f"connectivity must have {message}"):
+        Grid.from_connectivity(offsets)
