@@ -40,7 +40,7 @@ from skmmcrf.images.checking import (
     check_validation_data,
     warn_of_range,
 )
-from skmmcrf.images.labels import LabelScheme
+from skmmcrf.images.labels import CLASS_WEIGHT_BOUNDS, LabelScheme
 from skmmcrf.learning import CuttingPlanes, Solution
 from skmmcrf.metrics import jaccard_of_annotations, warned_mean
 from skmmcrf.networks.running import Runner, resolve_device
@@ -51,6 +51,9 @@ from skmmcrf.training.checkpoints import Checkpoints, KeepState, open_checkpoint
 from skmmcrf.training.data import Changes, TrainingSet
 from skmmcrf.training.progress import epoch_progress
 from skmmcrf.training.random_states import seeded
+
+# no learner comes near: with the largest C, half the square of w costs less than the most that slacks can
+_LARGEST_WEIGHT = 1e12
 
 # parameters that do not change what is learned, or do so by the network that training starts from
 _OF_NO_INFLUENCE = {
@@ -150,11 +153,10 @@ class BaseSegmenter(BaseEstimator):
 
     def _check_fitted(self) -> None:
         """Raise a ValueError if fitted attributes, as a file said them, do not belong together."""
-        weights = getattr(self, "class_weight_", None)
-        if weights is not None and not (
-            are_floats(weights, (2,)) and (weights > 0).all() and np.isfinite(weights).all()
-        ):
-            raise ValueError("class_weight_ must be two positive numbers")
+        self._label_scheme.check_class_weight(self._settings.class_weight, [])
+        (low, high), weights = CLASS_WEIGHT_BOUNDS, self._settings.class_weight_
+        if not (are_floats(weights, (2,)) and ((low <= weights) & (weights <= high)).all()):
+            raise ValueError(f"class_weight_ must be two numbers between {low:g} and {high:g}")
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -190,14 +192,17 @@ class FieldSegmenter(BaseSegmenter):
         super()._check_fitted()
         n_weights = self._n_weights()
         w = self.coef_
-        if not (are_floats(w, (n_weights,)) and np.isfinite(w).all() and (w[1:] >= 0).all()):
-            raise ValueError(f"coef_ must be {n_weights} finite numbers, those of pairwise terms not negative")
+        if not (are_floats(w, (n_weights,)) and (np.abs(w) <= _LARGEST_WEIGHT).all() and (w[1:] >= 0).all()):
+            raise ValueError(
+                f"coef_ must be {n_weights} finite numbers, at most {_LARGEST_WEIGHT:g} in size, those of pairwise "
+                "terms not negative"
+            )
         of_field = (self.objective_, self.dual_gap_, self.slack_, self.n_iter_)
         has_field = all(value is not None for value in of_field)
         if not (has_field or all(value is None for value in of_field)):
             raise ValueError("objective_, dual_gap_, slack_ and n_iter_ must be None together")
-        if has_field and not are_floats(self.slack_, (None,)):
-            raise ValueError("slack_ must be a vector of float")
+        if has_field:
+            _check_solution(self.objective_, self.dual_gap_, self.slack_)
         if (self.sigma_ is not None) != (has_field and self.pairwise == "contrast"):
             raise ValueError("sigma_ must be a number with the contrast term, and None without it")
 
@@ -249,7 +254,7 @@ class NetworkSegmenter(BaseSegmenter):
     def _check_fitted(self) -> None:
         super()._check_fitted()
         if not all(map(_is_epoch, self.history_)):
-            raise ValueError("history_ must be a list of dict, each with its stage and epoch")
+            raise ValueError('history_ must be a list of dict, each with its stage, "cnn" or "joint", and its epoch')
 
     @documented
     def decision_function(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:
@@ -464,5 +469,15 @@ def as_text(value: Any, within: tuple[int, ...] = ()) -> str:
     return f"{name} {inner(getattr(value, '__dict__', {}))}"
 
 
+def _check_solution(objective: Any, dual_gap: Any, slack: Any) -> None:
+    # objective and slacks are NaN where they are not known
+    if not are_floats(slack, (None,)) or not len(slack) or (slack < 0).any():
+        raise ValueError("slack_ must be a vector of float, without negative numbers")
+    if objective < 0 or not dual_gap >= 0:
+        raise ValueError("objective_ and dual_gap_ must not be negative")
+
+
 def _is_epoch(row: Any) -> bool:
-    return isinstance(row, dict) and isinstance(row.get("stage"), str) and isinstance(row.get("epoch"), int)
+    if not isinstance(row, dict) or row.get("stage") not in ("cnn", "joint"):
+        return False
+    return type(row.get("epoch")) is int and row["epoch"] >= 0

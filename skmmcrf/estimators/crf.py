@@ -175,6 +175,13 @@ class MaxMarginCRF(FieldSegmenter):
         warn_of_negative_weight(self.coef_)
         return self
 
+    def _check_fitted(self) -> None:
+        super()._check_fitted()
+        if self.objective_ is None:
+            raise ValueError("objective_ must be a number: it is the field that is learned")
+        if self.n_channels_in_ < 2:
+            raise ValueError("n_channels_in_ must count the channel of the log-odds and those of the image")
+
     def _first_weights(self, field: Field) -> FloatArray | None:
         if not (self.warm_start and hasattr(self, "coef_")):
             return None

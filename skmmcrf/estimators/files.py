@@ -5,10 +5,9 @@ their kind, `NETWORK` or `ESTIMATOR`. Its method `_check_fitted` checks that the
 """
 
 import os
-import sys
 import warnings
 from collections.abc import Callable, Mapping
-from numbers import Integral, Real
+from numbers import Integral
 from os import PathLike
 from typing import Any, TypeAlias
 
@@ -19,9 +18,11 @@ from sklearn.utils._param_validation import Interval, validate_parameter_constra
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from skmmcrf._shown import shortened, shown
 from skmmcrf.networks import build_network
 from skmmcrf.networks.state import empty_network, load_arrays, network_arrays
-from skmmcrf.training.state_files import write_file
+from skmmcrf.training.loss import NORMAL_POSITIVE
+from skmmcrf.training.state_files import check_target, write_file
 
 OwnNetwork: TypeAlias = nn.Module | Callable[[int], nn.Module]
 
@@ -29,7 +30,6 @@ OwnNetwork: TypeAlias = nn.Module | Callable[[int], nn.Module]
 NETWORK, ESTIMATOR = "network", "estimator"
 
 _COUNT = Interval(Integral, 0, None, closed="left")
-_POSITIVE = Interval(Real, sys.float_info.min, sys.float_info.max, closed="both")
 # a user's own function builds a network for so many, so a file must not say any number
 _CHANNELS = Interval(Integral, 1, 10_000, closed="both")
 
@@ -38,10 +38,10 @@ FITTED_LABELS = {"n_channels_in_": [_CHANNELS], "class_weight_": [np.ndarray]}
 FITTED_HISTORY = {"history_": [list]}
 FITTED_FIELD = {
     "coef_": [np.ndarray],
-    "objective_": [None, Real],
-    "dual_gap_": [None, Real],
+    "objective_": [None, float],
+    "dual_gap_": [None, float],
     "slack_": [None, np.ndarray],
-    "sigma_": [None, _POSITIVE],
+    "sigma_": [None, NORMAL_POSITIVE],
     "n_iter_": [None, _COUNT],
 }
 
@@ -52,6 +52,7 @@ _NEVER_IN_FILES = {"checkpoint", "memory"}
 def save(estimator: Any, path: str | PathLike[str]) -> None:
     """Write a fitted estimator to a file. See `BaseSegmenter.save`."""
     check_is_fitted(estimator)
+    check_target(path)
     left_out: set[str] = set()
     content = _described(estimator, left_out)
     fitted = getattr(estimator, "cnn_", estimator)
@@ -59,7 +60,7 @@ def save(estimator: Any, path: str | PathLike[str]) -> None:
     try:
         restore(content, {type(each).__name__: type(each) for each in (estimator, fitted)}, own_network)
     except ValueError as error:
-        raise ValueError(f"{path} is not written, because it could not be loaded: {error}") from error
+        raise ValueError(f"{path} is not written, because it could not be loaded: {shortened(error)}") from error
     write_file(path, "estimator", content)
     if left_out:
         names = ", ".join(sorted(left_out))
@@ -179,7 +180,7 @@ def _checked(content: Any, classes: Mapping[str, type]) -> tuple[dict[str, Any],
         if not isinstance(content[name], kind):
             raise ValueError(f"its {name} must be a {kind.__name__}, not a {type(content[name]).__name__}")
     if content["class"] not in classes:
-        raise ValueError(f"its class must be {' or '.join(classes)}, not {content['class']!r}")
+        raise ValueError(f"its class must be {' or '.join(classes)}, not {shown(content['class'])}")
     return {name: _from_plain(value) for name, value in content["parameters"].items()}, dict(content["attributes"])
 
 

@@ -332,6 +332,13 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
 
     def _check_fitted(self) -> None:
         super()._check_fitted()
+        if self.objective_ is None and not np.array_equal(self.coef_, np.eye(1, self._n_weights())[0]):
+            raise ValueError("coef_ must be 1 and zeros, because no field is learned: objective_ is None")
+        if self.objective_ is not None and self.training == "cnn":
+            raise ValueError('objective_ must be None, because training="cnn" learns no field')
+        # as text, in which NaN equals itself
+        if str([row for row in self.history_ if row["stage"] == "cnn"]) != str(self.cnn_.history_):
+            raise ValueError("history_ must have the entries of history_ of cnn_")
         shapes = {str(n): tuple(parameter.shape) for n, parameter in enumerate(self.network_.parameters())}
         for n, moments in (self.optimizer_state_ or {}).items():
             if n not in shapes or not _are_moments(moments, shapes[n]):
@@ -582,7 +589,9 @@ def _are_moments(moments: Any, shape: tuple[int, ...]) -> bool:
     shapes = {"step": (), "exp_avg": shape, "exp_avg_sq": shape}
     if not isinstance(moments, dict) or moments.keys() != shapes.keys():
         return False
-    return all(are_floats(moments[name], shapes[name]) for name in shapes) and bool(moments["step"] >= 0)
+    if not all(are_floats(moments[name], shapes[name]) for name in shapes):
+        return False
+    return bool(moments["step"] >= 0) and not (moments["exp_avg_sq"] < 0).any()
 
 
 def _as_arrays(state: dict[Any, Any]) -> dict[str, dict[str, np.ndarray]]:

@@ -22,8 +22,8 @@ LABEL_CONSTRAINTS = {
     "class_weight": [dict, StrOptions({"balanced"}), None],
 }
 
-# beyond it the lighter class would be lost in rounding
-_CLASS_WEIGHT_BOUNDS = (1e-4, 1e4)
+#: Of the weights of a class. Beyond them the lighter class would be lost in rounding.
+CLASS_WEIGHT_BOUNDS = (1e-4, 1e4)
 
 
 _HINT_OF_LOSS = (
@@ -162,9 +162,9 @@ class LabelScheme:
         >>> LabelScheme().check_class_weight({1: 5.0}, [])
         (1.0, 5.0)
         """
-        low, high = _CLASS_WEIGHT_BOUNDS
+        low, high = CLASS_WEIGHT_BOUNDS
         if isinstance(class_weight, str):
-            return balanced_class_weight(annotations, _CLASS_WEIGHT_BOUNDS)
+            return balanced_class_weight(annotations, CLASS_WEIGHT_BOUNDS)
         weights: dict[int, Any] = {0: 1.0, self.pos_label: 1.0} | (class_weight or {})
         for label, weight in weights.items():
             if label not in (0, self.pos_label):

@@ -1,6 +1,7 @@
 """What `save` writes and refuses, and that pickles and clones work beside it."""
 
 import copy
+import os
 import pickle
 from pathlib import Path
 
@@ -84,10 +85,13 @@ def test_the_network_given_says_nothing_that_the_fitted_one_does_not(model, tmp_
         ("joint", lambda m: m.cnn_.set_params(network="fcn8s_squeezenet1_1"), ValueError, "do not fit this network"),
         ("own", lambda m: m.cnn_.set_params(network="unet"), ValueError, "do not fit this network"),
         ("cnn", lambda m: m.set_params(network_scale=()), ValueError, "network_scale"),
-        ("cnn", lambda m: m.class_weight_.fill(0), ValueError, "class_weight_ must be two positive"),
+        ("cnn", lambda m: m.class_weight_.fill(0), ValueError, "class_weight_ must be two numbers between"),
         ("cnn", lambda m: m.history_.append(3), ValueError, "history_ must be a list of dict"),
         ("cnn", lambda m: m.history_.append({1: 2}), (ValueError, TypeError), "history_"),
         ("cnn", lambda m: m.history_[0].update(a=object()), TypeError, "a is a object, which a file can't"),
+        ("joint", lambda m: m.set_params(training="cnn"), ValueError, 'training="cnn" learns no field'),
+        ("joint", lambda m: m.history_.pop(0), ValueError, "history_ must have the entries of history_ of cnn_"),
+        ("crf", lambda m: setattr(m, "ignore_label", 1), ValueError, "ignore_label must be neither"),
         ("crf", lambda m: setattr(m, "n_channels_in_", 0), ValueError, "'n_channels_in_' parameter of"),
         ("crf", lambda m: setattr(m, "coef_", np.array(["a"] * 3)), ValueError, "coef_ must be 3 finite"),
     ],
@@ -134,6 +138,13 @@ def test_a_failing_save_leaves_the_old_file(fitted, tmp_path, monkeypatch, step)
     assert [*tmp_path.iterdir()] == [path]
     with pytest.raises(FileNotFoundError):
         fitted["crf"].save(tmp_path / "missing" / "model")
+
+
+def test_where_nothing_can_be_written_is_told_before_any_work(fitted, tmp_path, monkeypatch):
+    monkeypatch.setattr("skmmcrf.estimators.files._described", lambda *_: pytest.fail("work"))
+    for path, error in {tmp_path: OSError, os.devnull: OSError, 5: TypeError, b"a": TypeError}.items():
+        with pytest.raises(error, match="can't be written|path must be"):
+            fitted["crf"].save(path)
 
 
 def test_saving_again_replaces_the_file_whose_rights_are_the_usual_ones(fitted, tmp_path):
