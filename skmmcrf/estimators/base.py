@@ -122,7 +122,8 @@ class BaseSegmenter(BaseEstimator):
     def save(self, path: str | PathLike[str]) -> None:
         """Write the fitted estimator to a file without pickle. `skmmcrf.load` reads it, on any machine.
 
-        If writing fails, an older file of that name stays.
+        If writing fails, an older file of that name stays. A new file has the rights of the old one. If the path is a
+        link, the file that it leads to is written.
 
         Parameters
         ----------
@@ -137,6 +138,8 @@ class BaseSegmenter(BaseEstimator):
         TypeError
             If no file can hold a fitted attribute. If the estimator is not a DeepStructuredSegmenter, CNNSegmenter or
             MaxMarginCRF.
+        OSError
+            If the file can't be written. This is so if the path leads to a folder, a pipe or a device.
 
         Warns
         -----

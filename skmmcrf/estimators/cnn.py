@@ -81,7 +81,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
     network_scale : float or sequence of float, default=1.0
         Factor by which images are resized for the network, whose log-odds are resized back. Below 1 the network is
         faster and sees more around a pixel. Above 1 it sees finer detail. With several factors, log-odds are averaged
-        over them. The steps of training use the first factor only.
+        over them. The steps of training use the first factor only. At most 16 factors are possible, none above 16.
     %(pos_label)s
     %(ignore_label)s
     %(class_weight)s

@@ -42,7 +42,9 @@ def load(
     FileNotFoundError
         If the file is missing.
     ValueError
-        If the file is damaged, of another kind or of another version. If `network` does not fit it.
+        If the file is damaged, of another kind or of another version. If its parts do not fit together, or ask for more
+        than the parameters of an estimator may. If `network` does not fit it. If the path leads to a folder, a pipe or
+        a device.
 
     Examples
     --------

@@ -244,7 +244,8 @@ def _remove_leftovers(folder: Path, pattern: str) -> None:
     if sys.platform == "win32":
         return
     for leftover in folder.glob(pattern):
-        with suppress(OSError), open(leftover, "rb") as file:
+        with suppress(OSError):
             if leftover.stat().st_size:  # an empty one may not be locked yet
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                leftover.unlink()
+                with open(leftover, "rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    leftover.unlink()
