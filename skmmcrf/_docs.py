@@ -88,7 +88,8 @@ checkpoint : str or path, optional
     interruption. On the CPU it is the same bit for bit, on the same type of machine, with the same versions and number
     of torch's threads. `random_state` must be an int. Each fit has its own subfolder, named by its data and parameters,
     so a search may use a checkpoint too. The same fit running elsewhere is waited for. With `verbose` a fit prints
-    whether it goes on or begins anew.
+    whether it goes on or begins anew. States hold no pickles. A state that is damaged
+    or does not fit raises a warning, and the state before it is taken.
 
 random_state : int, RandomState or None, default=None
     Seeds the network's first weights, the choice of validation images, the order of images and their random changes.
@@ -106,7 +107,8 @@ n_iter_no_change : int, default=5
     The number of epochs without a better Jaccard index after which `early_stopping` ends training.
 
 callbacks : list of skorch callbacks or None, default=None
-    Called in training, after those of the estimator. See `skorch.callbacks`.
+    Called in training, after those of the estimator. Each is an instance, or a pair of a name and an instance. See
+    `skorch.callbacks`.
 
 measured_labels => y_true, y_pred : array of shape (n, H, W), or sequence
     Labels. See `jaccard_indices`.

@@ -61,6 +61,12 @@ _OF_NO_INFLUENCE = {
     "warm_start",
 }
 
+# names of callbacks of the estimators, and of skorch
+_OWN_CALLBACKS = {
+    *("schedule", "jaccard", "algorithm", "seconds", "lines", "bar", "keep_best", "keep_state"),
+    *("epoch_timer", "train_loss", "valid_loss", "print_log"),
+}
+
 
 class BaseSegmenter(BaseEstimator):
     """Base of estimators that give every pixel of an image a label.
@@ -254,6 +260,11 @@ class NetworkSegmenter(BaseSegmenter):
         "verbose": ["verbose"],
     }
 
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        check_not_empty(self.checkpoint, "checkpoint")
+        _check_callbacks(self.callbacks or [])
+
     def _check_fitted(self) -> None:
         super()._check_fitted()
         if not all(map(_is_epoch, self.history_)):
@@ -407,6 +418,29 @@ class NetworkSegmenter(BaseSegmenter):
         callbacks += [*measures, ("seconds", EpochTimer()), *epoch_progress(stage, n_images, self.verbose)]
         callbacks += self.callbacks or []
         return callbacks + ([("keep_best", KeepBest(self.n_iter_no_change, at_start))] if self.early_stopping else [])
+
+
+def check_not_empty(path: Any, name: str) -> None:
+    """Raise a ValueError if a path is empty, which would mean the working directory."""
+    if isinstance(path, str) and not path:
+        raise ValueError(f"{name} must be a path that is not empty, or None. '.' is the working directory")
+
+
+def _check_callbacks(callbacks: list[Any]) -> None:
+    """Raise an error unless these are instances of skorch's callbacks, or pairs of a name and such an instance."""
+    named = [entry if isinstance(entry, (tuple, list)) else ("", entry) for entry in callbacks]
+    for n, pair in enumerate(named):
+        if len(pair) != 2 or not isinstance(pair[0], str) or not isinstance(pair[1], Callback):
+            got = f"the class {callbacks[n].__name__}" if isinstance(callbacks[n], type) else repr(callbacks[n])
+            raise TypeError(
+                f"callbacks[{n}] must be an instance of skorch.callbacks.Callback, or a pair of a name and such an "
+                f"instance, got {got}"
+            )
+    given = [name or type(one).__name__ for name, one in named]
+    taken = _OWN_CALLBACKS | {name for (asked, _), name in zip(named, given) if not asked}
+    for name, _ in named:
+        if name and (name in taken or given.count(name) > 1):
+            raise ValueError(f"callbacks: the name {name!r} is taken, by another callback or by the estimator's own")
 
 
 def _has_foreground(data: LabelledImages) -> list[bool]:

@@ -28,7 +28,7 @@ from skmmcrf.networks.state import forget_last_run, network_arrays
 from skmmcrf.training.augmentation import AUGMENTATIONS, Augmentation
 from skmmcrf.training.batches import ShuffledOrder
 from skmmcrf.training.callbacks import SCHEDULES, JaccardOfNetwork
-from skmmcrf.training.checkpoints import Checkpoints
+from skmmcrf.training.checkpoints import Checkpoints, from_state_that_fits
 from skmmcrf.training.data import Changes, TrainingSet, check_crop
 from skmmcrf.training.interrupts import ending_fit
 from skmmcrf.training.net import SegmentationNet, history_rows, segmentation_net
@@ -275,6 +275,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
             looks.append((name, type(part).__qualname__, as_text(type(part).forward), _plain_attributes(part)))
         return {"": np.array(repr(looks)), **network_arrays(network)}
 
+    @from_state_that_fits
     def train(
         self, data: LabelledImages, validation: LabelledImages | None, checkpoints: Checkpoints | None = None
     ) -> "CNNSegmenter":

@@ -8,6 +8,7 @@ from typing import Any
 from filelock import FileLock
 from joblib import Memory
 from joblib import hash as hash_of
+from sklearn.utils.validation import check_memory
 
 from skmmcrf._version import __version__
 from skmmcrf.estimators.base import as_text, names_of_data
@@ -22,13 +23,21 @@ _OF_NO_INFLUENCE = ("network", "weights", "callbacks", "checkpoint", "num_worker
 
 def fit_once(
     cnn: CNNSegmenter,
-    memory: Memory,
+    memory: Memory | str | None,
     data: LabelledImages,
     validation: LabelledImages | None,
     checkpoints: Checkpoints | None,
 ) -> None:
     """Fit a network to checked data, or take the fitted network from the memory."""
     location = getattr(memory, "location", memory)
+    try:
+        memory = check_memory(memory)
+        if isinstance(location, (str, PathLike)):
+            Path(location).mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise OSError(
+            f"memory: networks can't be kept in {location}: {error}. Give a folder that can be written to"
+        ) from error
     if location is None:
         _fit("", cnn, data, validation, checkpoints)
         return
@@ -37,7 +46,6 @@ def fit_once(
     lock: Any = nullcontext()
     if isinstance(location, (str, PathLike)):
         # candidates of a search that run side by side wait for one of them
-        Path(location).mkdir(parents=True, exist_ok=True)
         lock = FileLock(Path(location) / f"skmmcrf-{key}.lock")
     with lock:
         cnn.__dict__.update(fit(key, cnn, data, validation, checkpoints))

@@ -13,7 +13,7 @@ from joblib import Memory
 from numpy.typing import ArrayLike, NDArray
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, check_memory
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skmmcrf._docs import documented
@@ -26,7 +26,7 @@ from skmmcrf._typing import (
     NetworkLike,
     RandomStateLike,
 )
-from skmmcrf.estimators.base import FieldSegmenter, NetworkSegmenter, keep_state, try_augmentation
+from skmmcrf.estimators.base import FieldSegmenter, NetworkSegmenter, check_not_empty, keep_state, try_augmentation
 from skmmcrf.estimators.cnn import CNNSegmenter
 from skmmcrf.estimators.crf import learn_field
 from skmmcrf.estimators.files import ESTIMATOR, FITTED_FIELD, FITTED_HISTORY, are_floats
@@ -39,7 +39,7 @@ from skmmcrf.metrics import jaccard_of_annotations, mean_of_defined
 from skmmcrf.networks.state import network_arrays
 from skmmcrf.training.augmentation import AUGMENTATIONS, Augmentation
 from skmmcrf.training.callbacks import SCHEDULES
-from skmmcrf.training.checkpoints import Checkpoints
+from skmmcrf.training.checkpoints import Checkpoints, from_state_that_fits
 from skmmcrf.training.data import Changes, TrainingSet
 from skmmcrf.training.interrupts import Interrupted, ending_fit
 from skmmcrf.training.joint import N_WATCHED, HeldWeights, JaccardOfField, WeightsOfBatches, joint_net, reprice
@@ -98,13 +98,15 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         best epoch is then kept. For pretraining, set `early_stopping` of `cnn`.
     %(n_iter_no_change)s
     callbacks : list of skorch callbacks or None, default=None
-        Called in joint training, after those of the estimator. See `skorch.callbacks`.
+        Called in joint training, after those of the estimator. Each is an instance, or a pair of a name and an
+        instance. See `skorch.callbacks`.
     %(checkpoint)s
     memory : str or joblib.Memory, optional
         A cache for pretrained networks. A search over `training`, `C` or `learning_rate` then pretrains once a fold.
         `random_state` must be an int. The key of the cache is the images and labels, the parameters of `cnn` and the
-        network's first weights. The folder holds pickles, so nobody else may be able to write to it. `callbacks` of
-        `cnn` are not called for a cached network. They are no part of the key, even if they change what is learned.
+        network's first weights. The folder holds pickles, which can run code when they are read, so nobody else may be
+        able to write to it. `callbacks` of `cnn` are not called for a cached network. They are no part of the key, even
+        if they change what is learned.
     %(n_jobs)s
     warm_start : bool, default=False
         Whether fit goes on from the last fit's network, weights of the field and state of Adam, instead of pretraining.
@@ -310,14 +312,19 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         of_cnn = {f"cnn__{name}": value for name, value in cnn.get_params(deep=False).items()}
         start = self._open_checkpoints(lambda: self._start(cnn, data, warm), data, validation, **of_cnn)
         with ending_fit(), start as checkpoints:
-            self._pretrain(cnn, *pretraining, checkpoints)
-            if self.training == "cnn":
-                self._take_no_field()
-            else:
-                fit = _Fit(data, validation, checkpoints, self._changes(cnn))
-                self._learn_field(fit, self.coef_ if warm and self.objective_ is not None else None)
+            self._train(cnn, pretraining, _Fit(data, validation, checkpoints, self._changes(cnn)), warm)
         warn_of_negative_weight(self.coef_)
         return self
+
+    @from_state_that_fits
+    def _train(
+        self, cnn: CNNSegmenter, pretraining: tuple[LabelledImages, LabelledImages | None], fit: "_Fit", warm: bool
+    ) -> None:
+        self._pretrain(copy.copy(cnn), *pretraining, fit.checkpoints)
+        if self.training == "cnn":
+            self._take_no_field()
+        else:
+            self._learn_field(fit, self.coef_ if warm and self.objective_ is not None else None)
 
     def _cnn(self) -> CNNSegmenter:
         """The network as an estimator, which is fitted already if it is frozen."""
@@ -352,6 +359,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
                     f"cnn: FrozenEstimator must hold a CNNSegmenter, got a {type(self.cnn.estimator).__name__}"
                 )
             check_is_fitted(self.cnn.estimator)
+        check_not_empty(getattr(self.memory, "location", self.memory), "memory")
         cnn = self._cnn()
         cnn._validate_params()
         frozen = isinstance(self.cnn, FrozenEstimator)
@@ -428,7 +436,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
                 with seeded(self.random_state) as seed:
                     cnn.adopt(cnn.build(data.images[0], seed), [], data)
             else:
-                fit_once(cnn, check_memory(self.memory), data, validation, checkpoints)
+                fit_once(cnn, self.memory, data, validation, checkpoints)
         finally:
             if is_fitted(cnn):
                 self.cnn_, self.history_, self.optimizer_state_ = cnn, list(cnn.history_), None
@@ -440,8 +448,10 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
 
     def _learn_field(self, fit: "_Fit", w: FloatArray | None) -> None:
         """Learn the weights on the fixed network, and then both by joint training if it is wanted."""
-        found = fit.checkpoints.state_of("joint") if fit.checkpoints else None
-        sigma = found["sigma"] if found else self._estimate_sigma(fit.data)
+        found = fit.checkpoints and fit.checkpoints.state_of("joint")
+        if fit.checkpoints and found and len(found["history"]) > 1 + (len(self.history_) or self.cnn_.n_epochs):
+            fit.checkpoints.reject("its history has more epochs than were trained before")
+        sigma = self._estimate_sigma(fit.data)
         try:
             energies = self._field(sigma).energies(self._log_odds(fit), fit.data.images)
             examples = list(map(Example, energies, fit.data.annotations))
@@ -507,7 +517,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
                 num_workers=self.cnn_.num_workers,
                 optimizer_state=self.optimizer_state_,
                 callbacks=self._callbacks("joint training", len(fit.data), measures, valid_jaccard)
-                + keep_state(fit.checkpoints, "joint", history=before, sigma=sigma),
+                + keep_state(fit.checkpoints, "joint", history=before),
                 lr=self.learning_rate,
                 max_epochs=self.n_epochs,
                 batch_size=self.batch_size,

@@ -188,12 +188,26 @@ class Example:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take what `state_dict` gave."""
-        ends = np.cumsum(state["lengths"])
+        """Take what `state_dict` gave.
+
+        Raises
+        ------
+        ValueError, TypeError, KeyError, zlib.error
+            If it does not fit. The example may be changed then.
+        """
+        lengths, differences, losses = state["lengths"], state["differences"], state["losses"]
+        n_weights = self.energy.pairwise.field.n_weights
+        if not (losses.shape == lengths.shape and (losses >= 0).all() and (lengths > 0).all()):
+            raise ValueError("lengths and losses of the stored labelings do not fit")
+        if differences.shape != (len(losses), n_weights)[: differences.ndim] or not np.isfinite(differences).all():
+            raise ValueError(f"differences of the stored labelings do not fit {n_weights} weights")
+        ends = np.cumsum(lengths)
         bits = state["packed"].tobytes()
-        self._packed = {bits[end - n : end]: None for n, end in zip(state["lengths"], ends)}
-        self.differences = state["differences"].tolist()
-        self.losses = state["losses"].tolist()
+        self._packed = {bits[end - n : end]: None for n, end in zip(lengths, ends)}
+        self.differences = differences.tolist()
+        self.losses = losses.tolist()
+        if len(self) != len(self.unpack(range(len(losses)))):
+            raise ValueError("a labeling is stored twice")
         (truth,) = unpack_labelings([state["truth"].tobytes()], self.annotation.shape)
         self.annotation = self.annotation.completed(truth)
 

@@ -1,5 +1,6 @@
 """Callbacks of skorch for training: schedules, measures, and the best epoch."""
 
+import math
 from copy import deepcopy
 from typing import Any
 
@@ -9,6 +10,7 @@ from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 
 from skmmcrf.images.checking import LabelledImages
 from skmmcrf.metrics import jaccard_of_annotations, mean_of_defined
+from skmmcrf.training.checkpoints import as_plain, check_form
 
 #: Schedules of the learning rate, see `learning_rate_schedule`.
 SCHEDULES = ("one_cycle", "linear", "cosine", "constant")
@@ -36,18 +38,14 @@ def learning_rate_schedule(name: str, learning_rate: float, n_steps: int) -> "Sc
 
 
 class Schedule(LRScheduler):
-    """A schedule of the learning rate that can be kept and restored."""
+    """A schedule of the learning rate that goes on where the history ends, which may be a restored one."""
 
-    def state_dict(self) -> dict[str, Any]:
-        """Give where it is."""
-        state = self.lr_scheduler_.state_dict()
-        # torch 2.3 has functions in it, which the schedule has anyway
-        return {"scheduler": {k: v for k, v in state.items() if not callable(v)}, "batch": self.batch_idx_}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go there."""
-        self.lr_scheduler_.load_state_dict(state["scheduler"])
-        self.batch_idx_ = state["batch"]
+    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Count the steps of the history."""
+        n_steps = sum(len(epoch["batches"]) for epoch in net.history)
+        rates = [group["lr"] for group in net.optimizer_.param_groups]
+        self.lr_scheduler_.load_state_dict({"last_epoch": n_steps, "_step_count": n_steps + 1, "_last_lr": rates})
+        self.batch_idx_ = n_steps
 
 
 class JaccardOfNetwork(Callback):
@@ -108,6 +106,7 @@ class KeepBest(EarlyStopping):
             self.dynamic_threshold_ = self.at_start
             self.best_model_weights_ = {key: value.clone() for key, value in net.module_.state_dict().items()}
         self.best_criterion_ = deepcopy(net.criterion_.state_dict())
+        self.form_ = net.module_.state_dict()
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Compare the epoch with the best one."""
@@ -129,7 +128,12 @@ class KeepBest(EarlyStopping):
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the best network and criterion, and where they were."""
+        """Take the best network and criterion, and where they were, if they fit those of the net."""
+        has_best = state["dynamic_threshold_"] > -math.inf
+        own = self.state_dict() | {"best_model_weights_": self.form_ if has_best else None}
+        check_form(state, as_plain(own), "keep_best")
+        if state["best_epoch_"] < 0 or not 0 <= state["misses_"] < self.patience:
+            raise ValueError(f"its keep_best has epoch {state['best_epoch_']} and {state['misses_']} misses")
         self.__dict__.update(state)
         for name in ("best_model_weights_", "best_criterion_"):
             arrays = state[name]

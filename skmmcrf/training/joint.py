@@ -62,7 +62,7 @@ class _Algorithm(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take them."""
-        for example, of_one in zip(self.examples, state["examples"]):
+        for example, of_one in zip(self.examples, state["examples"], strict=True):
             example.load_state_dict(of_one)
 
 

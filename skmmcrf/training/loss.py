@@ -142,6 +142,8 @@ class MaxMarginLoss(nn.Module):
         """Take `coef_` from a state dict."""
         if state.shape != (self.field.n_weights,):
             raise ValueError(f"the state has weights of shape {tuple(state.shape)}, not ({self.field.n_weights},)")
+        if not (state.isfinite().all() and (state[1:] >= 0).all()):
+            raise ValueError(f"the state has weights that are not finite or negative: {state.tolist()}")
         self.coef_ = state.cpu().numpy().copy()
 
     def forward(self, log_odds: TensorsLike, labels: TensorsLike, images: TensorsLike) -> torch.Tensor:

@@ -3,6 +3,7 @@
 import copy
 import os
 import random
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -26,9 +27,9 @@ from skmmcrf import CNNSegmenter, DeepStructuredSegmenter
 from skmmcrf.datasets import make_phantoms
 from skmmcrf.training import checkpoints
 from skmmcrf.training.augmentation import RandomIntensity
-from skmmcrf.training.checkpoints import open_checkpoints
+from skmmcrf.training.checkpoints import check_form, open_checkpoints
 from skmmcrf.training.net import SegmentationNet
-from skmmcrf.training.state_files import write_file
+from skmmcrf.training.state_files import read_file, write_file
 
 
 class Small(nn.Sequential):
@@ -279,7 +280,9 @@ def test_a_fit_says_whether_it_goes_on(states, data, tmp_path, capsys):
 def test_a_damaged_state_gives_way_to_the_one_before(states, data, whole, damage, tmp_path):
     file = states[-1]
     file.write_bytes(damage(file.read_bytes()))
-    with pytest.warns(RuntimeWarning, match=f"checkpoint: .*{file.name} can't be read, so fit goes on from the state"):
+    with pytest.warns(
+        RuntimeWarning, match=f"checkpoint: .*{file.name} is damaged or does not fit, so fit goes on from the"
+    ):
         model = cnn(checkpoint=tmp_path).fit(*data)
     assert everything(model) == whole
 
@@ -287,7 +290,10 @@ def test_a_damaged_state_gives_way_to_the_one_before(states, data, whole, damage
 def test_where_all_states_are_damaged_fit_begins_anew(states, data, whole, tmp_path):
     for file in states:
         file.write_bytes(b"nonsense")
-    with pytest.warns(RuntimeWarning, match="can't be read"):
+    with (
+        pytest.warns(RuntimeWarning, match="state-000004.* so fit goes on from the state before it"),
+        pytest.warns(RuntimeWarning, match="state-000003.* is damaged or does not fit, so fit begins anew"),
+    ):
         model = cnn(checkpoint=tmp_path).fit(*data)
     assert everything(model) == whole
 
@@ -295,7 +301,9 @@ def test_where_all_states_are_damaged_fit_begins_anew(states, data, whole, tmp_p
 def test_a_disk_that_becomes_full_does_not_end_training(data, whole, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "write_file", write_until(1, OSError(28, "No space left on device")))
-        with pytest.warns(RuntimeWarning, match="could not be kept: .*No space.*. Training goes on, and .*1.* stays"):
+        with pytest.warns(
+            RuntimeWarning, match="could not be kept in .*: .*No space.*. Training goes on, and the last state"
+        ):
             model = cnn(checkpoint=tmp_path).fit(*data)
     assert everything(model) == whole
     assert names(tmp_path) == ["state-000001.safetensors"]
@@ -315,13 +323,86 @@ def test_a_disk_that_is_full_before_training_is_told_at_once(data, tmp_path, mon
 
 def test_a_folder_that_cant_be_made_or_written_to_is_told_at_once(data, tmp_path):
     (tmp_path / "file").write_text("")
-    for folder in (tmp_path / "file", tmp_path / "file" / "folder"):
-        with pytest.raises(OSError, match="file"):
+    told = "checkpoint: states of training can't be kept in .*. Give a folder that can be written to"
+    for folder in (tmp_path / "file", tmp_path / "file" / "folder", "null\0byte"):
+        with pytest.raises(OSError, match=told):
             cnn(checkpoint=folder).fit(*data)
     tmp_path.chmod(0o500)
     if not os.access(tmp_path, os.W_OK):  # some users may write everywhere
-        with pytest.raises(PermissionError):
+        with pytest.raises(OSError, match=told):
             cnn(checkpoint=tmp_path).fit(*data)
+
+
+class At(Callback):
+    """Does something at the end of an epoch."""
+
+    def __init__(self, epoch, action):
+        self.epoch, self.action = epoch, action
+
+    def on_epoch_end(self, net, **kwargs):
+        if len(net.history) == self.epoch:
+            self.action()
+
+
+def test_a_folder_that_is_removed_in_training_is_made_again(data, whole, tmp_path):
+    folder = tmp_path / "states"
+    model = cnn(checkpoint=folder, callbacks=[At(2, lambda: shutil.rmtree(folder))]).fit(*data)
+    assert everything(model) == whole
+    assert names(folder) == ["state-000001.safetensors", "state-000002.safetensors"]
+
+
+def test_a_folder_that_becomes_a_file_does_not_end_training(data, whole, tmp_path):
+    def replace():
+        shutil.rmtree(tmp_path / "states")
+        (tmp_path / "states").write_text("")
+
+    with pytest.warns(RuntimeWarning, match="could not be kept in .*states.*Training goes on"):
+        model = cnn(checkpoint=tmp_path / "states", callbacks=[At(2, replace)]).fit(*data)
+    assert everything(model) == whole
+
+
+def test_files_of_other_names_are_left_alone(states, data, whole, tmp_path):
+    others = [
+        "state-000009 (copy)",
+        "state-abc",
+        "state-0000009",
+        "state-9",
+        "state-00000९",
+        "state-000009.safetensors",
+    ]
+    for name in others:
+        states[0].with_name(f"{name}.safetensors").write_bytes(b"nonsense")
+    states[0].with_name(f".{32 * 'x'}.tmp").write_bytes(b"not ours")
+    assert everything(cnn(checkpoint=tmp_path, n_epochs=3).fit(*data)) == whole
+    with open_checkpoints(states[0].parent) as checkpoints:
+        checkpoints.write(checkpoints.state)
+    assert len(names(tmp_path)) == len(others) + 3
+
+
+def write_states(folder, n_states):
+    with open_checkpoints(folder) as checkpoints:
+        for n in range(n_states):
+            checkpoints.write({"stage": "cnn", "net": {"history": [], "n": n}})
+
+
+def test_a_folder_with_the_name_of_a_state_is_no_state(states, data, whole, tmp_path):
+    states[0].with_name("state-000005.safetensors").mkdir()
+    with pytest.warns(RuntimeWarning, match="state-000005.* so fit goes on from the state before it"):
+        assert everything(cnn(checkpoint=tmp_path).fit(*data)) == whole
+    with pytest.warns(RuntimeWarning, match="state-000005"):
+        write_states(states[0].parent, 3)
+    assert names(tmp_path)[-2:] == ["state-000007.safetensors", "state-000008.safetensors"]
+
+
+def test_states_are_ordered_by_their_numbers(tmp_path):
+    (tmp_path / "state-999998.safetensors").write_bytes(b"")
+    with pytest.warns(RuntimeWarning, match="state-999998"):
+        write_states(tmp_path, 3)
+    assert sorted(path.name for path in tmp_path.glob("state*")) == [
+        *("state-1000000.safetensors", "state-1000001.safetensors")
+    ]
+    with open_checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.state["net"] == {"history": [], "n": 2}
 
 
 def test_what_was_not_finished_is_removed(states):
@@ -344,8 +425,8 @@ def test_one_fit_at_a_time_has_its_folder_and_the_other_waits_for_its_last_state
     ):
         other = pool.submit(open_it_too)
         assert told.wait(30)
-        first.write({"stage": "cnn"})
-    assert other.result() == {"stage": "cnn"}
+        first.write({"stage": "cnn", "net": {"history": []}})
+    assert other.result()["stage"] == "cnn"
 
 
 @pytest.mark.parametrize("random_state", [None, np.random.RandomState(0)])
@@ -390,3 +471,184 @@ def test_parameters_that_pretraining_held_stay_held_in_a_fit_that_goes_on(tmp_pa
     with pytest.raises(RuntimeError, match="killed"):
         fit(checkpoint=tmp_path, callbacks=[StopsAfter(epoch)])
     assert everything(fit(checkpoint=tmp_path)) == everything(expected)
+
+
+# what does not fit, beside the entry that is missing or of another kind
+
+
+@pytest.fixture(scope="module")
+def joint_states(data, tmp_path_factory):
+    """A joint fit that is done, and the folder of its states."""
+    folder = tmp_path_factory.mktemp("joint")
+    return folder, everything(short(checkpoint=folder).fit(*data))
+
+
+def short(**parameters):
+    return joint(cnn(n_epochs=1), n_epochs=2, schedule="one_cycle", **BEST_EPOCH, **parameters)
+
+
+def put(*path, value):
+    def change(state):
+        *within, name = path
+        for key in within:
+            state = state[key]
+        state[name] = value
+
+    return change
+
+
+def missing(*path):
+    def change(state):
+        *within, name = path
+        for key in within:
+            state = state[key]
+        del state[name]
+
+    return change
+
+
+def again(*path):
+    def change(state):
+        for key in path:
+            state = state[key]
+        state.append(copy.deepcopy(state[-1]))
+
+    return change
+
+
+NAN = float("nan")
+WEIGHT = ("net", "module", "network.0.weight")
+EXAMPLE = ("net", "callbacks", "algorithm", "examples", 0)
+BEST = ("net", "callbacks", "keep_best")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *map(missing, ("stage", "net", "history")),
+        *(
+            missing("net", name)
+            for name in ("module", "trains", "criterion", "moments", "rates", "callbacks", "history")
+        ),
+        missing("net", "random"),
+        *(put("net", name, value=None) for name in ("module", "trains", "criterion", "moments", "rates", "callbacks")),
+        put("stage", value="cnn"),
+        put("stage", value=[]),
+        put("history", value=[]),
+        put("history", 0, value=3),
+        put("history", 0, "stage", value="joint"),
+        put("history", 0, "epoch", value=-1),
+        put("history", 0, "epoch", value=True),
+        put("history", 0, "loss", value="low"),
+        put("history", 0, "valid_jaccard", value={}),
+        again("history"),
+        again("net", "history"),
+        put("net", "history", value=[]),
+        put("net", "history", 0, "epoch", value=2),
+        put("net", "history", 0, "train_loss", value=NAN),
+        put("net", "history", 0, "dur", value=-1.0),
+        missing("net", "history", 0, "gamma"),
+        put("net", "history", 0, "batches", value=[]),
+        missing(*WEIGHT),
+        put(*WEIGHT, value=np.full((4, 1, 3, 3), NAN, dtype=np.float32)),
+        put(*WEIGHT, value=np.ones((4, 1, 3, 3))),
+        put(*WEIGHT, value=np.ones((4, 1), dtype=np.float32)),
+        again("net", "trains"),
+        put("net", "criterion", "_extra_state", value=np.array([1.0, -1.0, 0.0])),
+        put("net", "moments", value={}),
+        put("net", "moments", "0", "step", value=np.array(-1, dtype=np.float32)),
+        put("net", "moments", "0", "exp_avg_sq", value=np.full((4, 1, 3, 3), -1, dtype=np.float32)),
+        put("net", "rates", 0, "lr", value=NAN),
+        put("net", "rates", 0, "betas", value=[1.0, 1.0]),
+        put("net", "random", "python", 2, value="x"),
+        put("net", "random", "torch", value=np.zeros(3, dtype=np.uint8)),
+        missing(*BEST),
+        put(*BEST, "best_model_weights_", value=None),
+        put(*BEST, "misses_", value=7),
+        put(*BEST, "best_epoch_", value="first"),
+        put(*BEST, "dynamic_threshold_", value=NAN),
+        again("net", "callbacks", "algorithm", "examples"),
+        put(*EXAMPLE, "packed", value=np.zeros(9, dtype=np.uint8)),
+        put(*EXAMPLE, "losses", value=np.zeros(0)),
+    ],
+)
+def test_a_state_that_does_not_fit_gives_way_to_the_one_before(joint_states, data, tmp_path, change):
+    folder, whole = joint_states
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    newest = files(tmp_path)[-1]
+    state = read_file(newest, "state")
+    change(state)
+    write_file(newest, "state", state)
+    with pytest.warns(RuntimeWarning, match=f"{newest.name} is damaged or does not fit, so fit goes on from the state"):
+        model = short(checkpoint=tmp_path).fit(*data)
+    assert everything(model) == whole
+
+
+def test_where_no_state_fits_a_warm_start_begins_anew(data, tmp_path):
+    begun = joint(cnn(n_epochs=1), n_epochs=1, warm_start=True).fit(*data)
+    expected = everything(copy.deepcopy(begun).fit(*data))
+    begun.set_params(checkpoint=tmp_path)
+    copy.deepcopy(begun).fit(*data)
+    for file in files(tmp_path):
+        state = read_file(file, "state")
+        put(*WEIGHT, value=np.zeros(3))(state)
+        write_file(file, "state", state)
+    with (
+        pytest.warns(RuntimeWarning, match="so fit goes on from the state before it"),
+        pytest.warns(RuntimeWarning, match="so fit begins anew: .*module.network.0.weight does not fit"),
+    ):
+        assert everything(begun.fit(*data)) == expected
+
+
+class Refuses(Callback):
+    def state_dict(self):
+        return {"n": 1}
+
+    def load_state_dict(self, state):
+        raise LookupError("it is the user's own error")
+
+
+def test_what_a_callback_raises_about_its_state_is_not_taken_for_damage(data, tmp_path):
+    cnn(checkpoint=tmp_path, callbacks=[Refuses()]).fit(*data)
+    before = names(tmp_path)
+    with pytest.raises(LookupError, match="the user's own error"):
+        cnn(checkpoint=tmp_path, callbacks=[Refuses()]).fit(*data)
+    assert names(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("found", "own"),
+    [
+        (1, 2.5),
+        (-np.inf, -np.inf),
+        ({"a": [1, None, "x"]}, {"a": [2, None, "y"]}),
+        (np.array([np.nan, 1.0]), np.array([np.inf, 0.0])),
+        (True, False),
+    ],
+)
+def test_what_has_the_form_of_ours_fits(found, own):
+    check_form(found, own, "state")
+
+
+@pytest.mark.parametrize(
+    ("found", "own"),
+    [
+        (None, 1),
+        ("1", 1),
+        (True, 1),
+        (1, True),
+        (np.nan, 0.0),
+        (np.inf, 0.0),
+        (np.nan, np.inf),
+        ({"a": 1}, {}),
+        ({}, {"a": 1}),
+        ([], {}),
+        ([1, 2], [1]),
+        (np.zeros(2), np.zeros(3)),
+        (np.zeros(2), np.zeros(2, dtype=np.float32)),
+        (np.array([np.nan]), np.zeros(1)),
+    ],
+)
+def test_what_has_another_form_does_not_fit(found, own):
+    with pytest.raises(ValueError, match="state|argument"):
+        check_form(found, own, "state")
