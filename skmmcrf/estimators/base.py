@@ -234,12 +234,15 @@ class FieldSegmenter(BaseSegmenter):
         return Field(Grid.from_connectivity(self.connectivity), build_terms(self.pairwise, sigma))
 
     def _take_solution(self, solution: Solution, sigma: float | None) -> None:
-        self.coef_ = solution.w
-        self.objective_ = solution.value
-        self.dual_gap_ = solution.dual_gap
-        self.slack_ = solution.slack
-        self.n_iter_ = solution.n_iter
-        self.sigma_ = sigma
+        # at once, as an interrupt may come at any moment
+        self.__dict__.update(
+            coef_=solution.w,
+            objective_=solution.value,
+            dual_gap_=solution.dual_gap,
+            slack_=solution.slack,
+            n_iter_=solution.n_iter,
+            sigma_=sigma,
+        )
 
     def _segment(self, results: Iterable[tuple[FloatArray, np.ndarray]]) -> Iterator[BoolArray]:
         """Labelings of least energy of log-odds (H, W) and images (H, W, channels), one after the other."""

@@ -320,10 +320,13 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
 
     def adopt(self, network: nn.Module, history: list[dict[str, Any]], data: LabelledImages) -> "CNNSegmenter":
         """Become fitted by a network that was trained on some data."""
-        self.network_ = forget_last_run(network).eval().cpu()
-        self.history_ = history
-        self.n_channels_in_ = data.n_channels
-        self.class_weight_ = np.array(data.annotations[0].class_weight)
+        # at once, as an interrupt may come at any moment
+        self.__dict__.update(
+            network_=forget_last_run(network).eval().cpu(),
+            history_=history,
+            n_channels_in_=data.n_channels,
+            class_weight_=np.array(data.annotations[0].class_weight),
+        )
         return self
 
     def build(self, image: np.ndarray, seed: int) -> nn.Module:

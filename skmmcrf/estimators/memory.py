@@ -31,7 +31,7 @@ def fit_once(
     """Fit a network to checked data, or take the fitted network from the memory."""
     location = getattr(memory, "location", memory)
     try:
-        memory = check_memory(memory)
+        cache: Memory = check_memory(memory)
         if isinstance(location, (str, PathLike)):
             Path(location).mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
@@ -42,7 +42,7 @@ def fit_once(
         _fit("", cnn, data, validation, checkpoints)
         return
     key = _name_of(cnn, data, validation)
-    fit = memory.cache(_fit, ignore=["cnn", "data", "validation", "checkpoints"])
+    fit = cache.cache(_fit, ignore=["cnn", "data", "validation", "checkpoints"])
     lock: Any = nullcontext()
     if isinstance(location, (str, PathLike)):
         # candidates of a search that run side by side wait for one of them

@@ -322,7 +322,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
     ) -> None:
         self._pretrain(copy.copy(cnn), *pretraining, fit.checkpoints)
         if self.training == "cnn":
-            self._take_no_field()
+            self.__dict__.update(self._no_field())
         else:
             self._learn_field(fit, self.coef_ if warm and self.objective_ is not None else None)
 
@@ -426,10 +426,10 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         """Train the network, unless it was trained before or gets its weights from the state of joint training."""
         if is_fitted(cnn):
             warm = hasattr(self, "cnn_") and self.cnn_.network_ is cnn.network_
-            self.cnn_ = cnn
-            if not warm:
-                self.history_, self.optimizer_state_ = list(cnn.history_), None
-                self._take_no_field()
+            if warm:
+                self.cnn_ = cnn
+            else:
+                self._take_network(cnn)
             return
         try:
             if checkpoints and checkpoints.state_of("joint"):
@@ -439,12 +439,16 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
                 fit_once(cnn, self.memory, data, validation, checkpoints)
         finally:
             if is_fitted(cnn):
-                self.cnn_, self.history_, self.optimizer_state_ = cnn, list(cnn.history_), None
-                self._take_no_field()
+                self._take_network(cnn)
 
-    def _take_no_field(self) -> None:
-        self.coef_ = np.eye(1, self._n_weights())[0]
-        self.objective_ = self.dual_gap_ = self.slack_ = self.sigma_ = self.n_iter_ = None
+    def _take_network(self, cnn: CNNSegmenter) -> None:
+        # at once, as an interrupt may come at any moment
+        self.__dict__.update(cnn_=cnn, history_=list(cnn.history_), optimizer_state_=None, **self._no_field())
+
+    def _no_field(self) -> dict[str, Any]:
+        """The fitted attributes of a network alone."""
+        attributes = dict.fromkeys(("objective_", "dual_gap_", "slack_", "sigma_", "n_iter_"))
+        return {"coef_": np.eye(1, self._n_weights())[0], **attributes}
 
     def _learn_field(self, fit: "_Fit", w: FloatArray | None) -> None:
         """Learn the weights on the fixed network, and then both by joint training if it is wanted."""

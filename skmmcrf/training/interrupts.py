@@ -50,8 +50,8 @@ def noting_interrupts() -> Iterator[list[int]]:
         interrupts.append(number)
         handle(number, frame)
 
-    signal.signal(signal.SIGINT, note)
     try:
+        signal.signal(signal.SIGINT, note)
         yield interrupts
     finally:
         signal.signal(signal.SIGINT, handle)

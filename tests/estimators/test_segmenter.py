@@ -260,6 +260,39 @@ def test_memory_pretrains_once_and_changes_nothing(joint, phantoms, tmp_path, tr
     assert [row["stage"] for row in model.history_] == [row["stage"] for row in joint.history_]
 
 
+def test_a_memory_that_cant_be_written_to_is_told_before_training(phantoms, tmp_path, trainings):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "folder", "null\0byte"):
+        with pytest.raises(OSError, match="memory: networks can't be kept in .*. Give a folder that can be written to"):
+            quicker(memory=str(folder)).fit(*phantoms)
+    assert not trainings
+
+
+def test_networks_that_are_damaged_in_the_memory_are_trained_again(phantoms, tmp_path, trainings):
+    models = [quicker(memory=str(tmp_path)).fit(*phantoms)]
+    (kept,) = tmp_path.glob("**/output.pkl")
+    kept.write_bytes(kept.read_bytes()[:-99])
+    models.append(quicker(memory=str(tmp_path)).fit(*phantoms))
+    assert len(trainings) == 2
+    assert same_models(*models)
+
+
+class Names(Callback):
+    def on_train_begin(self, net, **kwargs):
+        self.names = [name for name, _ in net.callbacks_]
+
+
+def test_callbacks_have_no_name_that_the_estimator_has_for_its_own(phantoms, tmp_path):
+    watch = [Names(), Names()]
+    model = quicker(callbacks=watch[:1], cnn__callbacks=watch[1:], checkpoint=tmp_path, verbose=2)
+    model.set_params(validation_fraction=0.4, early_stopping=True, cnn__early_stopping=True).fit(*phantoms)
+    taken = {name for each in watch for name in each.names} - {"Names"}
+    assert "keep_best" in taken
+    for name in taken:
+        with pytest.raises(ValueError, match=f"callbacks: the name '{name}' is taken"):
+            model.set_params(callbacks=[(name, Names())]).fit(*phantoms)
+
+
 def test_memory_knows_all_that_decides_what_is_learned(phantoms, tmp_path, trainings):
     X, y = phantoms
     changed = y.copy()

@@ -1,3 +1,4 @@
+import zlib
 from functools import partial
 
 import numpy as np
@@ -113,6 +114,29 @@ def test_labelings_that_ask_for_most_slack_are_kept_in_their_order(random_grid):
         np.testing.assert_array_equal(example.differences, of_all[kept])
         np.testing.assert_array_equal(example.losses, losses[kept])
     assert example.store(labelings[np.setdiff1d(range(12), kept)[0]])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("packed", np.zeros(9, dtype=np.uint8)),
+        ("lengths", np.array([1, 1])),
+        ("lengths", np.array([-1])),
+        ("differences", np.zeros((1, 5))),
+        ("differences", np.full((1, 2), np.nan)),
+        ("losses", np.zeros(3)),
+        ("losses", np.array([np.nan])),
+        ("truth", np.zeros(9, dtype=np.uint8)),
+    ],
+)
+def test_a_state_dict_that_does_not_fit_is_refused(name, value):
+    field = Field(Grid.from_connectivity(4), build_terms("smoothness"))
+    example = Example(field.energy(np.zeros((2, 3)), np.zeros((2, 3, 1))), Annotation(np.eye(2, 3, dtype=bool)))
+    example.store(np.ones((2, 3), dtype=bool))
+    state = example.state_dict()
+    example.load_state_dict(state)
+    with pytest.raises((ValueError, zlib.error)):
+        example.load_state_dict({**state, name: value})
 
 
 @pytest.mark.parametrize("n", [0, 4])

@@ -165,6 +165,14 @@ def test_a_training_loop_lowers_gamma_and_goes_on_from_its_weights():
     np.testing.assert_array_equal(other.coef_, loss.coef_)
 
 
+@pytest.mark.parametrize("weights", [[1.0, 1.0], [1.0, -1.0, 1.0], [np.nan, 1.0, 1.0]])
+def test_a_state_with_other_weights_is_refused(weights):
+    loss = MaxMarginLoss()
+    with pytest.raises(ValueError, match="the state has weights"):
+        loss.load_state_dict({"_extra_state": torch.tensor(weights)})
+    assert loss.coef_.tolist() == [1, 1, 1]
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e4])
 def test_saturated_float32_gives_finite_gamma_and_gradient(scale):
     log_odds, labels, images = batch()
