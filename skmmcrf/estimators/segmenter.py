@@ -461,7 +461,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
             examples = list(map(Example, energies, fit.data.annotations))
             at_start: float | None = None
             if found:
-                self.history_, self.sigma_ = found["history"], sigma
+                self.history_ = found["history"]
                 self.cnn_.history_ = [row for row in self.history_ if row["stage"] == "cnn"]
             else:
                 at_start = self._learn_piecewise(fit, examples, sigma, w)

@@ -10,6 +10,7 @@ from comparing import everything
 from skorch.callbacks import Callback
 
 from skmmcrf import CNNSegmenter, DeepStructuredSegmenter, MaxMarginCRF, load
+from skmmcrf.estimators import segmenter as segmenters
 from skmmcrf.images.sequences import Mapped
 from skmmcrf.learning import CuttingPlanes
 from skmmcrf.training.interrupts import Interrupted, ending_fit, noting_interrupts
@@ -150,6 +151,12 @@ def test_an_interrupted_fit_goes_on_from_its_last_state(phantoms, tmp_path):
     fit_interrupted(segmenter(in_pretraining=[("ctrl_c", CtrlC(5))], checkpoint=tmp_path), *phantoms)
     fit_interrupted(segmenter(("ctrl_c", CtrlC(5)), checkpoint=tmp_path), *phantoms)
     assert everything(segmenter(checkpoint=tmp_path).fit(*phantoms)) == expected
+
+
+def test_before_a_state_is_restored_an_estimator_that_can_be_kept_is_left(phantoms, tmp_path, monkeypatch):
+    model = segmenter(checkpoint=tmp_path / "states").fit(*phantoms)
+    monkeypatch.setattr(segmenters, "joint_net", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    assert_usable(fit_interrupted(model, *phantoms), phantoms[0], tmp_path)
 
 
 def test_interrupts_are_noted_and_their_handler_stays():
