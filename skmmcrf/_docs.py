@@ -88,8 +88,8 @@ checkpoint : str or path, optional
     interruption. On the CPU it is the same bit for bit, on the same type of machine, with the same versions and number
     of torch's threads. `random_state` must be an int. Each fit has its own subfolder, named by its data and parameters,
     so a search may use a checkpoint too. The same fit running elsewhere is waited for. With `verbose` a fit prints
-    whether it goes on or begins anew. States hold no pickles. A state that is damaged
-    or does not fit raises a warning, and the state before it is taken.
+    whether it goes on or begins anew. States hold no pickles. A state that is damaged or does not fit raises a warning,
+    and the state before it is taken.
 
 random_state : int, RandomState or None, default=None
     Seeds the network's first weights, the choice of validation images, the order of images and their random changes.

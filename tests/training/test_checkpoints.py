@@ -530,7 +530,6 @@ BEST = ("net", "callbacks", "keep_best")
             missing("net", name)
             for name in ("module", "trains", "criterion", "moments", "rates", "callbacks", "history")
         ),
-        missing("net", "random"),
         *(put("net", name, value=None) for name in ("module", "trains", "criterion", "moments", "rates", "callbacks")),
         put("stage", value="cnn"),
         put("stage", value=[]),
@@ -560,8 +559,6 @@ BEST = ("net", "callbacks", "keep_best")
         put("net", "moments", "0", "exp_avg_sq", value=np.full((4, 1, 3, 3), -1, dtype=np.float32)),
         put("net", "rates", 0, "lr", value=NAN),
         put("net", "rates", 0, "betas", value=[1.0, 1.0]),
-        put("net", "random", "python", 2, value="x"),
-        put("net", "random", "torch", value=np.zeros(3, dtype=np.uint8)),
         missing(*BEST),
         put(*BEST, "best_model_weights_", value=None),
         put(*BEST, "misses_", value=7),
