@@ -3,6 +3,7 @@
 A labeling is an array of bool, True in the foreground. One log-odds a pixel gives the unary term (3) of both labels.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,23 +15,22 @@ from numpy.typing import NDArray
 
 import skmmcrf.field.grid_cut as grid_cut
 from skmmcrf._typing import BoolArray, FloatArray, IntArray
+from skmmcrf.field.blocks import Block, make_blocks
 from skmmcrf.field.grid import Grid
+from skmmcrf.field.grid_cut import GridCut
 from skmmcrf.field.labels import Annotation
-from skmmcrf.field.minimum_cut import minimum_cut
+from skmmcrf.field.minimum_cut import ListedCut
 from skmmcrf.field.terms import Term
 from skmmcrf.field.workers import workers
 
 #: An array, or a function that reads it each time that it is needed.
 Source: TypeAlias = np.ndarray | Callable[[], np.ndarray]
 
-# of the images whose features are kept at once, which take about 100 bytes a pixel
+# of the images whose features are kept at once, which take 16 bytes a pixel with 8 neighbours
 _MOST_PIXELS_KEPT = 2**24
 
-# of an image whose edges are listed for its labeling of least energy
-_MOST_PIXELS_LISTED = 2**20
-
-# whose capacities are computed at once
-_PIXELS_OF_BLOCK = 2**16
+# of an image that is cut in float64
+_MOST_PIXELS_DOUBLE = 2**20
 
 #: Larger log-odds would leave the pairwise terms, which are of the size of 1, no digits.
 LARGEST_LOG_ODDS = 1e6
@@ -117,43 +117,24 @@ class PairwiseFeatures:
     def __init__(self, field: Field, image: Source) -> None:
         self.field = field
         self._image = image
-        self._kept: Features | None = None
+        self._kept: tuple[tuple[int, ...], tuple[Block, ...]] | None = None
 
     def compute(self) -> Features:
-        """Give the features."""
+        """Give the features of all edges."""
+        shape, blocks = self.blocks()
+        rows = [np.empty((len(self.field.terms), 0)), *(block.features() for block in blocks)]
+        return Features(shape, self.field.grid.edges(shape).pixels, tuple(np.concatenate(rows, axis=1)))
+
+    def blocks(self) -> tuple[tuple[int, ...], Iterable[Block]]:
+        """Give the shape of the image, and the features of its edges in the order of `Grid.edges`, in blocks."""
         if self._kept is not None:
             return self._kept
-        grid, image = self.field.grid, _read(self._image)
-        shape = image.shape[:-1]
-        features = Features(shape, grid.edges(shape).pixels, tuple(term.row(grid, image) for term in self.field.terms))
-        if not callable(self._image):
-            self._kept = features
-        return features
-
-    def capacities(self, weights: FloatArray) -> list[NDArray[np.float32]]:
-        """Give the cost of cutting each edge, by the weights of the terms, without the memory for the features.
-
-        Parameters
-        ----------
-        weights : ndarray of shape (n_terms,)
-
-        Returns
-        -------
-        list of ndarray of float32
-            One array for each offset of the grid, of the shape of the views of `Grid.pairs`.
-        """
-        image, (grid, terms) = _read(self._image), (self.field.grid, self.field.terms)
-        rows_of_block = max(1, _PIXELS_OF_BLOCK // max(1, image[0, ..., 0].size))
-        capacities = []
-        for offset, (first, _) in zip(grid.offsets, grid.pairs(image[..., 0])):
-            of_offset, costs = Grid((offset,), grid.spacing), np.zeros(first.shape, np.float32)
-            for begin in range(0, len(costs) if costs.size else 0, rows_of_block):
-                block = costs[begin : begin + rows_of_block]
-                part = image[begin : begin + len(block) + offset[0]]
-                for weight, term in zip(weights, terms, strict=True):
-                    block += weight * term.row(of_offset, part).reshape(block.shape)
-            capacities.append(costs)
-        return capacities
+        image = _read(self._image)
+        shape, blocks = image.shape[:-1], make_blocks(self.field.grid, self.field.terms, image)
+        if callable(self._image):
+            return shape, blocks
+        self._kept = shape, tuple(blocks)
+        return self._kept
 
     def in_memory(self) -> "PairwiseFeatures":
         """Give the same features with the image in memory, so that they are kept while in use."""
@@ -234,20 +215,12 @@ class Energy:
         self._check_labelings(labels=labels)
         # -log sigmoid(l) = log(1 + exp(-l)), without passing through the probability
         unary = np.logaddexp(0, np.where(labels, -1.0, 1.0) * self.log_odds).sum(dtype=float)
-        _, edges, rows = self._features()
-        flat = np.ravel(labels)
-        cut = np.flatnonzero(flat.take(edges[0]) != flat.take(edges[1]))
-        return np.array([unary, *(row[cut].sum() for row in rows)])
+        return np.array([unary, *self._sums(labels.view(np.uint8))])
 
     def difference(self, labels: BoolArray, truth: BoolArray) -> FloatArray:
         """Give psi(y) - psi(y_n) of two labelings (H, W) of bool, without cancellation in the unary sum."""
         unary = self.unary_difference(labels, truth)
-        _, edges, rows = self._features()
-        both = np.ravel(labels) + np.uint8(2) * np.ravel(truth)
-        cut = both.take(edges[0]) ^ both.take(edges[1])  # 1 by the labels alone, 2 by the truth alone, 3 by both
-        once = np.flatnonzero((cut == 1) | (cut == 2))
-        signs = np.where(cut[once] == 1, 1.0, -1.0)
-        return np.array([unary, *(row[once] @ signs for row in rows)])
+        return np.array([unary, *self._sums(labels + np.uint8(2) * truth)])
 
     def unary_difference(self, labels: BoolArray, truth: BoolArray) -> float:
         """Give the first entry of psi(y) - psi(y_n), sum_i l_i (y_n,i - y_i), which needs no features."""
@@ -270,69 +243,53 @@ class Energy:
         ValueError
             If w has another length. If a pairwise weight is negative.
         """
-        return self._cut(self._unary(w), w)
+        return self._cut(w).labels()
 
     def most_violated(self, w: FloatArray, annotation: Annotation) -> BoolArray:
         """Give the labeling of least energy less its loss: the constraint of (8) that w violates most.
 
         The loss is the Hamming distance, weighted by the pixel weights of the annotation.
         """
+        cut = self._cut(w)
         # of the distance, label 1 less label 0
-        margin = np.where(annotation.truth, -1.0, 1.0) * annotation.pixel_weights
-        return self._cut(self._unary(w) - margin, w)
+        cut.terminal -= np.where(annotation.truth, -1.0, 1.0) * annotation.pixel_weights
+        return cut.labels()
 
     def completion(self, w: FloatArray, annotation: Annotation) -> BoolArray:
         """Give the labeling of least energy among all that have the true labels where these are known."""
-        known, labels = np.ravel(annotation.labelled), np.ravel(annotation.truth).copy()
-        free = np.flatnonzero(~known)
-        if not len(free):
-            return labels.reshape(self.shape)
-        unary, (edges, capacities) = np.ravel(self._unary(w)), self._capacities(w)
-        # a known neighbour pulls to its own label
-        for one, other in (edges, edges[::-1]):
-            pulled = ~known[one] & known[other]
-            pull = np.where(labels[other[pulled]], -1.0, 1.0) * capacities[pulled]
-            unary = unary + np.bincount(one[pulled], pull, minlength=len(unary))
-        among_free = ~known[edges[0]] & ~known[edges[1]]
-        numbers = np.cumsum(~known) - 1  # of the free pixels alone
-        labels[free] = minimum_cut(unary[free], numbers[edges[:, among_free]], capacities[among_free])
-        return labels.reshape(self.shape)
+        cut, known, truth = self._cut(w), annotation.labelled, annotation.truth
+        cut.fold(known, truth)
+        return np.where(known, truth, cut.labels())
 
-    def _cut(self, unary: FloatArray, w: FloatArray) -> BoolArray:
-        """Give the labeling of least energy for another unary term (H, W), the cost of label 1 less that of label 0."""
-        if not grid_cut.available():
-            edges, capacities = self._capacities(w)
-            return minimum_cut(unary, edges, capacities)
-        grid = self.pairwise.field.grid
-        if unary.size > _MOST_PIXELS_LISTED:
-            return grid_cut.grid_cut(unary.astype(np.float32), grid.offsets, self.pairwise.capacities(w[1:]))
-        _, capacities = self._capacities(w)
-        return grid_cut.grid_cut(unary, grid.offsets, grid.split(capacities, self.shape))
-
-    def _unary(self, w: FloatArray) -> FloatArray:
+    def _cut(self, w: FloatArray) -> GridCut | ListedCut:
+        """Give the cut of least energy, whose unary costs and edges may be changed before it is made."""
         self._check_weights(w)
+        dtype = np.float64 if math.prod(self.shape) <= _MOST_PIXELS_DOUBLE else np.float32
+        make_cut = GridCut if grid_cut.available() else ListedCut
+        cut = make_cut(self.shape, self.pairwise.field.grid.offsets, dtype)
         # -log Phi(1) + log Phi(0) = -l
-        return -w[0] * np.asarray(self.log_odds, dtype=float)
+        np.multiply(self.log_odds, -w[0], out=cut.terminal, casting="same_kind")
+        for block in self._blocks():
+            block.add_to(cut, w[1:])
+        return cut
 
-    def _capacities(self, w: FloatArray) -> tuple[IntArray, FloatArray]:
-        """The edges, and the cost of cutting each."""
-        _, edges, rows = self._features()
-        capacities = np.zeros(edges.shape[1])
-        for weight, row in zip(w[1:], rows):
-            capacities += weight * row
-        return edges, capacities
+    def _sums(self, codes: NDArray[np.uint8]) -> FloatArray:
+        """Give the entries of psi of the terms by codes of labelings, see `Block.sums`."""
+        return sum((block.sums(codes) for block in self._blocks()), np.zeros(len(self.pairwise.field.terms)))
 
     def _check_weights(self, w: FloatArray) -> None:
         if w.shape != (self.pairwise.field.n_weights,):
             raise ValueError(f"w must be of shape ({self.pairwise.field.n_weights},), got {w.shape}")
+        if not np.isfinite(w).all():
+            raise ValueError(f"w must be finite, got {w}")
         if np.any(w[1:] < 0):
             raise ValueError(f"pairwise weights must not be negative, got {w[1:]}")
 
-    def _features(self) -> Features:
-        features = self.pairwise.compute()
-        if features.shape != self.shape:
-            raise ValueError(f"log_odds must have the size of their image, {features.shape}, got {self.shape}")
-        return features
+    def _blocks(self) -> Iterable[Block]:
+        shape, blocks = self.pairwise.blocks()
+        if shape != self.shape:
+            raise ValueError(f"log_odds must have the size of their image, {shape}, got {self.shape}")
+        return blocks
 
     def _check_labelings(self, **labelings: BoolArray) -> None:
         # numpy would broadcast other shapes, and take integers for numbers of pixels

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from numbers import Integral, Real
+from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -39,6 +40,24 @@ class Edges:
         pixels.flags.writeable = distance_weights.flags.writeable = False
         self.pixels = pixels
         self.distance_weights = distance_weights
+
+
+class Runs(NamedTuple):
+    """The edges of one offset in an image, as runs of pixels whose numbers follow each other.
+
+    Attributes
+    ----------
+    starts : ndarray of int64 and shape (n_runs,)
+        The numbers of the first pixels of all runs.
+    length : int
+        Pixels of each run.
+    step : int
+        The number of the neighbour less that of the pixel.
+    """
+
+    starts: NDArray[np.int64]
+    length: int
+    step: int
 
 
 @dataclass(frozen=True)
@@ -106,6 +125,11 @@ class Grid:
         """Dimensions of an image."""
         return len(self.offsets[0])
 
+    @property
+    def distance_weights(self) -> FloatArray:
+        """d_e of the edges of each offset, one over its length, ndarray of float64 and shape (n_offsets,)."""
+        return 1 / np.linalg.norm(np.array(self.offsets) * (self.spacing or 1.0), axis=1)
+
     def edges(self, shape: tuple[int, ...]) -> Edges:
         """Give the pairs of neighbouring pixels of an image, offset by offset.
 
@@ -131,18 +155,20 @@ class Grid:
             second = tuple(slice(max(0, begin + o), max(0, end + o)) for (begin, end), o in zip(ends, offset))
             yield values[first], values[second]
 
-    def split(self, values: NDArray, shape: tuple[int, ...]) -> list[NDArray]:
-        """Split the values of the edges of an image by offset, as views of the shapes that `pairs` gives.
+    def runs(self, shape: tuple[int, ...]) -> list[Runs]:
+        """Give the edges of each offset in an image, in the order of `edges`, without a list of them.
 
         Examples
         --------
-        >>> Grid.from_connectivity(4).split(np.arange(4), (2, 2))
-        [array([[0],
-               [1]]), array([[2, 3]])]
+        >>> Grid.from_connectivity(4).runs((2, 3))
+        [Runs(starts=array([0, 3]), length=2, step=1), Runs(starts=array([0]), length=3, step=3)]
         """
-        shapes = [tuple(max(0, n - abs(o)) for n, o in zip(shape, offset)) for offset in self.offsets]
-        ends = np.cumsum([np.prod(part, dtype=int) for part in shapes])
-        return [part.reshape(of_offset) for part, of_offset in zip(np.split(values, ends[:-1]), shapes)]
+        numbers = np.arange(np.prod(shape, dtype=int)).reshape(shape)
+        runs = []
+        for first, second in self.pairs(numbers):
+            step = int(second.flat[0] - first.flat[0]) if first.size else 0
+            runs.append(Runs(first[..., :1].ravel(), first.shape[-1], step))
+        return runs
 
 
 # those that are in use are shared, and the last few are kept for images that come one after the other
@@ -160,8 +186,7 @@ def _edges(grid: Grid, shape: tuple[int, ...]) -> Edges:
 def _make_edges(grid: Grid, shape: tuple[int, ...]) -> Edges:
     pixels = np.arange(np.prod(shape, dtype=int), dtype=np.int32).reshape(shape)
     pairs = [(first.ravel(), second.ravel()) for first, second in grid.pairs(pixels)]
-    distances = np.linalg.norm(np.array(grid.offsets) * (grid.spacing or 1.0), axis=1)
-    weights = np.repeat(1 / distances, [len(first) for first, _ in pairs])
+    weights = np.repeat(grid.distance_weights, [len(first) for first, _ in pairs])
     return Edges(np.stack([np.concatenate(ends) for ends in zip(*pairs)]), weights)
 
 

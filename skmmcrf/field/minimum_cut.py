@@ -1,9 +1,43 @@
 """The minimum cut, which finds the labeling of least energy (5) exactly, because no edge has a negative cost."""
 
+from collections.abc import Sequence
+
 import maxflow
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from skmmcrf._typing import BoolArray, FloatArray, IntArray
+from skmmcrf.field.grid import Grid, Runs
+
+
+class ListedCut:
+    """The cut that `GridCut` is, made by PyMaxflow from lists of edges. It computes in float64.
+
+    Parameters and methods are those of `GridCut`. Edges are added in the order of `Grid.edges`.
+    """
+
+    def __init__(self, shape: tuple[int, ...], offsets: Sequence[tuple[int, ...]], dtype: DTypeLike) -> None:
+        self.terminal = np.zeros(shape)
+        self._edges = Grid(tuple(offsets)).edges(shape).pixels
+        self._capacities = np.empty(0)
+
+    def add_edges(
+        self, offset: tuple[int, ...], rows: slice, runs: Runs, weights: FloatArray, factors: NDArray[np.float32]
+    ) -> None:
+        """Set what it costs to cut the next edges."""
+        self._capacities = np.append(self._capacities, weights[0] + weights[1:] @ factors)
+
+    def fold(self, known: BoolArray, labels: BoolArray) -> None:
+        """Let known pixels pull their neighbours to their own labels (H, W), and cut them off, after edges are set."""
+        known, pulls = known.ravel(), np.where(labels, -1.0, 1.0).ravel()
+        for one, other in (self._edges, self._edges[::-1]):
+            pull = known[other] * pulls[other] * self._capacities
+            self.terminal += np.bincount(one, pull, self.terminal.size).reshape(self.terminal.shape)
+        self._capacities[known[self._edges].any(axis=0)] = 0
+
+    def labels(self) -> BoolArray:
+        """Find a labeling of least cost, and of several the one with the fewest labels 1."""
+        return minimum_cut(self.terminal, self._edges, self._capacities)
 
 
 def minimum_cut(unary: FloatArray, edges: IntArray, capacities: FloatArray) -> BoolArray:

@@ -1,6 +1,6 @@
-"""The pairwise terms of the energy (4): the cost of cutting an edge, without the learned weight.
+"""The pairwise terms of the energy (4): the cost of cutting an edge, without d_e and the learned weight.
 
-A term has one method, `row`, which gives one number an edge, d_e times a factor from 0 to 1.
+A term has one method, `row`, which gives one number an edge, a factor from 0 to 1.
 """
 
 from collections.abc import Iterable
@@ -23,8 +23,8 @@ PAIRWISE = ("smoothness", "contrast")
 class Term(Protocol):
     """The interface of a pairwise term."""
 
-    def row(self, grid: Grid, image: np.ndarray) -> FloatArray:
-        """Give one number an edge of an image (H, W, channels), in the order of `Grid.edges`."""
+    def row(self, grid: Grid, image: np.ndarray) -> FloatArray | float:
+        """Give one factor an edge of an image (H, W, channels), in the order of `Grid.edges`, or one for all edges."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Smoothness:
     --------
     >>> import numpy as np
     >>> Smoothness().row(Grid.from_connectivity(8), np.zeros((1, 2, 1)))
-    array([1.])
+    1.0
     """
 
-    def row(self, grid: Grid, image: np.ndarray) -> FloatArray:
-        """Give d_e."""
-        return grid.edges(image.shape[:-1]).distance_weights
+    def row(self, grid: Grid, image: np.ndarray) -> float:
+        """Give 1.0 for all edges."""
+        return 1.0
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,12 @@ class Contrast:
             raise ValueError(f"sigma must be positive, got {self.sigma}")
 
     def row(self, grid: Grid, image: np.ndarray) -> FloatArray:
-        """Give d_e times the factor of each edge."""
+        """Give the factor of each edge, without d_e."""
         precision = min(0.5 / float(self.sigma) / float(self.sigma), _LARGEST)  # the square of a small sigma may be 0
         row = squared_contrast(grid, image)
         with np.errstate(over="ignore"):
             row *= -precision
-        np.exp(row, out=row)
-        row *= grid.edges(image.shape[:-1]).distance_weights
-        return row
+        return np.exp(row, out=row)
 
 
 def build_terms(pairwise: str, sigma: float | None = None) -> tuple[Term, ...]:

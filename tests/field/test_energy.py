@@ -8,6 +8,7 @@ from small_images import all_differences, all_labelings, all_losses, is_completi
 from strategies import problems, weights
 
 from skmmcrf.field import Annotation, Contrast, Energy, Field, Grid, PairwiseFeatures, Smoothness, build_terms, grid_cut
+from skmmcrf.field import blocks as blocks_module
 from skmmcrf.field import energy as energy_module
 from skmmcrf.field.energy import LARGEST_LOG_ODDS, least_labelings
 
@@ -27,7 +28,7 @@ each_field = pytest.mark.parametrize(("shape", "connectivity", "pairwise"), FIEL
 
 @dataclass(frozen=True)
 class Counted:
-    """A term that counts how often it is computed."""
+    """A term that counts how often it is computed for the edges of an offset."""
 
     calls: list = field(default_factory=list, compare=False)
 
@@ -149,6 +150,7 @@ def test_what_does_not_fit_together_is_refused(random_grid):
     annotation = Annotation(truth, np.zeros_like(truth))
     for w, message in [
         *[(np.ones(n), r"w must be of shape \(3,\)") for n in (0, 2, 4)],
+        *[(np.array([1.0, 1.0, value]), "w must be finite") for value in (np.nan, np.inf)],
         *[(np.array(w), "pairwise weights must not be negative") for w in ([1, -0.1, 1], [1, 1, -1e-9])],
     ]:
         for cut in (energy.least, energy.most_violated, energy.completion):
@@ -172,29 +174,55 @@ LARGE = [
 ]
 
 
-@pytest.mark.parametrize("pixels_of_block", [1, 100, 10**6])
 @pytest.mark.parametrize(("shape", "connectivity", "pairwise"), LARGE, ids=str)
-def test_labelings_of_large_images_are_as_good_without_lists_of_edges(
-    monkeypatch, random_grid, shape, connectivity, pairwise, pixels_of_block
-):
-    if not grid_cut.available():
-        pytest.skip("PyMaxflow needs the lists")
+def test_labelings_of_large_images_are_as_good_in_float32(monkeypatch, random_grid, shape, connectivity, pairwise):
     energy, _ = random_grid(0, shape, connectivity, pairwise)
     w = np.array([1.0, 0.3, 0.9])[: energy.pairwise.field.n_weights]
     expected = energy.least(w)
-    edges, capacities = energy._capacities(w)
-    monkeypatch.setattr(energy_module, "_MOST_PIXELS_LISTED", expected.size - 1)
-    monkeypatch.setattr(energy_module, "_PIXELS_OF_BLOCK", pixels_of_block)
-    found = energy.pairwise.capacities(w[1:])
-    assert {array.dtype for array in found} == {np.dtype(np.float32)}
-    np.testing.assert_allclose(np.concatenate([array.ravel() for array in found]), capacities, rtol=1e-6)
-    monkeypatch.setattr(energy, "_features", None)
-    labels = energy.least(w)
     assert expected.any()
-    monkeypatch.undo()
-    assert energy.difference(labels, expected) @ w == pytest.approx(0, abs=1e-4)
-    with pytest.raises(ValueError, match="pairwise weights must not be negative"):
-        energy.least(-w)
+    monkeypatch.setattr(energy_module, "_MOST_PIXELS_DOUBLE", expected.size - 1)
+    assert energy._cut(w).terminal.dtype == (np.float32 if grid_cut.available() else np.float64)
+    assert energy.difference(energy.least(w), expected) @ w == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize("read_anew", [False, True])
+@pytest.mark.parametrize("pixels_of_block", [1, 100, 10**6])
+@pytest.mark.parametrize(("shape", "connectivity", "pairwise"), [*FIELDS, *LARGE], ids=str)
+def test_how_large_blocks_of_edges_are_makes_no_difference(
+    monkeypatch, random_grid, shape, connectivity, pairwise, pixels_of_block, read_anew
+):
+    energy, truth = random_grid(0, shape, connectivity, pairwise)
+    w = np.array([1.0, 0.3, 0.9])[: energy.pairwise.field.n_weights]
+    image, expected = energy.pairwise._image, energy.pairwise.compute()
+    labels, difference = energy.least(w), energy.difference(energy.least(w), truth)
+    monkeypatch.setattr(blocks_module, "_PIXELS_OF_BLOCK", pixels_of_block)
+    energy = energy.pairwise.field.energy(energy.log_odds, (lambda: image) if read_anew else image)
+    np.testing.assert_array_equal(energy.pairwise.compute().rows, expected.rows)
+    np.testing.assert_array_equal(energy.least(w), labels)
+    np.testing.assert_allclose(energy.difference(labels, truth), difference, rtol=1e-12, atol=1e-12)
+
+
+@dataclass(frozen=True)
+class Given:
+    """A term of a given row."""
+
+    values: object
+
+    def row(self, grid, image):
+        return self.values
+
+
+@pytest.mark.parametrize("row", [np.nan, np.inf, -1.0, *[np.array([value]) for value in (np.nan, np.inf, -1.0)]])
+def test_factors_that_no_cut_takes_are_refused(row):
+    energy = Field(Grid(((0, 1),)), (Smoothness(), Given(row))).energy(np.zeros((1, 2)), np.zeros((1, 2, 1)))
+    with pytest.raises(ValueError, match="the factors of .*Given.* must be finite and not negative"):
+        energy.least(np.array([1.0, 1.0, 0.0]))
+
+
+def test_a_term_may_give_any_number_for_all_edges():
+    given, image = [Given(2.0), Given(np.full(2, 2.0))], np.zeros((1, 3, 1))
+    rows = Field(Grid(((0, 1),), (1.0, 4.0)), tuple(given)).energy(np.zeros((1, 3)), image).pairwise.compute().rows
+    np.testing.assert_array_equal(rows, np.full((2, 2), 0.5))
 
 
 def cut_thrice(energy, annotation):
@@ -208,7 +236,7 @@ def test_features_of_an_array_are_computed_once_and_of_a_function_each_time(read
     rng, term = np.random.default_rng(0), Counted()
     image, log_odds, truth = rng.uniform(size=(4, 5, 1)), rng.normal(size=(4, 5)), rng.uniform(size=(4, 5)) < 0.5
     annotation = Annotation(truth, rng.uniform(size=(4, 5)) < 0.5)
-    crf = Field(Grid.from_connectivity(4), (Smoothness(), term))
+    crf = Field(Grid(((1, 1),)), (Smoothness(), term))
     energy = crf.energy(log_odds, (lambda: image) if read_anew else image)
     assert not term.calls
     expected = cut_thrice(energy, annotation)
@@ -274,7 +302,7 @@ def test_a_field_keeps_the_features_of_a_list_of_not_too_many_pixels(monkeypatch
     arrays = [rng.uniform(size=(*shape, 2)) for shape in [(3, 4), (2, 6)]]
     images, log_odds = ([x[..., channels] for x in arrays] for channels in (slice(1), 1))
     monkeypatch.setattr(energy_module, "_MOST_PIXELS_KEPT", 24 if kind == "list" else 23)
-    crf = Field(Grid.from_connectivity(4), (term,))
+    crf = Field(Grid(((0, 1),)), (term,))
     sequences = [Sequence(log_odds), Sequence(images)] if kind == "sequence" else [log_odds, images]
     energies = crf.energies(*sequences)
     for n, energy in enumerate(energies):

@@ -12,7 +12,7 @@ from small_images import all_labelings
 
 from skmmcrf.field import Grid, minimum_cut
 from skmmcrf.field import grid_cut as module
-from skmmcrf.field.grid_cut import available, cut_with_bound, grid_cut
+from skmmcrf.field.grid_cut import GridCut, available, sum_cut
 
 needs_numba = pytest.mark.skipif(not available(), reason="numba is not installed")
 
@@ -38,6 +38,27 @@ def cost(labels, unary, offsets, capacities):
     pairs = Grid(offsets).pairs(labels)
     cut = sum(capacity[first != second].sum() for (first, second), capacity in zip(pairs, capacities))
     return unary[labels].sum() + cut, np.abs(unary).sum() + sum(capacity.sum() for capacity in capacities)
+
+
+def filled(unary, offsets, capacities):
+    """The `GridCut` of a problem."""
+    cut = GridCut(unary.shape, offsets, unary.dtype)
+    cut.terminal[...] = unary
+    used = [(offset, capacity) for offset, capacity in zip(offsets, capacities) if capacity.size]
+    for n, (offset, capacity) in enumerate(used):
+        ((first, second),) = Grid((offset,)).pairs(cut.residual)
+        first[..., 2 * n] = second[..., 2 * n + 1] = capacity
+    return cut
+
+
+def cut_with_bound(unary, offsets, capacities):
+    """The labeling of `GridCut`, and the lower bound on its cost by the flow."""
+    cut = filled(unary, offsets, capacities)
+    return cut.labels(), cut.flow + unary.sum(where=unary < 0, dtype=float)
+
+
+def cut_by_grid(*problem):
+    return cut_with_bound(*problem)[0]
 
 
 def least_of_all(unary, offsets, capacities):
@@ -96,7 +117,7 @@ def test_a_cut_costs_least_of_all_labelings(shape, offsets):
     rng = np.random.default_rng(sum(shape))
     unary = rng.normal(size=shape)
     capacities = make_capacities(shape, offsets, lambda size: rng.exponential(0.4, size) * rng.integers(2, size=size))
-    labels = grid_cut(unary, offsets, capacities)
+    labels = cut_by_grid(unary, offsets, capacities)
     assert labels.dtype == bool
     np.testing.assert_array_equal(labels, least_of_all(unary, offsets, capacities))
 
@@ -107,7 +128,7 @@ def test_a_cut_of_a_volume_costs_least_of_all_labelings(offsets):
     rng = np.random.default_rng(0)
     unary = rng.normal(size=(2, 2, 3))
     capacities = make_capacities(unary.shape, offsets, lambda size: rng.exponential(0.4, size))
-    np.testing.assert_array_equal(grid_cut(unary, offsets, capacities), least_of_all(unary, offsets, capacities))
+    np.testing.assert_array_equal(cut_by_grid(unary, offsets, capacities), least_of_all(unary, offsets, capacities))
 
 
 @needs_numba
@@ -139,60 +160,86 @@ def test_larger_images_are_labelled_as_by_minimum_cut(shape, offsets):
 @pytest.mark.parametrize("size", [1e-300, 1e10, 1e300])
 def test_costs_may_be_tiny_or_huge(size):
     unary, capacities = size * np.array([[-3.0, 1.0, -1.0]]), [size * np.array([[0.6, 0.6]])]
-    assert grid_cut(unary, [(0, 1)], capacities).all()
+    assert cut_by_grid(unary, [(0, 1)], capacities).all()
 
 
 @needs_numba
 def test_capacities_of_zero_leave_each_pixel_to_itself():
     unary, offsets, capacities = blobs((9, 7))
     unary[3] = 0
-    labels = grid_cut(unary, offsets, [0 * capacity for capacity in capacities])
+    labels = cut_by_grid(unary, offsets, [0 * capacity for capacity in capacities])
     np.testing.assert_array_equal(labels, unary < 0)
-    np.testing.assert_array_equal(grid_cut(unary, [], []), unary < 0)
+    np.testing.assert_array_equal(cut_by_grid(unary, [], []), unary < 0)
 
 
 @needs_numba
-@pytest.mark.parametrize(
-    "change",
-    [
-        np.asfortranarray,
-        lambda values: np.repeat(values, 2, axis=1)[:, ::2],
-        lambda values: np.flip(np.flip(values).copy()),
-        lambda values: values.astype(">f8"),
-        lambda values: values.astype(np.float32),
-        lambda values: values.astype(np.float16),
-        lambda values: values.astype(np.int16),
-    ],
-    ids=["columns first", "with gaps", "reversed", "big-endian", "float32", "float16", "integers"],
-)
-def test_arrays_may_lie_in_memory_in_any_way_and_stay_as_they_are(change):
-    unary, offsets, capacities = blobs((20, 30))
-    # numbers that all types can hold
-    unary, capacities = np.round(8 * unary), [np.round(8 * capacity) for capacity in capacities]
-    changed = [change(values) for values in (unary, *capacities)]
-    for values in changed:
-        values.flags.writeable = False
-    np.testing.assert_array_equal(grid_cut(changed[0], offsets, changed[1:]), cut_by_lists(unary, offsets, capacities))
-
-
-@needs_numba
-def test_float32_is_computed_in_float32_and_a_mixture_in_float64():
+def test_float32_is_about_as_good():
     unary, offsets, capacities = blobs((40, 50))
-    single = [capacity.astype(np.float32) for capacity in capacities]
-    (first, _), (second, _) = (module._prepare(u, offsets, single) for u in (unary.astype(np.float32), unary))
-    assert (first.residual.dtype, second.residual.dtype) == (np.float32, np.float64)
-    labels, bound = cut_with_bound(unary.astype(np.float32), offsets, single)
-    best, exact = cut_with_bound(unary, offsets, capacities)
+    labels, bound = cut_with_bound(unary.astype(np.float32), offsets, capacities)
+    _, exact = cut_with_bound(unary, offsets, capacities)
     assert bound == pytest.approx(exact, rel=1e-6)
     assert cost(labels, unary, offsets, capacities)[0] == pytest.approx(exact, rel=1e-6)
+
+
+@st.composite
+def images(draw):
+    """Shapes and offsets of one to three dimensions, also longer than the image, and random numbers."""
+    ndim = draw(st.integers(1, 3))
+    shape = draw(st.tuples(*[st.integers(1, 7)] * ndim))
+    step = st.tuples(*[st.integers(-8, 8)] * ndim).filter(any)
+    offsets = draw(st.lists(step, min_size=1, max_size=4, unique_by=lambda o: max(o, tuple(-x for x in o))))
+    return shape, tuple(offsets), np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+
+
+@needs_numba
+@given(images(), st.integers(0, 2))
+def test_costs_of_edges_stand_at_both_pixels(image, n_rows):
+    shape, offsets, rng = image
+    cut, weights = GridCut(shape, offsets, np.float64), rng.exponential(size=1 + n_rows)
+    expected = np.zeros_like(cut.residual)
+    for offset, runs in zip(offsets, Grid(offsets).runs(shape)):
+        ((first, second),) = Grid((offset,)).pairs(expected)
+        factors = rng.uniform(size=(n_rows, len(runs.starts) * runs.length)).astype(np.float32)
+        cut.add_edges(offset, slice(None), runs, weights, factors)
+        if factors.shape[1]:
+            n = cut.offsets.index(offset)
+            costs = weights[0] + (weights[1:] @ factors).reshape(first.shape[:-1])
+            first[..., 2 * n] = second[..., 2 * n + 1] = costs
+    np.testing.assert_allclose(cut.residual, expected, rtol=1e-14)
+
+
+@needs_numba
+@given(images(), st.integers(0, 2))
+def test_sums_over_cut_edges_are_those_of_the_formula(image, n_rows):
+    shape, offsets, rng = image
+    labels, truth = rng.integers(2, size=(2, *shape))
+    codes = (labels + 2 * truth).astype(np.uint8).ravel()
+    for offset, runs in zip(offsets, Grid(offsets).runs(shape)):
+        cuts = [first != second for y in (labels, truth) for first, second in Grid((offset,)).pairs(y)]
+        changes = np.subtract(*cuts, dtype=float).ravel()
+        factors = rng.uniform(size=(n_rows, changes.size)).astype(np.float32)
+        expected = [changes.sum(), *(factors @ changes)]
+        np.testing.assert_allclose(sum_cut(codes, runs, factors), expected, rtol=1e-12, atol=1e-12)
+
+
+@needs_numba
+@given(problems(reals), st.integers(0, 2**32 - 1))
+def test_folded_pixels_leave_the_least_labeling_of_the_others(problem, seed):
+    (unary, offsets, capacities), rng = problem, np.random.default_rng(seed)
+    known, labels = rng.uniform(size=(2, *unary.shape)) < 0.5
+    certain = np.abs(unary).sum() + 2 * sum(capacity.sum() for capacity in capacities) + 1
+    expected = cut_by_lists(np.where(known, np.where(labels, -certain, certain), unary), offsets, capacities)
+    cut = filled(unary, offsets, capacities)
+    cut.fold(known, labels)
+    np.testing.assert_array_equal(np.where(known, labels, cut.labels()), expected)
 
 
 @needs_numba
 def test_threads_cut_side_by_side():
     images = [blobs((90, 80), seed=seed) for seed in range(4)]
     with ThreadPoolExecutor(2) as pool:
-        for labels, image in zip(pool.map(grid_cut, *zip(*images)), images):
-            np.testing.assert_array_equal(labels, grid_cut(*image))
+        for labels, image in zip(pool.map(cut_by_grid, *zip(*images)), images):
+            np.testing.assert_array_equal(labels, cut_by_grid(*image))
     assert module._find_maximum_flow.targetoptions["nogil"]
 
 
@@ -207,40 +254,16 @@ def test_time_starts_anew_where_its_numbers_end(monkeypatch):
     assert bound == pytest.approx(cost(labels, *problem)[0])
 
 
-@needs_numba
-@pytest.mark.parametrize(
-    ("unary", "offsets", "capacities", "message"),
-    [
-        ([[0, 0]], [(0, 1)], [[[-0.5]]], "capacities must not be negative, got -0.5"),
-        ([[0, np.nan]], [(0, 1)], [[[1]]], "must be finite"),
-        ([[0, -np.inf]], [(0, 1)], [[[1]]], "must be finite"),
-        ([[0, 0]], [(0, 1)], [[[np.inf]]], "must be finite"),
-        ([[0, 0]], [(0, 1)], [[[np.nan]]], "must be finite"),
-        ([[0, 0]], [(0, 1)], [[[1, 1]]], r"capacities must be .* of shapes \[\(1, 1\)\], got \[\(1, 2\)\]"),
-        ([[0, 0]], [(0, 1)], [[1]], r"of shapes \[\(1, 1\)\], got \[\(1,\)\]"),
-        ([[0, 0]], [(0, 1)], [], r"of shapes \[\(1, 1\)\], got \[\]"),
-        ([[0, 0]], [(0, 1), (1, 0)], [[[1]]], "capacities must be one array an offset"),
-        ([[0, 0]], [(1,)], [[1]], r"offsets must be steps of 2 integers, not all of them 0, got \(1,\)"),
-        ([[0, 0]], [(0, 0)], [[[1, 1]]], r"offsets must be .* got \(0, 0\)"),
-        ([[0, 0]], [(0, 0.5)], [[[1, 1]]], r"offsets must be .* got \(0, 0.5\)"),
-        ([[]], [(0, 1)], [[[]]], "unary must have at least one pixel"),
-    ],
-)
-def test_what_cannot_be_cut_is_refused(unary, offsets, capacities, message):
-    with pytest.raises(ValueError, match=message):
-        grid_cut(np.array(unary, dtype=float), offsets, [np.array(capacity, dtype=float) for capacity in capacities])
-
-
 def test_without_numba_the_package_can_be_imported_and_a_cut_says_what_is_missing():
     code = """
 import sys
 sys.modules["numba"] = None
-from skmmcrf.field.grid_cut import available, grid_cut
+from skmmcrf.field.grid_cut import available, GridCut
 assert not available()
-grid_cut(None, None, None)
+GridCut((1, 2), [(0, 1)], "f8")
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert run.stderr.rstrip().endswith("which is not installed: use minimum_cut")
+    assert run.stderr.rstrip().endswith("which is not installed: use ListedCut")
 
 
 def test_compiled_code_is_kept_outside_of_the_package():
