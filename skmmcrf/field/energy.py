@@ -251,8 +251,7 @@ class Energy:
         The loss is the Hamming distance, weighted by the pixel weights of the annotation.
         """
         cut = self._cut(w)
-        # of the distance, label 1 less label 0
-        cut.terminal -= np.where(annotation.truth, -1.0, 1.0) * annotation.pixel_weights
+        cut.terminal -= annotation.margin
         return cut.labels()
 
     def completion(self, w: FloatArray, annotation: Annotation) -> BoolArray:

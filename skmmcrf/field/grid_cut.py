@@ -202,29 +202,30 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @_compiled
 def _add_cut(codes, runs, factors, sums):  # type: ignore[no-untyped-def]  # numba infers the types
-    k = 0
+    step, n_rows, k = np.uintp(runs.step), np.uintp(len(factors)), np.uintp(0)
     for start in runs.starts:
         for p in range(np.uintp(start), np.uintp(start + runs.length)):
-            cut = codes[p] ^ codes[p + np.uintp(runs.step)]  # 1 by the one alone, 2 by the other alone, 3 by both
+            cut = codes[p] ^ codes[p + step]  # 1 by the one alone, 2 by the other alone, 3 by both
             if cut == 1 or cut == 2:
                 sign = 3.0 - 2.0 * cut
                 sums[0] += sign
-                for n in range(len(factors)):
-                    sums[1 + n] += sign * factors[n, k]
-            k += 1
+                for n in range(n_rows):
+                    sums[_ONE + n] += sign * factors[n, k]
+            k += _ONE
 
 
 @_compiled
 def _set_residual(residual, direction, runs, weights, factors):  # type: ignore[no-untyped-def]
-    k = 0
+    step, n_rows, k = np.uintp(runs.step), np.uintp(len(factors)), np.uintp(0)
+    forth = np.uintp(direction)
+    back = forth ^ _ONE
     for start in runs.starts:
         for p in range(np.uintp(start), np.uintp(start + runs.length)):
             cost = weights[0]
-            for n in range(len(factors)):
-                cost += weights[1 + n] * factors[n, k]
-            residual[p, direction] = cost
-            residual[p + np.uintp(runs.step), direction + 1] = cost
-            k += 1
+            for n in range(n_rows):
+                cost += weights[_ONE + n] * factors[n, k]
+            residual[p, forth] = residual[p + step, back] = cost
+            k += _ONE
 
 
 @_compiled

@@ -46,6 +46,8 @@ class Annotation:
     >>> annotation = Annotation(truth, labelled, class_weight=(1.0, 3.0))
     >>> annotation.pixel_weights
     array([[3., 1., 0.]])
+    >>> annotation.loss(np.array([[False, False, True]]))
+    3.0
     >>> annotation.mask
     array([[  1,   0, 255]], dtype=uint8)
     """
@@ -91,8 +93,23 @@ class Annotation:
     @property
     def pixel_weights(self) -> FloatArray:
         """The cost of a wrong label, ndarray of float64 and shape (H, W). 0 where the truth is not known."""
-        weights = np.where(self.truth, self.class_weight[1], self.class_weight[0])
-        return weights if self.is_fully_labelled else weights * self.labelled
+        return np.abs(self.margin)
+
+    @property
+    def margin(self) -> FloatArray:
+        """The loss of label 1 less that of label 0, ndarray of float64 and shape (H, W)."""
+        margin = np.where(self.truth, -self.class_weight[1], self.class_weight[0])
+        return margin if self.is_fully_labelled else margin * self.labelled
+
+    def loss(self, labels: BoolArray) -> float:
+        """Give Delta(y_n, y) of a labeling (H, W) of bool, the Hamming distance weighted by `pixel_weights`."""
+        truth = self.truth
+        wrong = labels != truth
+        if not self.is_fully_labelled:
+            wrong &= self.labelled
+        missed = np.count_nonzero(wrong & truth)
+        background, foreground = self.class_weight
+        return float(background * (np.count_nonzero(wrong) - missed) + foreground * missed)
 
     def weighted(self, weight: float, class_weight: tuple[float, float]) -> "Annotation":
         """Give the same labels with other weights of the image and of the classes."""

@@ -16,15 +16,15 @@ class Constraint(NamedTuple):
 
     Attributes
     ----------
-    labels : ndarray of bool and shape (H, W)
-        y.
+    packed : bytes
+        y, as `skmmcrf.field.labels.pack_labeling` packs it.
     difference : ndarray of float64 and shape (n_weights,)
         psi(y) - psi(y_n).
     loss : float
         Delta(y_n, y), the weighted Hamming distance in pixels.
     """
 
-    labels: BoolArray
+    packed: bytes
     difference: FloatArray
     loss: float
 
@@ -87,14 +87,9 @@ class Example:
 
     def add(self, constraint: Constraint) -> bool:
         """Store a labeling whose constraint is known unless it is there already, and tell whether it was new."""
-        if constraint.labels.shape != self.annotation.shape:
-            raise ValueError(
-                f"labels must have the shape of the truth, {self.annotation.shape}, got {constraint.labels.shape}"
-            )
-        packed = pack_labeling(constraint.labels)
-        if packed in self._packed:
+        if constraint.packed in self._packed:
             return False
-        self._packed[packed] = None
+        self._packed[constraint.packed] = None
         self.differences.append(constraint.difference.tolist())
         self.losses.append(constraint.loss)
         return True
@@ -214,9 +209,7 @@ class Example:
 
 def constraint_of(labels: BoolArray, energy: Energy, annotation: Annotation) -> Constraint:
     """Give the constraint of (8) that a labeling (H, W) makes."""
-    truth = annotation.truth
-    loss = float(annotation.pixel_weights[labels != truth].sum())
-    return Constraint(labels, energy.difference(labels, truth), loss)
+    return Constraint(pack_labeling(labels), energy.difference(labels, annotation.truth), annotation.loss(labels))
 
 
 def most_violated(w: FloatArray, energy: Energy, annotation: Annotation) -> Constraint:
@@ -256,8 +249,8 @@ def violation(w: FloatArray, energy: Energy, annotation: Annotation) -> tuple[fl
     energy = energy.in_memory()
     if not annotation.is_fully_labelled:
         annotation = annotation.completed(energy.completion(w, annotation))
-    constraint = most_violated(w, energy, annotation)
-    slack = constraint.loss - constraint.difference @ w
+    labels, truth = energy.most_violated(w, annotation), annotation.truth
+    slack = annotation.loss(labels) - energy.difference(labels, truth) @ w
     if slack <= 0:
         return 0.0, np.zeros(annotation.shape, np.int8)
-    return float(slack), constraint.labels.astype(np.int8) - annotation.truth
+    return float(slack), labels.astype(np.int8) - truth

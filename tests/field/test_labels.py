@@ -23,6 +23,11 @@ def test_packing_loses_nothing(shape):
     np.testing.assert_array_equal(annotation.truth, truth & labelled)
     np.testing.assert_array_equal(annotation.mask, np.where(labelled, truth, UNLABELLED))
     np.testing.assert_array_equal(annotation.pixel_weights, np.where(labelled, np.where(truth, 5, 2), 0))
+    np.testing.assert_array_equal(annotation.margin, np.where(truth, -1, 1) * annotation.pixel_weights)
+    for labels in labelings:
+        assert annotation.loss(labels) == annotation.pixel_weights[labels != truth].sum()
+    completed = annotation.completed(labelings[2])
+    assert completed.loss(labelings[3]) == annotation.loss(labelings[3])
     assert annotation.mask.dtype == np.uint8
     assert annotation.shape == shape
     assert not annotation.is_fully_labelled

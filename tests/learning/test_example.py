@@ -6,6 +6,7 @@ import pytest
 from small_images import field_of, move_log_odds, partly_labelled, squares, weighted
 
 from skmmcrf.field import Annotation, Energy, Field, Grid, PairwiseFeatures, build_terms
+from skmmcrf.field.labels import pack_labeling, unpack_labelings
 from skmmcrf.learning import CuttingPlanes, Example
 from skmmcrf.learning.example import Constraint, most_violated, violation
 
@@ -31,7 +32,7 @@ def test_labelings_come_back_as_they_were_stored_each_once(random_grid, shape):
     for labels in labelings:
         assert example.store(labels)
         assert not example.store(labels.copy())
-        assert not example.add(Constraint(labels, np.zeros(3), 1.0))
+        assert not example.add(Constraint(pack_labeling(labels), np.zeros(3), 1.0))
     assert len(example) == len(example.losses) == len(labelings)
     np.testing.assert_array_equal(example.unpack(range(len(example))), labelings)
     np.testing.assert_allclose(example.differences, differences(example))
@@ -46,8 +47,8 @@ def test_shapes_that_differ_are_refused(random_grid):
     example = Example(energy, Annotation(truth))
     with pytest.raises(ValueError, match="log_odds must have the shape of the truth"):
         example.reprice(other)
-    with pytest.raises(ValueError, match="labels must have the shape of the truth"):
-        example.add(Constraint(truth.T, np.zeros(3), 1.0))
+    with pytest.raises(ValueError, match="labels must be of bool and the shape of log_odds"):
+        example.store(truth.T)
 
 
 def test_repricing_by_log_odds_changes_the_unary_differences_and_computes_no_features(random_grid, monkeypatch):
@@ -199,7 +200,8 @@ def test_a_violation_is_the_slack_and_the_change_of_the_most_violated_labeling()
     truth = rng.uniform(size=(6, 7)) < 0.5
     field = Field(Grid.from_connectivity(8), build_terms("contrast", sigma=1.0))
     energy = field.energy(rng.normal(size=truth.shape), rng.uniform(size=(*truth.shape, 1)))
-    labels, difference, loss = most_violated(w, energy, Annotation(truth))
+    packed, difference, loss = most_violated(w, energy, Annotation(truth))
+    (labels,) = unpack_labelings([packed], truth.shape)
     slack, change = violation(w, energy, Annotation(truth))
     assert slack == pytest.approx(loss - difference @ w)
     assert slack > 0

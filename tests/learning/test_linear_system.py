@@ -5,6 +5,7 @@ import pytest
 from small_images import field_of, move_log_odds, partly_labelled, squares, weighted
 
 from skmmcrf.field import Annotation
+from skmmcrf.field.labels import pack_labeling
 from skmmcrf.learning import CuttingPlanes, DegenerateProgramError, Example, LinearSystem, solve_program
 from skmmcrf.learning.example import Constraint
 
@@ -94,7 +95,8 @@ def program(constraints):
         energy = field_of().energy(np.zeros((1, 4)), np.zeros((1, 4, 1)))
         examples.append(Example(energy, Annotation(np.zeros((1, 4), dtype=bool))))
         for labels, difference, loss in of_image:
-            examples[-1].add(Constraint(np.array([labels], dtype=bool), np.array(difference, dtype=float), float(loss)))
+            packed = pack_labeling(np.array([labels], dtype=bool))
+            examples[-1].add(Constraint(packed, np.array(difference, dtype=float), float(loss)))
     return examples
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from strategies import problems
 
 from skmmcrf.field import Annotation, Field, Grid, build_terms
+from skmmcrf.field.labels import pack_labeling
 from skmmcrf.learning import Example, evaluate_stored, optimality_residuals, solve_program
 from skmmcrf.learning.example import Constraint
 
@@ -29,7 +30,7 @@ def random_program(seed, n_images=6, n_labelings=5, scale=1.0, n_weights=3, weig
         for k in range(n_labelings):
             loss = float(rng.integers(1, 1000))
             difference = loss * rng.normal(0.4, 1, size=n_weights) * scale
-            example.add(Constraint((np.arange(20) == k).reshape(4, 5), difference, loss))
+            example.add(Constraint(pack_labeling((np.arange(20) == k).reshape(4, 5)), difference, loss))
     return examples
 
 
@@ -109,8 +110,8 @@ def test_program_without_constraints_is_solved_by_no_weights(truth_is_stored):
 def test_differences_may_be_next_to_nothing(size):
     # as the contrast term is where sigma is small
     example = blank((1, 2))
-    example.add(Constraint(np.array([[True, False]]), np.array([0.0, 0.0, size]), 1.0))
-    example.add(Constraint(np.array([[True, True]]), np.zeros(3), 2.0))
+    example.add(Constraint(pack_labeling(np.array([[True, False]])), np.array([0.0, 0.0, size]), 1.0))
+    example.add(Constraint(pack_labeling(np.array([[True, True]])), np.zeros(3), 2.0))
     assert solve_program([example], 10.0).value == pytest.approx(20)
 
 
@@ -164,7 +165,7 @@ def test_what_is_no_program_is_refused(function, change, message):
 @pytest.mark.parametrize(("difference", "loss"), [([np.nan, 0, 0], 1.0), ([0, 0, 0], np.inf)])
 def test_constraints_that_are_not_finite_are_refused(difference, loss):
     example = blank()
-    example.add(Constraint(np.ones((4, 5), bool), np.array(difference), loss))
+    example.add(Constraint(pack_labeling(np.ones((4, 5), bool)), np.array(difference), loss))
     with pytest.raises(ValueError, match="labelings must have finite differences and losses"):
         solve_program([example], 1.0)
 
