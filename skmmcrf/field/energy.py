@@ -215,7 +215,7 @@ class Energy:
         self._check_labelings(labels=labels)
         # -log sigmoid(l) = log(1 + exp(-l)), without passing through the probability
         unary = np.logaddexp(0, np.where(labels, -1.0, 1.0) * self.log_odds).sum(dtype=float)
-        return np.array([unary, *self._sums(labels.view(np.uint8))])
+        return np.array([unary, *self._sums(labels.astype(np.uint8))])
 
     def difference(self, labels: BoolArray, truth: BoolArray) -> FloatArray:
         """Give psi(y) - psi(y_n) of two labelings (H, W) of bool, without cancellation in the unary sum."""

@@ -12,6 +12,7 @@ import time
 import numpy as np
 
 from skmmcrf.field import Annotation, Field, Grid, build_terms
+from skmmcrf.field.labels import pack_labeling
 from skmmcrf.learning import DegenerateProgramError, Example, LinearSystem, solve_program
 from skmmcrf.learning.example import Constraint
 
@@ -29,7 +30,7 @@ def random_program(n_images, shape, rng, n_labelings=4):
         for _ in range(n_labelings):
             labels = truth ^ (rng.uniform(size=shape) < 0.1)
             loss = float(np.count_nonzero(labels != truth))
-            example.add(Constraint(labels, loss * rng.normal(0.4, 1, size=3), loss))
+            example.add(Constraint(pack_labeling(labels), loss * rng.normal(0.4, 1, size=3), loss))
         examples.append(example)
     return examples
 
