@@ -8,7 +8,6 @@ from small_images import Gamma, all_labelings, field_of, squares
 from strategies import problems
 
 from skmmcrf.field import Annotation, Energy, Grid, PairwiseFeatures, estimate_sigma, grid_cut
-from skmmcrf.field.labels import pack_labeling
 from skmmcrf.learning import CuttingPlanes, Example, cutting_planes, solve_program
 from skmmcrf.learning.example import most_violated, violation
 from skmmcrf.learning.program import image_shares, objective_at
