@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+import torch
 from joblib import delayed, parallel_config
 from sklearn.model_selection import GridSearchCV
 
@@ -126,3 +127,19 @@ def backend_within_a_task():
 
 def test_cuts_within_a_job_of_the_cluster_run_in_threads(cluster):
     assert cluster.submit(backend_within_a_task).result() == ("ThreadingBackend", [1])
+
+
+@pytest.mark.slow
+def test_fits_in_two_threads_of_a_worker_are_those_of_fits_alone(data):
+    alone = [segmenter(n_jobs=1).set_params(random_state=seed).fit(*data) for seed in (0, 1)]
+    with (
+        distributed.LocalCluster(n_workers=1, threads_per_worker=2, processes=True, dashboard_address=":0") as workers,
+        distributed.Client(workers) as client,
+    ):
+        models = [segmenter(n_jobs=1).set_params(random_state=seed) for seed in (0, 1)]
+        # torch takes as many threads there as here
+        client.run(torch.set_num_threads, torch.get_num_threads())
+        there = client.gather(client.map(lambda model: model.fit(*data), models))
+    for one, other in zip(alone, there):
+        np.testing.assert_array_equal(one.coef_, other.coef_)
+        assert all(map(torch.equal, one.network_.state_dict().values(), other.network_.state_dict().values()))

@@ -1,5 +1,6 @@
 """Base classes and functions of the estimators."""
 
+import copy
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -76,6 +77,31 @@ class BaseSegmenter(BaseEstimator):
     """
 
     _fitted_attributes: dict[str, Any] = {}
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Get the parameters.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether those of estimators among them are given too.
+
+        Returns
+        -------
+        dict of str to object
+        """
+        parameters = super().get_params(deep=False)
+        # not of everything that has a get_params: that of torchvision's transforms is another
+        for name, value in list(parameters.items()) if deep else []:
+            if isinstance(value, BaseEstimator):
+                parameters |= {f"{name}__{key}": inner for key, inner in value.get_params().items()}
+        return parameters
+
+    def __sklearn_clone__(self) -> Any:
+        parameters = self.get_params(deep=False).items()
+        others = {n: v for n, v in parameters if hasattr(v, "get_params") and not isinstance(v, (BaseEstimator, type))}
+        bare = copy.copy(self).set_params(**dict.fromkeys(others))
+        return super(BaseSegmenter, bare).__sklearn_clone__().set_params(**copy.deepcopy(others))
 
     @property
     def _settings(self) -> Any:

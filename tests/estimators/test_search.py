@@ -10,6 +10,7 @@ from joblib import parallel_config
 from PIL import Image
 from scipy.stats import loguniform
 from sklearn import config_context
+from sklearn.base import clone
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401  # makes the next import possible
 from sklearn.model_selection import (
     GridSearchCV,
@@ -24,6 +25,7 @@ from sklearn.model_selection import (
 from sklearn.pipeline import make_pipeline
 from skorch.helper import SliceDataset
 from torch.utils.data import TensorDataset
+from torchvision.transforms import v2
 
 from skmmcrf import CNNSegmenter, DeepStructuredSegmenter, MaxMarginCRF
 from skmmcrf.datasets import make_phantoms
@@ -204,3 +206,15 @@ def test_a_fold_without_foreground_is_told_and_can_be_counted_as_right(data):
     search.set_params(scoring=make_segmentation_scorer("jaccard", both_empty="perfect")).fit(X, y)
     assert search.cv_results_["split0_test_score"].tolist() == [0, 0]
     assert search.cv_results_["split1_test_score"].tolist() == [1, 1]
+
+
+def test_transforms_with_a_get_params_of_their_own_can_be_cloned_and_searched_with(data):
+    crop = v2.RandomCrop(16)
+    cnn = CNNSegmenter(n_epochs=1, augmentation=crop, random_state=0)
+    model = DeepStructuredSegmenter(cnn, training="piecewise", n_epochs=1)
+    assert clone(cnn).augmentation.size == crop.size
+    assert clone(cnn).augmentation is not crop
+    assert clone(model).cnn.augmentation.size == crop.size
+    assert model.set_params(cnn__n_epochs=2).cnn.augmentation is crop
+    search = GridSearchCV(cnn, {"n_epochs": [1, 2]}, cv=2, error_score="raise").fit(*data["array"])
+    assert search.best_estimator_.augmentation.size == crop.size
