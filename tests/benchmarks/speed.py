@@ -105,7 +105,8 @@ def measure_loop(setting):
     height, width = np.min([labels.shape for labels in y], axis=0) // 32 * 32
     X, y = (np.stack([array[:height, :width] for array in arrays]) for arrays in (X, y))
     X = X if X.ndim == 4 else X[..., np.newaxis]
-    for batch_size, augmentation, amp in product((5, 20), (None, "strong"), (False, True)):
+    precisions = (False, True) if device == "cuda" else (False,)
+    for batch_size, augmentation, amp in product((5, 20), (None, "strong"), precisions):
         network = build_network(n_channels=X.shape[3], **setting.network)
         bare = bare_loop(network, X, y, batch_size, device, amp)
         clock = EpochClock()
