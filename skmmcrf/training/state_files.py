@@ -4,6 +4,7 @@ A file is of the safetensors format. Arrays are its tensors. Everything else is 
 {"array": its name}. The metadata also hold a checksum of everything.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -33,6 +34,7 @@ FILE_FORMAT = "2"
 
 # a file of JSON this long takes some hundred MB when it is read
 _LONGEST_JSON = 10_000_000
+_LONGEST_PATH = 32_767  # of Windows; others allow less
 _DTYPES = {"bool", "float16", "float32", "float64"} | {
     f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
 }
@@ -77,9 +79,11 @@ def write_file(path: str | PathLike[str], kind: str, content: Mapping[str, Any])
 
 
 def check_path(path: Any) -> None:
-    """Raise a TypeError if this is no path."""
+    """Raise a TypeError if this is no path, and an OSError that does not quote it whole if it is longer than any."""
     if not isinstance(path, (str, PathLike)) or not isinstance(os.fspath(path), str):
         raise TypeError(f"path must be a str or a path, got {shown(path)}")
+    if len(os.fspath(path)) > _LONGEST_PATH:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), shortened(path))
 
 
 def check_target(path: str | PathLike[str]) -> Path:
@@ -230,13 +234,16 @@ def _write_whole(target: Path, data: bytes) -> None:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Make a file, and hold a lock of it, which the system lets go of when this process dies."""
-    with open(path, "xb") as file:
-        if sys.platform == "win32":
-            file.close()  # an open file could not be renamed
-        else:
-            with suppress(OSError):  # some file systems have no locks
-                fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    while True:
+        with open(path, "xb") as file:
+            if sys.platform == "win32":
+                file.close()  # an open file could not be renamed
+            else:
+                with suppress(OSError):  # some file systems have no locks
+                    fcntl.flock(file, fcntl.LOCK_EX)
+            if path.exists():  # a writer may have taken it for a leftover before it was locked
+                yield
+                return
 
 
 def _remove_leftovers(folder: Path, pattern: str) -> None:
@@ -245,7 +252,7 @@ def _remove_leftovers(folder: Path, pattern: str) -> None:
         return
     for leftover in folder.glob(pattern):
         with suppress(OSError):
-            if leftover.stat().st_size:  # an empty one may not be locked yet
+            if leftover.is_file():  # opening a pipe would wait
                 with open(leftover, "rb") as file:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     leftover.unlink()

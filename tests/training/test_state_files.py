@@ -201,9 +201,25 @@ def test_what_another_process_is_writing_stays(tmp_path):
         write_file(tmp_path / "file", "state", {"a": 1})
         assert left.exists()
         other.communicate(b"\n")
-    left.write_bytes(b"")  # one that is not locked yet
+
+
+@locks
+def test_an_empty_leftover_is_removed_and_a_writer_makes_its_file_again(tmp_path, monkeypatch):
+    left = leave_unfinished(tmp_path / "file")
+    left.write_bytes(b"")  # its writer was killed before it wrote anything
+    fcntl, locked = state_files.fcntl, []
+    lock = fcntl.flock
+
+    def lock_after_it_was_removed(file, how):
+        if how == fcntl.LOCK_EX and not locked:
+            os.unlink(file.name)
+        locked.append(file.name)
+        lock(file, how)
+
+    monkeypatch.setattr("fcntl.flock", lock_after_it_was_removed)
     write_file(tmp_path / "file", "state", {"a": 1})
-    assert left.exists()
+    assert read_file(tmp_path / "file", "state") == {"a": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
 @locks
@@ -231,6 +247,12 @@ def test_only_paths_are_written_to():
     for path in (5, b"file", None):
         with pytest.raises(TypeError, match="path must be a str or a path, got"):
             write_file(path, "state", {"a": 1})
+
+
+def test_a_path_that_is_longer_than_any_is_not_quoted_whole():
+    with pytest.raises(OSError, match="name too long") as caught:
+        write_file(10**6 * "x", "state", {"a": 1})
+    assert len(str(caught.value)) < 2000
 
 
 def test_missing_files_and_folders_are_told(path):
