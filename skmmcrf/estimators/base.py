@@ -19,13 +19,13 @@ from scipy.special import expit
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Tags, check_random_state
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, InvalidParameterError
 from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback, EpochTimer
 from torch import nn
 
 from skmmcrf._docs import documented
-from skmmcrf._shown import shown
+from skmmcrf._shown import shortened, shown
 from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, LabelledImagesLike, LabelsLike
 from skmmcrf._version import __version__
 from skmmcrf.estimators.files import are_floats, save
@@ -102,6 +102,12 @@ class BaseSegmenter(BaseEstimator):
         others = {n: v for n, v in parameters if hasattr(v, "get_params") and not isinstance(v, (BaseEstimator, type))}
         bare = copy.copy(self).set_params(**dict.fromkeys(others))
         return super(BaseSegmenter, bare).__sklearn_clone__().set_params(**copy.deepcopy(others))
+
+    def _validate_params(self) -> None:
+        try:
+            super()._validate_params()
+        except InvalidParameterError as error:  # it quotes the whole value
+            raise InvalidParameterError(shortened(error)) from None
 
     @property
     def _settings(self) -> Any:
@@ -460,7 +466,7 @@ def _check_callbacks(callbacks: list[Any]) -> None:
     named = [entry if isinstance(entry, (tuple, list)) else ("", entry) for entry in callbacks]
     for n, pair in enumerate(named):
         if len(pair) != 2 or not isinstance(pair[0], str) or not isinstance(pair[1], Callback):
-            got = f"the class {callbacks[n].__name__}" if isinstance(callbacks[n], type) else repr(callbacks[n])
+            got = f"the class {callbacks[n].__name__}" if isinstance(callbacks[n], type) else shown(callbacks[n])
             raise TypeError(
                 f"callbacks[{n}] must be an instance of skorch.callbacks.Callback, or a pair of a name and such an "
                 f"instance, got {got}"

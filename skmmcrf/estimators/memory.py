@@ -10,6 +10,7 @@ from joblib import Memory
 from joblib import hash as hash_of
 from sklearn.utils.validation import check_memory
 
+from skmmcrf._shown import shortened
 from skmmcrf._version import __version__
 from skmmcrf.estimators.base import as_text, names_of_data
 from skmmcrf.estimators.cnn import CNNSegmenter
@@ -36,7 +37,8 @@ def fit_once(
             Path(location).mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         raise OSError(
-            f"memory: networks can't be kept in {location}: {error}. Give a folder that can be written to"
+            f"memory: networks can't be kept in {shortened(location)}: {shortened(error)}. "
+            "Give a folder that can be written to"
         ) from error
     if location is None:
         _fit("", cnn, data, validation, checkpoints)

@@ -145,13 +145,15 @@ def _load_state(model: nn.Module, name: str, path: str | PathLike[str]) -> None:
     try:
         data = read_whole(path)
     except (OSError, ValueError) as error:
-        raise ValueError(f"weights: {path} can't be read as a state dict of {name}: {shortened(error)}") from error
+        raise ValueError(
+            f"weights: {shortened(path)} can't be read as a state dict of {name}: {shortened(error)}"
+        ) from error
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes torch raise almost anything, and advise to run the file's code
         raise ValueError(
-            f"weights: {path} can't be read as a state dict of {name}: it is damaged, or torch.save did not write it "
-            "from the model's state_dict()"
+            f"weights: {shortened(path)} can't be read as a state dict of {name}: it is damaged, or torch.save did "
+            "not write it from the model's state_dict()"
         ) from error
     try:
         model.load_state_dict(state)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from skmmcrf._shown import shown
+from skmmcrf._shown import shortened, shown
 from skmmcrf.images.sequences import ArraysOnDisk, Mapped
 from skmmcrf.images.tensors import as_tensor, scaled
 from skmmcrf.networks.any_size import AnySize, stacks_of
@@ -116,5 +116,5 @@ def resolve_device(device: str | torch.device) -> str:
     try:
         torch.empty(0, device=device).cpu()  # "meta" holds no numbers to give back
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:  # each kind of device has its own
-        raise ValueError(f"device: {shown(device)} is not available: {error}") from error
+        raise ValueError(f"device: {shown(device)} is not available: {shortened(error)}") from error
     return str(device)

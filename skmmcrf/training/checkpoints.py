@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 
+from skmmcrf._shown import shortened
 from skmmcrf.training.batches import batch_sizes
 from skmmcrf.training.state_files import read_file, write_file
 
@@ -211,7 +212,8 @@ def open_checkpoints(folder: str | PathLike[str]) -> Iterator[Checkpoints]:
         lock.acquire()
     except (OSError, ValueError) as error:
         raise OSError(
-            f"checkpoint: states of training can't be kept in {folder}: {error}. Give a folder that can be written to"
+            f"checkpoint: states of training can't be kept in {shortened(folder)}: {shortened(error)}. "
+            "Give a folder that can be written to"
         ) from error
     try:
         for unfinished in folder.glob(_UNFINISHED):

@@ -241,6 +241,14 @@ def test_bad_batches_are_told_by_the_loss_whose_weights_stay(given, error, messa
     assert loss.coef_ is before
 
 
+@pytest.mark.parametrize("parameter", ["loss", "augmentation", "device", "class_weight", "weights"])
+def test_errors_quote_no_parameter_of_a_megabyte(phantoms, parameter):
+    model = CNNSegmenter("fcn8s_squeezenet1_1").set_params(**{parameter: 10**6 * "x"})
+    with pytest.raises(ValueError, match=parameter) as caught:
+        model.fit(*phantoms)
+    assert len(str(caught.value)) < 3000
+
+
 def test_bad_parameters_are_told_by_the_loss():
     with pytest.raises(ValueError, match="class_weight must have only the labels 0 and 1 as keys, got 3"):
         MaxMarginLoss(class_weight={3: 1.0})
