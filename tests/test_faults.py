@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, Freezer
 from torch import nn
 
 from skmmcrf import CNNSegmenter, DeepStructuredSegmenter
@@ -71,6 +71,59 @@ def test_too_large_a_learning_rate_is_told_and_harms_nothing(phantoms):
     with pytest.raises(FloatingPointError, match="A lower learning rate may help"):
         model.fit(*phantoms)
     assert np.isfinite(model.decision_function(phantoms[0])).all()
+
+
+@pytest.mark.parametrize("validated", [False, True])
+def test_pretraining_that_diverges_in_the_last_step_of_an_epoch_leaves_a_network_that_predicts(phantoms, validated):
+    model = CNNSegmenter(n_epochs=4, learning_rate=1e30, schedule="constant", batch_size=6, random_state=0)
+    with pytest.raises(FloatingPointError, match="in epoch 1, batch 1 of pretraining.* A lower learning rate may help"):
+        model.fit(*phantoms, validation_data=phantoms if validated else None)
+    assert model.history_ == []
+    model.predict(phantoms[0])
+
+
+@pytest.mark.parametrize("training", ["joint", "joint_by_batch"])
+def test_joint_training_that_diverges_in_the_last_step_of_an_epoch_can_be_gone_on_with(phantoms, training):
+    cnn = CNNSegmenter(n_epochs=1, batch_size=2)
+    joint = {"training": training, "n_epochs": 4, "batch_size": 6, "schedule": "constant", "warm_start": True}
+    model = DeepStructuredSegmenter(cnn, **joint, learning_rate=1e5, random_state=0)
+    with pytest.raises(
+        FloatingPointError, match=r"log-odds are not within 1e\+06 in epoch 1, batch 1 of joint training"
+    ):
+        model.fit(*phantoms)
+    assert model.optimizer_state_ == {}
+    model.predict(phantoms[0])
+    model.set_params(learning_rate=1e-4).fit(*phantoms)
+    assert [row["epoch"] for row in model.history_ if row["stage"] == "joint"] == [0, 1, 2, 3, 4]
+
+
+def test_a_state_of_training_is_never_of_a_network_that_diverged(phantoms, tmp_path):
+    def fit():
+        model = CNNSegmenter(
+            lambda n: nn.Sequential(nn.Conv2d(n, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 1, 1)),
+            n_epochs=6,
+            learning_rate=1e15,
+            schedule="constant",
+            checkpoint=tmp_path,
+            random_state=0,
+        )
+        with pytest.raises(FloatingPointError) as told:
+            model.fit(*phantoms)
+        return str(told.value), len(model.history_), model.decision_function(phantoms[0])
+
+    first, *others = [fit() for _ in range(3)]
+    for message, n_epochs, log_odds in others:
+        assert (message, n_epochs) == first[:2]
+        np.testing.assert_array_equal(log_odds, first[2])
+
+
+def test_a_network_that_callbacks_froze_altogether_is_told(phantoms):
+    for model in (CNNSegmenter(callbacks=[Freezer("*")]), DeepStructuredSegmenter(callbacks=[Freezer("*")])):
+        model.set_params(n_epochs=1, random_state=0)
+        if isinstance(model, DeepStructuredSegmenter):
+            model.set_params(cnn__n_epochs=1)
+        with pytest.raises(ValueError, match="network: it has no parameters to train, because callbacks have frozen"):
+            model.fit(*phantoms)
 
 
 def test_log_odds_that_are_not_finite_are_no_prediction(phantoms):

@@ -462,7 +462,7 @@ def check_not_empty(path: Any, name: str) -> None:
 
 
 def _check_callbacks(callbacks: list[Any]) -> None:
-    """Raise an error unless these are instances of skorch's callbacks, or pairs of a name and such an instance."""
+    """Raise an error unless these are skorch's callbacks that can work, or pairs of a name and such a callback."""
     named = [entry if isinstance(entry, (tuple, list)) else ("", entry) for entry in callbacks]
     for n, pair in enumerate(named):
         if len(pair) != 2 or not isinstance(pair[0], str) or not isinstance(pair[1], Callback):
@@ -470,6 +470,10 @@ def _check_callbacks(callbacks: list[Any]) -> None:
             raise TypeError(
                 f"callbacks[{n}] must be an instance of skorch.callbacks.Callback, or a pair of a name and such an "
                 f"instance, got {got}"
+            )
+        if getattr(pair[1], "use_caching", False) and getattr(pair[1], "on_train", False):
+            raise ValueError(
+                f"callbacks[{n}]: {type(pair[1]).__name__} can't keep predictions of batches: give it use_caching=False"
             )
     given = [name or type(one).__name__ for name, one in named]
     taken = _OWN_CALLBACKS | {name for (asked, _), name in zip(named, given) if not asked}

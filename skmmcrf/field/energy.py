@@ -36,6 +36,10 @@ _MOST_PIXELS_DOUBLE = 2**20
 LARGEST_LOG_ODDS = 1e6
 
 
+class LogOddsError(ValueError):
+    """Log-odds are not finite, or too large."""
+
+
 @dataclass(frozen=True)
 class Field:
     """A conditional random field: the neighbours of a pixel, and the pairwise terms.
@@ -162,7 +166,7 @@ class Energy:
 
     Raises
     ------
-    ValueError
+    LogOddsError
         If log-odds are not finite, or larger than `LARGEST_LOG_ODDS` in size.
 
     Examples
@@ -174,7 +178,7 @@ class Energy:
         values = _read(log_odds)
         largest = float(np.abs(values).max(initial=0.0))  # float16 has no number as large as the bound
         if not largest <= LARGEST_LOG_ODDS:
-            raise ValueError(
+            raise LogOddsError(
                 f"log_odds must be finite and within -{LARGEST_LOG_ODDS:g} and {LARGEST_LOG_ODDS:g}, got {largest:g}"
             )
         self.shape = values.shape

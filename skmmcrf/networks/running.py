@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from skmmcrf._shown import shortened, shown
+from skmmcrf.field.energy import LogOddsError
 from skmmcrf.images.sequences import ArraysOnDisk, Mapped
 from skmmcrf.images.tensors import as_tensor, scaled
 from skmmcrf.networks.any_size import AnySize, stacks_of
@@ -61,7 +62,9 @@ class Runner:
         Raises
         ------
         ValueError
-            If the network fails on an image. If its log-odds are not finite.
+            If the network fails on an image.
+        LogOddsError
+            If its log-odds are not finite.
         """
         tiled = Tiled(network, progress=self.progress)
         module = AnySize(tiled, average_mirrored=self.average_mirrored, scale=self.scale, amp=self.amp)
@@ -77,7 +80,7 @@ class Runner:
                 log_odds.update(zip(numbers, given.numpy(force=True)))
             for n, image in enumerate(batch):
                 if not np.isfinite(log_odds[n]).all():
-                    raise ValueError(f"network: its log-odds of image number {n_done + n} are not finite")
+                    raise LogOddsError(f"network: its log-odds of image number {n_done + n} are not finite")
                 yield log_odds[n], image.permute(1, 2, 0).numpy()
             n_done += len(batch)
 

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.utils import get_total_norm
 from torch.utils.data import DataLoader, Dataset
 
+from skmmcrf.field.energy import LogOddsError
 from skmmcrf.images.tensors import scaled
 from skmmcrf.networks import AnySize
 from skmmcrf.networks.running import Runner
@@ -29,8 +30,8 @@ class SegmentationNet(NeuralNet):
     Callbacks get each batch as a `skmmcrf.training.batches.Batch`. At its end they also get `stacks`, the images and
     masks as the network saw them, and `y_pred`, the log-odds of each stack.
 
-    Training stops as soon as anything is not finite. The network then is as it was at the beginning of an epoch from
-    which everything was finite.
+    Training stops as soon as anything is not finite. Network, criterion and optimizer are then set back to the
+    beginning of the epoch.
 
     Attributes
     ----------
@@ -43,7 +44,6 @@ class SegmentationNet(NeuralNet):
     runner: Runner
     changes: RandomChanges | None = None
     collate = Batch.of_samples
-    good_: tuple[int, list[dict[str, Any]]] | None
     stage = "pretraining"
     largest_log_odds = _LARGEST
 
@@ -68,13 +68,20 @@ class SegmentationNet(NeuralNet):
             self.notify("on_train_end")  # skorch does so only if all goes well
             raise
 
+    def notify(self, method_name: str, **kwargs: Any) -> None:
+        """Call the methods of the net and of callbacks. A network that callbacks find to have diverged is set back."""
+        try:
+            super().notify(method_name, **kwargs)
+        except LogOddsError as error:
+            raise self._set_back("log-odds", self.largest_log_odds) from error
+
     def on_epoch_begin(self, net: NeuralNet, *args: Any, **kwargs: Any) -> None:
-        """Choose an order of the images, and keep network and criterion."""
+        """Choose an order of the images, and keep what may have to be set back."""
         super().on_epoch_begin(net, *args, **kwargs)
         epoch = len(self.history)
         self.iterator_train__sampler.begin(epoch)
         seed_all(self.iterator_train__sampler.seed, epoch)
-        self.begun_ = epoch, [deepcopy(part.state_dict()) for part in (self.module_, self.criterion_)]
+        self.begun_ = [(part, deepcopy(part.state_dict())) for part in (self.module_, self.criterion_, self.optimizer_)]
 
     def on_batch_begin(self, net: NeuralNet, *args: Any, **kwargs: Any) -> None:
         """Let what the batch draws depend on its number alone."""
@@ -83,15 +90,25 @@ class SegmentationNet(NeuralNet):
         seed_all(self.iterator_train__sampler.seed, epoch["epoch"], len(epoch["batches"]))
 
     def on_epoch_end(self, net: NeuralNet, *args: Any, **kwargs: Any) -> None:
-        """Raise a FloatingPointError if parameters are not finite."""
+        """Raise a FloatingPointError if parameters, or the log-odds that they give of one image, are not finite."""
         super().on_epoch_end(net, *args, **kwargs)
-        self.check({"parameters": (largest_of(self.module_.parameters()), _LARGEST)})
+        with torch.no_grad():
+            log_odds = self.module_.eval().of_one_size(self._last_image)
+        self.check(
+            {
+                "parameters": (largest_of(self.module_.parameters()), _LARGEST),
+                "log-odds": (largest_of([log_odds]), self.largest_log_odds),
+            }
+        )
 
     def train_step_single(self, batch: Batch, **fit_params: Any) -> dict[str, Any]:
         """Compute the gradients of a batch, or raise a FloatingPointError if anything is not finite."""
         self._set_training(True)
         stacks = [stack.changed(self.changes) for stack in batch.to(self.device).stacks]
+        self._last_image = scaled(stacks[0].images[:1])
         log_odds, loss = self.forward_stacks(stacks)
+        if not loss.requires_grad:
+            raise ValueError("network: it has no parameters to train, because callbacks have frozen all of them")
         loss.backward()
         gradients = (parameter.grad for parameter in self.module_.parameters() if parameter.grad is not None)
         _, value, _ = self.check(
@@ -101,7 +118,6 @@ class SegmentationNet(NeuralNet):
                 "gradients": (largest_of(gradients), _LARGEST),
             }
         )
-        self.good_ = self.begun_
         # skorch reads the loss, for which the device must not be waited for again
         return {"loss": torch.tensor(value), "y_pred": [l.detach() for l in log_odds], "stacks": stacks}
 
@@ -116,30 +132,28 @@ class SegmentationNet(NeuralNet):
         Raises
         ------
         FloatingPointError
-            If one exceeds its bound. The network is restored before.
+            If one exceeds its bound. The network is set back before.
         """
         found: list[float] = torch.stack(
             [value.to(self.device, torch.float32) for value, _ in values.values()]
         ).tolist()
         for (what, (_, largest)), value in zip(values.items(), found):
-            if abs(value) <= largest:
-                continue
-            epoch, (good, states) = self.history[-1], self.good_ or self.begun_
-            for part, state in zip((self.module_, self.criterion_), states):
-                part.load_state_dict(state)
-            self.history[:] = self.history[: good - 1]
-            bound = "finite" if largest == _LARGEST else f"within {largest:g}"
-            raise FloatingPointError(
-                f"network: its {what} are not {bound} in epoch {epoch['epoch']}, batch {len(epoch['batches'])} of "
-                f"{self.stage}. The network is left as it was at the beginning of epoch {good}. A lower learning rate "
-                "may help"
-            )
+            if not abs(value) <= largest:
+                raise self._set_back(what, largest)
         return found
 
-    def initialize(self) -> "SegmentationNet":
-        """Make what training needs."""
-        self.good_ = None
-        return super().initialize()
+    def _set_back(self, what: str, largest: float) -> FloatingPointError:
+        """Go back to the beginning of the epoch, and give the error that says why."""
+        for part, state in self.begun_:
+            part.load_state_dict(state)
+        epoch = self.history[-1]
+        del self.history[-1]
+        bound = "finite" if largest == _LARGEST else f"within {largest:g}"
+        return FloatingPointError(
+            f"network: its {what} are not {bound} in epoch {epoch['epoch']}, batch {len(epoch['batches'])} of "
+            f"{self.stage}. The network is left as it was at the beginning of that epoch. A lower learning rate may "
+            "help"
+        )
 
 
 def largest_of(tensors: Iterable[torch.Tensor]) -> torch.Tensor:

@@ -100,6 +100,8 @@ def check_target(path: str | PathLike[str]) -> Path:
     target = Path(os.path.realpath(path))
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{path} can't be written: its folder does not exist")
+    if target.is_symlink():
+        raise OSError(f"{shown(os.fspath(path))} can't be written: it is a link that leads to itself")
     if target.exists() and not target.is_file():
         raise OSError(f"{shown(os.fspath(path))} can't be written: it is a folder, a pipe, a socket or a device")
     return target

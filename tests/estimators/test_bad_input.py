@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.frozen import FrozenEstimator
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, EpochScoring
 from torch import nn
 
 from skmmcrf import CNNSegmenter, DeepStructuredSegmenter, MaxMarginCRF, MaxMarginLoss
@@ -94,6 +94,10 @@ OF_TRAINING = [
     ({"callbacks": [Callback(), Callback]}, r"callbacks\[1\] must be an instance of .*, got the class Callback"),
     ({"callbacks": [("one", Callback(), 2)]}, r"callbacks\[0\] must be an instance of skorch"),
     ({"callbacks": [(1, Callback())]}, r"callbacks\[0\] must be an instance of skorch"),
+    (
+        {"callbacks": [EpochScoring("a", on_train=True)]},
+        r"callbacks\[0\]: EpochScoring can't .* use_caching=False",
+    ),
     ({"callbacks": [("one", Callback()), ("one", Callback())]}, "callbacks: the name 'one' is taken, by another"),
     ({"callbacks": [Callback(), ("Callback", Callback())]}, "callbacks: the name 'Callback' is taken, by another"),
     ({"callbacks": [("keep_best", Callback())]}, "callbacks: the name 'keep_best' is taken"),

@@ -441,3 +441,14 @@ def test_nothing_is_ever_unpickled(path, monkeypatch):
         path.write_bytes(data)
         with pytest.raises(ValueError, match="damaged, or of another kind"):
             read_file(path, "state")
+
+
+def test_a_link_that_leads_to_itself_is_refused_and_stays(tmp_path):
+    link = tmp_path / "loop"
+    try:
+        link.symlink_to(link)
+    except OSError:
+        pytest.skip("no links here")
+    with pytest.raises(OSError, match="loop' can't be written: it is a link that leads to itself"):
+        write_file(link, "state", {})
+    assert link.is_symlink()
