@@ -50,7 +50,15 @@ class JointNet(SegmentationNet):
 
 
 class _Algorithm(Callback):
-    """Base of both algorithms: examples of the unchanged training images, whose stored labelings last."""
+    """Base of both algorithms: examples of the unchanged training images, whose stored labelings last.
+
+    Attributes
+    ----------
+    is_at_end_of_epoch : bool
+        Whether the examples have the log-odds of the network as it is at the end of an epoch.
+    """
+
+    is_at_end_of_epoch = False
 
     def __init__(self, images: Sequence[np.ndarray], examples: Sequence[Example]) -> None:
         self.images = images
@@ -72,6 +80,8 @@ class HeldWeights(_Algorithm):
     After the epoch, Algorithm 1 learns w on all images without changes, at the new log-odds of the network. Changed
     images have ragged outlines and unknown borders. Weights learned on them would be those of another field.
     """
+
+    is_at_end_of_epoch = True
 
     def forward(self, net: JointNet, stacks: Sequence[Stack]) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Give log-odds, and the objective of a batch at the weights.
@@ -142,8 +152,11 @@ class JaccardOfField(Callback):
         """Record the indices."""
         loss = net.criterion_
         for name, data in self.measured.items():
-            results = net.runner.run(net.module.network, data.images)
-            energies = (loss.field.energy(log_odds, image) for log_odds, image in results)
+            if name == "jaccard" and net.algorithm.is_at_end_of_epoch:
+                energies = (example.energy for example in net.algorithm.examples[: len(data)])
+            else:
+                results = net.runner.run(net.module.network, data.images)
+                energies = (loss.field.energy(log_odds, image) for log_odds, image in results)
             labelings = least_labelings(loss.coef_, energies, loss.learner.n_jobs)
             net.history.record(name, mean_of_defined(jaccard_of_annotations(data.annotations, labelings)))
 
