@@ -119,14 +119,14 @@ def test_a_cluster_without_workers_is_an_error():
         list(workers(None)([delayed(abs)(-1)]))
 
 
-def backend_within_a_task():
-    with parallel_config(backend="dask"):
+def workers_within_a_task():
+    with parallel_config(backend="dask", wait_for_workers_timeout=30):
         parallel = workers(2)
-    return type(parallel._backend).__name__, list(parallel([delayed(abs)(-1)]))
+        return type(parallel).__name__, list(parallel([delayed(abs)(-1)]))
 
 
 def test_cuts_within_a_job_of_the_cluster_run_in_threads(cluster):
-    assert cluster.submit(backend_within_a_task).result() == ("ThreadingBackend", [1])
+    assert cluster.submit(workers_within_a_task).result() == ("Threads", [1])
 
 
 @pytest.mark.slow

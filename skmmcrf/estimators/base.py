@@ -276,10 +276,13 @@ class FieldSegmenter(BaseSegmenter):
             sigma_=sigma,
         )
 
-    def _segment(self, results: Iterable[tuple[FloatArray, np.ndarray]]) -> Iterator[BoolArray]:
+    def _segment(
+        self, results: Iterable[tuple[FloatArray, np.ndarray]], *, overlap: bool = True
+    ) -> Iterator[BoolArray]:
         """Labelings of least energy of log-odds (H, W) and images (H, W, channels), one after the other."""
         field = self._field(self.sigma_)
-        return least_labelings(self.coef_, (field.energy(l, image) for l, image in results), self.n_jobs)
+        energies = (field.energy(l, image) for l, image in results)
+        return least_labelings(self.coef_, energies, self.n_jobs, overlap=overlap)
 
 
 class NetworkSegmenter(BaseSegmenter):

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from os import PathLike
@@ -493,8 +493,9 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         watched = least_labelings(self.coef_, (e.energy for e in examples[:N_WATCHED]), self.n_jobs)
         row["jaccard"] = _mean_jaccard(fit.data, watched)
         if fit.validation is not None:
-            results = self._runner().run(self.network_, fit.validation.images)
-            row["valid_jaccard"] = _mean_jaccard(fit.validation, self._segment(results))
+            runner = self._runner()
+            results = runner.run(self.network_, fit.validation.images)
+            row["valid_jaccard"] = _mean_jaccard(fit.validation, self._segment(results, overlap=runner.may_overlap))
         row["seconds"] = time.perf_counter() - began
         show_start(row, len(fit.data), self.verbose)
         if not any(row["stage"] == "joint" for row in self.history_):  # a warm start goes on counting
@@ -551,7 +552,10 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         %(labels_given)s
         """
         results = self._run_network(X)
-        labelings = (l > 0 for l, _ in results) if self.objective_ is None else self._segment(results)
+        if self.objective_ is None:
+            labelings: Iterator[BoolArray] = (l > 0 for l, _ in results)
+        else:
+            labelings = self._segment(results, overlap=self._runner().may_overlap)
         return as_given([self._as_labels(labeling) for labeling in labelings], X)
 
     def energy(self, image: np.ndarray) -> Energy:

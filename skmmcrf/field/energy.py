@@ -7,10 +7,11 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from joblib import delayed
+from joblib import delayed, effective_n_jobs
 from numpy.typing import NDArray
 
 import skmmcrf.field.grid_cut as grid_cut
@@ -304,7 +305,9 @@ class Energy:
                 )
 
 
-def least_labelings(w: FloatArray, energies: Iterable[Energy], n_jobs: int | None = None) -> Iterator[BoolArray]:
+def least_labelings(
+    w: FloatArray, energies: Iterable[Energy], n_jobs: int | None = None, *, overlap: bool = True
+) -> Iterator[BoolArray]:
     """Give the labelings of least energy of many images, one after the other, (5).
 
     Parameters
@@ -315,9 +318,17 @@ def least_labelings(w: FloatArray, energies: Iterable[Energy], n_jobs: int | Non
         They are taken one by one, so they need not be in memory at once.
     n_jobs : int, optional
         The number of threads that cut side by side, as in joblib.
+    overlap : bool, default=True
+        Whether energies are taken while others are cut. A network on the CPU that gives them is slower then, because
+        its threads wait for each other.
     """
-    cut = delayed(Energy.least)
-    yield from workers(n_jobs)(cut(energy, w) for energy in energies)
+    cut, energies = delayed(Energy.least), iter(energies)
+    if overlap:
+        yield from workers(n_jobs)(cut(energy, w) for energy in energies)
+        return
+    with workers(n_jobs) as parallel:
+        while some := list(islice(energies, 2 * effective_n_jobs(n_jobs))):
+            yield from parallel(cut(energy, w) for energy in some)
 
 
 def sources(arrays: Sequence[np.ndarray], *, in_memory: bool = True) -> list[Source]:

@@ -50,6 +50,11 @@ class Runner:
     amp: bool = False
     progress: bool = False
 
+    @property
+    def may_overlap(self) -> bool:
+        """Whether cuts should run beside the network. On the CPU the threads of torch would wait for those that cut."""
+        return torch.device(self.device).type != "cpu"
+
     def run(self, network: nn.Module, images: Sequence[np.ndarray]) -> Iterator[tuple[NDArray[np.float32], np.ndarray]]:
         """Run a network over images (H, W, channels), a batch at a time.
 

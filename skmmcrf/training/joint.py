@@ -86,14 +86,14 @@ class HeldWeights(_Algorithm):
     def forward(self, net: JointNet, stacks: Sequence[Stack]) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Give log-odds, and the objective of a batch at the weights.
 
-        Images count each by itself, so one half is cut while the network runs on the other.
+        Images count each by itself, so one half is cut while the network runs on the other, if both may overlap.
         """
         loss: MaxMarginLoss = net.criterion_
-        middle = (len(stacks) + 1) // 2
+        middle = (len(stacks) + 1) // 2 if net.runner.may_overlap else len(stacks)
         log_odds: list[torch.Tensor] = []
 
         def parts() -> Iterator[Part]:
-            for half in filter(None, (stacks[:middle], stacks[middle:])):  # a single stack has no second half
+            for half in filter(None, (stacks[:middle], stacks[middle:])):
                 log_odds.extend(map(net.log_odds, half))
                 images = [image for stack in half for image in stack.images.movedim(1, -1).numpy(force=True)]
                 annotations = [annotation for stack in half for annotation in self._annotations(stack)]
@@ -157,7 +157,7 @@ class JaccardOfField(Callback):
             else:
                 results = net.runner.run(net.module.network, data.images)
                 energies = (loss.field.energy(log_odds, image) for log_odds, image in results)
-            labelings = least_labelings(loss.coef_, energies, loss.learner.n_jobs)
+            labelings = least_labelings(loss.coef_, energies, loss.learner.n_jobs, overlap=net.runner.may_overlap)
             net.history.record(name, mean_of_defined(jaccard_of_annotations(data.annotations, labelings)))
 
 

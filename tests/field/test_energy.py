@@ -1,4 +1,5 @@
 import pickle
+import time
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -318,7 +319,28 @@ def test_a_field_keeps_the_features_of_a_list_of_not_too_many_pixels(monkeypatch
 
 
 @pytest.mark.parametrize("n_jobs", [None, 2])
-def test_labelings_of_many_images_are_those_of_each_also_in_processes(random_grid, n_jobs):
-    energies, w = [random_grid(seed, (8, 9))[0] for seed in range(3)], np.array([1.0, 0.5, 0.5])
-    found = list(least_labelings(w, iter(energies), n_jobs))
+@pytest.mark.parametrize("overlap", [True, False])
+def test_labelings_of_many_images_are_those_of_each_also_in_threads(random_grid, n_jobs, overlap):
+    energies, w = [random_grid(seed, (8, 9))[0] for seed in range(11)], np.array([1.0, 0.5, 0.5])
+    found = list(least_labelings(w, iter(energies), n_jobs, overlap=overlap))
     np.testing.assert_array_equal(found, [energy.least(w) for energy in energies])
+
+
+def test_without_overlap_no_energy_is_asked_for_while_another_one_is_cut(random_grid, monkeypatch):
+    energies, w = [random_grid(seed, (8, 9))[0] for seed in range(9)], np.array([1.0, 0.5, 0.5])
+    events, least = [], Energy.least
+
+    def cut(energy, w):
+        time.sleep(0.01)  # time enough for another thread to ask
+        labels = least(energy, w)
+        events.append("cut")
+        return labels
+
+    def asked():
+        for energy in energies:
+            events.append("asked")
+            yield energy
+
+    monkeypatch.setattr(Energy, "least", cut)
+    list(least_labelings(w, asked(), 2, overlap=False))
+    assert events == 4 * ["asked"] + 4 * ["cut"] + 4 * ["asked"] + 4 * ["cut"] + ["asked", "cut"]
