@@ -122,6 +122,10 @@ measured_ignore_label => ignore_label : int, None or "auto", default="auto"
 both_empty : {"omit", "perfect"}, default="omit"
     The value of an image whose truth and prediction are both empty. See `jaccard_indices`.
 
+tolerance : float, optional
+    How far boundaries may be apart for `boundary_f_measures`, in pixels. The default is 0.75 % of the image's diagonal,
+    but at least one pixel.
+
 figure : matplotlib Figure or SubFigure, optional
     Where to draw. By default a new figure is made.
 

@@ -1,4 +1,4 @@
-"""Agreement of labelings with the truth: measures of each image, their means, and scorers for scikit-learn.
+"""Agreement of labelings with the truth: measures of each image, their means, tables, and scorers for scikit-learn.
 
 All measures leave unlabelled pixels out: truth and prediction count as background there. The measures of boundaries
 treat unlabelled pixels like the outside of the image, so the foreground ends there.
@@ -7,9 +7,11 @@ treat unlabelled pixels like the outside of the image, so the foreground ends th
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial, update_wrapper
 from numbers import Real
+from os import PathLike
+from pathlib import Path
 from statistics import harmonic_mean
 from typing import Any, Literal, TypeAlias
 
@@ -26,9 +28,13 @@ from skmmcrf.field.labels import Annotation
 from skmmcrf.images.checking import check_sample_weight
 from skmmcrf.images.entries import as_array, as_sequence, image_and_labels
 from skmmcrf.images.labels import LABEL_CONSTRAINTS, LabelScheme
+from skmmcrf.images.pairing import names_in_folders
 
 _IgnoreLabel: TypeAlias = int | Literal["auto"] | None
 _BothEmpty: TypeAlias = Literal["omit", "perfect"]
+
+# images of a dataset that are in memory at a time
+_AT_ONCE = 16
 
 _CONSTRAINTS = {
     "pos_label": LABEL_CONSTRAINTS["pos_label"],
@@ -50,19 +56,29 @@ def _measure_images(
 ) -> FloatArray:
     """A measure of each image's true and predicted foreground. NaN or the best value where both are empty."""
     _check_parameters(both_empty=both_empty)
-    of_empty = best if both_empty == "perfect" else np.nan
-    values = []
-    for annotation, found in _read_pairs(y_true, y_pred, **labels):
-        truth = annotation.truth
-        if truth.any() or found.any():
-            values.append(measure(truth, found))
-        else:
-            values.append(of_empty if annotation.labelled.any() else np.nan)
-    return np.array(values, dtype=float)
+    pairs = _read_pairs(y_true, y_pred, **labels)
+    return np.array([_measured(measure, best, *pair, both_empty) for pair in pairs], dtype=float)
+
+
+def _measured(
+    measure: Callable[[BoolArray, BoolArray], float],
+    best: float,
+    annotation: Annotation,
+    found: BoolArray,
+    both_empty: _BothEmpty,
+) -> float:
+    truth = annotation.truth
+    if truth.any() or found.any():
+        return measure(truth, found)
+    return best if both_empty == "perfect" and annotation.labelled.any() else np.nan
 
 
 def _jaccard(truth: BoolArray, found: BoolArray) -> float:
     return np.count_nonzero(truth & found) / np.count_nonzero(truth | found)
+
+
+def _dice(truth: BoolArray, found: BoolArray) -> float:
+    return 2 * np.count_nonzero(truth & found) / (np.count_nonzero(truth) + np.count_nonzero(found))
 
 
 def _boundary_f(truth: BoolArray, found: BoolArray, tolerance: float | None) -> float:
@@ -92,7 +108,7 @@ def _read_pairs(
 ) -> Iterator[tuple[Annotation, BoolArray]]:
     """The truth of each image, and the predicted foreground without unlabelled pixels."""
     _check_parameters(pos_label=pos_label, ignore_label=ignore_label)
-    scheme, fully_labelled = LabelScheme(pos_label, ignore_label), LabelScheme(pos_label, None)
+    scheme = LabelScheme(pos_label, ignore_label)
     labels, _ = as_sequence(y_true, "y_true", dimensions=(3,))
     predictions, _ = as_sequence(y_pred, "y_pred", dimensions=(3,))
     if len(labels) != len(predictions):
@@ -100,12 +116,18 @@ def _read_pairs(
     annotations = [scheme.read(labels[n], f"y_true[{n}]") for n in range(len(labels))]
     scheme.check_foreground_is_meant(annotations, "y_true")
     for n, annotation in enumerate(annotations):
-        found = as_array(predictions[n], f"y_pred[{n}]")
-        if found.shape != annotation.shape:
-            raise ValueError(f"y_pred[{n}] has shape {found.shape}, but y_true[{n}] has {annotation.shape}")
-        if not annotation.is_fully_labelled:
-            found = np.where(annotation.labelled, found, np.zeros_like(found))
-        yield annotation, fully_labelled.read(found, f"y_pred[{n}]").truth
+        yield annotation, _read_found(predictions[n], annotation, pos_label, (f"y_true[{n}]", f"y_pred[{n}]"))
+
+
+def _read_found(prediction: Any, annotation: Annotation, pos_label: int, names: tuple[str, str]) -> BoolArray:
+    """The predicted foreground of an image without unlabelled pixels. Errors call truth and prediction by the names."""
+    of_truth, name = names
+    found = as_array(prediction, name)
+    if found.shape != annotation.shape:
+        raise ValueError(f"{name} has shape {found.shape}, but {of_truth} has {annotation.shape}")
+    if not annotation.is_fully_labelled:
+        found = np.where(annotation.labelled, found, np.zeros_like(found))
+    return LabelScheme(pos_label, None).read(found, name).truth
 
 
 def _check_parameters(**parameters: object) -> None:
@@ -253,8 +275,7 @@ def dice_indices(
     array([0.5, nan])
     """
     labels = {"pos_label": pos_label, "ignore_label": ignore_label}
-    jaccard = _measure_images(_jaccard, 1.0, y_true, y_pred, both_empty=both_empty, **labels)
-    return 2 * jaccard / (1 + jaccard)
+    return _measure_images(_dice, 1.0, y_true, y_pred, both_empty=both_empty, **labels)
 
 
 @documented
@@ -436,6 +457,143 @@ def label_scheme_of(estimator: Any) -> LabelScheme:
             classes = np.asarray(getattr(estimator, "classes_", None))
             return LabelScheme(int(classes[1]) if classes.shape == (2,) and classes.dtype.kind in "bui" else 1)
     return estimator._label_scheme
+
+
+@documented
+def evaluate(
+    estimator: Any,
+    X: ImagesLike,
+    y: LabelsLike | None = None,
+    *,
+    names: Sequence[str] | None = None,
+    both_empty: _BothEmpty = "omit",
+    tolerance: float | None = None,
+) -> dict[str, np.ndarray]:
+    """Measure the predictions of an estimator on each image.
+
+    Labels are read as the estimator reads them. Each image of a dataset is asked for once, and few are in memory at a
+    time.
+
+    Parameters
+    ----------
+    estimator : fitted estimator
+        Anything that predicts labels of images, also a Pipeline or a search.
+    X : array of shape (n, H, W) or (n, H, W, channels), or sequence
+        Images, as `predict` takes them: arrays, paths of files, or a dataset.
+    y : array of shape (n, H, W), sequence, or None
+        The truth, labelled as for fit. None if the entries of X are pairs of image and labels.
+    names : sequence of n str, optional
+        The names of the images. The default is the names of the files, or else the numbers of the images.
+    %(both_empty)s
+    %(tolerance)s
+
+    Returns
+    -------
+    dict of str to ndarray of shape (n,)
+        The columns of a table with a row for each image, as `pandas.DataFrame` takes them. "image" has the names.
+        "jaccard", "dice", "boundary_f" and "hausdorff_95" have the measures of this module. The last is the Hausdorff
+        distance at percentile 95, in pixels. "true_foreground" and "predicted_foreground" have the foreground's share
+        of the labelled pixels, between 0 and 1. They are NaN where no pixel is labelled.
+
+    Raises
+    ------
+    TypeError
+        If the estimator can't predict. If y is None and X has no labels.
+    ValueError
+        If numbers or sizes of images and labels differ. If labels are not those that the estimator reads. If a
+        parameter is out of its range.
+
+    See Also
+    --------
+    skmmcrf.report.make_report : The means with intervals, and pictures of the best and the worst images.
+
+    Examples
+    --------
+    >>> from skmmcrf import CNNSegmenter
+    >>> from skmmcrf.datasets import make_phantoms
+    >>> X, y = make_phantoms(4, shape=(32, 32), random_state=0)
+    >>> table = evaluate(CNNSegmenter(n_epochs=2, random_state=0).fit(X, y), X, y)
+    >>> list(table)
+    ['image', 'jaccard', 'dice', 'boundary_f', 'hausdorff_95', 'true_foreground', 'predicted_foreground']
+    >>> table["image"], table["true_foreground"].round(2)
+    (array([0, 1, 2, 3]), array([0.16, 0.23, 0.14, 0.13]))
+    """
+    return table_of(labelings_of(estimator, X, y, names), both_empty=both_empty, tolerance=tolerance)
+
+
+def labelings_of(
+    estimator: Any, X: ImagesLike, y: LabelsLike | None, names: Sequence[str] | None = None
+) -> Iterator[tuple[str | Path | int, Annotation, BoolArray]]:
+    """Give each image's name, file or number, its annotation, and the foreground that an estimator predicts."""
+    if not hasattr(estimator, "predict"):
+        raise TypeError(f"estimator must have the method predict, {type(estimator).__name__} has none")
+    scheme = label_scheme_of(estimator)
+    entries, lazy = as_sequence(X, "X", dimensions=(3, 4))
+    labels = None if y is None else as_sequence(y, "y", dimensions=(3,))[0]
+    if labels is not None and len(labels) != len(entries):
+        raise ValueError(f"X and y must have the same length, got {len(entries)} images and {len(labels)} labels")
+    if names is not None and (isinstance(names, str) or len(names) != len(entries)):
+        raise ValueError(f"names must hold a name for each of the {len(entries)} images, got {shown(names)}")
+    given = None if names is None else list(names)
+    annotations: list[Annotation] = []
+    called = "the labels of X[{}]" if labels is None else "y[{}]"
+    at_once = _AT_ONCE if lazy else len(entries)
+    for start in range(0, len(entries), at_once):
+        numbers = range(start, min(start + at_once, len(entries)))
+        pairs = [image_and_labels(entries[n], f"X[{n}]") for n in numbers]
+        images = [image for image, _ in pairs]
+        truths = [of_image for _, of_image in pairs] if labels is None else [labels[n] for n in numbers]
+        if any(truth is None for truth in truths):
+            raise TypeError("y is None, but X is no dataset of pairs of image and labels: give y")
+        read = [scheme.read(truth, called.format(n)) for n, truth in zip(numbers, truths)]
+        found = _predict(estimator, X if isinstance(X, np.ndarray) and X.ndim > 1 else images, start)
+        for n, image, annotation, prediction in zip(numbers, images, read, found):
+            name = given[n] if given else Path(image) if isinstance(image, (str, PathLike)) else n
+            both = (called.format(n), f"the prediction of X[{n}]")
+            yield name, annotation, _read_found(prediction, annotation, scheme.pos_label, both)
+        annotations += read
+    scheme.check_foreground_is_meant(annotations, "X" if y is None else "y")
+
+
+def _predict(estimator: Any, images: ImagesLike, start: int) -> LabelsLike:
+    """Predict a part of the images. Errors get a note that tells the part."""
+    try:
+        found = estimator.predict(images)
+    except Exception as error:
+        if start:
+            error.add_note(f"X[0] in this message is X[{start}] of all images")
+        raise
+    if len(found) != len(images):
+        raise ValueError(f"predict must give labels for each image, got {len(found)} for {len(images)} images")
+    return found
+
+
+def table_of(
+    labelings: Iterable[tuple[str | Path | int, Annotation, BoolArray]],
+    *,
+    both_empty: _BothEmpty = "omit",
+    tolerance: float | None = None,
+) -> dict[str, np.ndarray]:
+    """Measure images as `labelings_of` gives them. See `evaluate`."""
+    _check_parameters(both_empty=both_empty, tolerance=tolerance)
+    measures: dict[str, tuple[Callable[[BoolArray, BoolArray], float], float]] = {
+        "jaccard": (_jaccard, 1.0),
+        "dice": (_dice, 1.0),
+        "boundary_f": (partial(_boundary_f, tolerance=tolerance), 1.0),
+        "hausdorff_95": (partial(_hausdorff, percentile=95), 0.0),
+    }
+    names, rows = [], []
+    for name, annotation, found in labelings:
+        names.append(name)
+        measured = [_measured(*measure, annotation, found, both_empty) for measure in measures.values()]
+        n_labelled = np.count_nonzero(annotation.labelled) or np.nan
+        rows.append([*measured, *(np.count_nonzero(part) / n_labelled for part in (annotation.truth, found))])
+    files = [name for name in names if isinstance(name, Path)]
+    columns = [*measures, "true_foreground", "predicted_foreground"]
+    return {
+        "image": np.array(names_in_folders(files) if len(files) == len(names) else names),
+        **dict(zip(columns, np.array(rows, dtype=float).T)),
+    }
 
 
 class _SegmentationScorer(_Scorer):
