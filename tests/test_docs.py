@@ -19,7 +19,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 #: for parameters whose name and type do; "See Also"; capitals where symbols are lower case; quotes on their own lines.
 LEFT_OUT = {"SS05", "SS06", "ES01", "PR07", "RT03", "SA01", "PR08", "RT04", "GL01"}
 #: What users call is documented with parameters, results and examples. Elsewhere names and types may say all.
-FOR_USERS = ("skmmcrf.datasets", "skmmcrf.display", "skmmcrf.estimators", "skmmcrf.metrics", "skmmcrf.training.loss")
+FOR_USERS = tuple(
+    f"skmmcrf.{name}" for name in ("datasets", "display", "estimators", "metrics", "report", "training.loss")
+)
 METHODS_FOR_USERS = {"decision_function", "energy", "fit", "predict", "predict_proba", "save", "score", "transform"}
 MODULES = ["skmmcrf", "skmmcrf.datasets", "skmmcrf.field", "skmmcrf.learning", "skmmcrf.networks"]
 
