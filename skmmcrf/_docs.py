@@ -26,6 +26,9 @@ sample_weight : array of shape (n,), optional
 labels_given => ndarray of uint8 and shape (n, H, W), or list of ndarray of shape (H, W)
     Labels, 0 or `pos_label`. A list if X is a list.
 
+confidence => ndarray of float32 and shape (n, H, W), or list of ndarray of shape (H, W)
+    Positive where `predict` gives foreground. Exact within 0.001, up to rounding. A list if X is a list.
+
 raised_by_fit => ValueError, TypeError
     If a parameter is out of its range. If images and labels do not fit, or are not finite. If the network does not give
     one log-odds map.

@@ -64,13 +64,13 @@ def _every_cut_is_least(monkeypatch, request):
     find = grid_cut.GridCut.labels
 
     def checked(cut):
-        unary, capacities = cut.terminal.copy(), cut.residual[..., ::2].copy()
+        unary, capacities = cut.terminal.copy(), cut.residual.copy()
         labels = find(cut)
-        # a capacity stands at the first pixel of its edge, and a step that leaves the image has none
+        # a capacity stands at the pixel whose label is 0, and a step that leaves the image has none
         costs = [unary[labels]]
         for n, (first, second) in enumerate(Grid(tuple(cut.offsets)).pairs(labels)):
-            ((of_offset, _),) = Grid((cut.offsets[n],)).pairs(capacities[..., n])
-            costs.append(of_offset[first != second])
+            ((forth, back),) = Grid((cut.offsets[n],)).pairs(capacities[..., 2 * n : 2 * n + 2])
+            costs += [forth[..., 0][second & ~first], back[..., 1][first & ~second]]
         cost, scale = (sum(function(part).sum(dtype=float) for part in costs) for function in (np.asarray, np.abs))
         bound = cut.flow + unary.sum(where=unary < 0, dtype=float)
         tolerance = 1e-5 if unary.dtype == np.float32 else 1e-9

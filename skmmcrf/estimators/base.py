@@ -29,7 +29,7 @@ from skmmcrf._shown import shortened, shown
 from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, LabelledImagesLike, LabelsLike
 from skmmcrf._version import __version__
 from skmmcrf.estimators.files import are_floats, save
-from skmmcrf.field.energy import Field, least_labelings
+from skmmcrf.field.energy import Energy, Field, least_labelings, smoothed_log_odds
 from skmmcrf.field.grid import Connectivity, Grid
 from skmmcrf.field.terms import build_terms, estimate_sigma
 from skmmcrf.images.checking import (
@@ -280,9 +280,23 @@ class FieldSegmenter(BaseSegmenter):
         self, results: Iterable[tuple[FloatArray, np.ndarray]], *, overlap: bool = True
     ) -> Iterator[BoolArray]:
         """Labelings of least energy of log-odds (H, W) and images (H, W, channels), one after the other."""
+        return least_labelings(self.coef_, self._energies(results), self.n_jobs, overlap=overlap)
+
+    def _smooth(self, results: Iterable[tuple[FloatArray, np.ndarray]]) -> Iterator[NDArray[np.float32]]:
+        """Smoothed log-odds of the same."""
+        return smoothed_log_odds(self.coef_, self._energies(results), self.n_jobs)
+
+    def _energies(self, results: Iterable[tuple[FloatArray, np.ndarray]]) -> Iterator[Energy]:
         field = self._field(self.sigma_)
-        energies = (field.energy(l, image) for l, image in results)
-        return least_labelings(self.coef_, energies, self.n_jobs, overlap=overlap)
+        return (field.energy(l, image) for l, image in results)
+
+    def _check_positive_weight(self) -> None:
+        check_is_fitted(self)
+        if not self.coef_[0] > 0:
+            raise ValueError(
+                f"predict_confidence smooths log-odds of positive weight, but coef_[0] is {self.coef_[0]:g}: see "
+                "whether log-odds and labels belong together, or fit with a larger C"
+            )
 
 
 class NetworkSegmenter(BaseSegmenter):

@@ -1,6 +1,6 @@
 """The conditional random field as an estimator on given log-odds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -204,11 +204,41 @@ class MaxMarginCRF(FieldSegmenter):
         -------
         %(labels_given)s
         """
+        return as_given([self._as_labels(labels) for labels in self._segment(self._read(Z))], Z)
+
+    @documented
+    def predict_confidence(self, Z: ImagesLike) -> np.ndarray | list[np.ndarray]:
+        """Give the log-odds, smoothed by the field so that their signs are the labels of `predict`.
+
+        The value of a pixel is by how much all log-odds of the image would have to fall for `predict` to give it
+        background, or if it is negative, to rise for it to give foreground. It is no probability.
+
+        Parameters
+        ----------
+        %(Z)s
+
+        Returns
+        -------
+        %(confidence)s
+
+        Raises
+        ------
+        ValueError
+            If the learned weight of the log-odds is not positive.
+
+        Notes
+        -----
+        See `skmmcrf.field.Energy.smoothed_log_odds`. It takes as long as about forty minimum cuts.
+        """
+        self._check_positive_weight()
+        return as_given(list(self._smooth(self._read(Z))), Z)
+
+    def _read(self, Z: ImagesLike) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Log-odds (H, W) and image (H, W, channels), one image after the other."""
         check_is_fitted(self)
         stacked = check_images(Z, n_channels=self.n_channels_in_, name="Z")
         _check_stacked(stacked)
-        labelings = self._segment((_log_odds_of(z), _image_of(z)) for z in stacked)
-        return as_given([self._as_labels(labels) for labels in labelings], Z)
+        return ((_log_odds_of(z), _image_of(z)) for z in stacked)
 
 
 def learn_field(

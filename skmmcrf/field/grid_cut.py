@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from skmmcrf._typing import BoolArray, FloatArray
+from skmmcrf._typing import BoolArray, FloatArray, IntArray
 from skmmcrf.field.grid import Runs
 
 try:
@@ -47,6 +47,7 @@ def prepare() -> float:
         cut = GridCut((1, 2), [(0, 1)], np.float64)
         cut.add_edges((0, 1), slice(0, 1), runs, np.zeros(2), factors)
         cut.fold(*np.zeros((2, 1, 2), bool))
+        cut.separate(np.zeros((1, 2), int))
         cut.labels()
         sum_cut(np.zeros(2, np.uint8), runs, factors)
     return time.perf_counter() - began
@@ -128,8 +129,21 @@ class GridCut:
         numbers = np.flatnonzero(known)
         _fold(self.search, numbers + self._pixels.start, labels.ravel()[numbers])
 
+    def separate(self, ranks: IntArray) -> None:
+        """Cut pixels of different rank (H, W) off each other, as if of two neighbours the higher has more label 1.
+
+        Each is pulled by what it costs to cut their edge: the higher one to label 0, the lower one to label 1.
+        """
+        _separate(self.search, ranks.ravel(), self._pixels.start)
+
     def labels(self) -> BoolArray:
-        """Find a labeling of least cost, and of several the one with the fewest labels 1, as `minimum_cut` does."""
+        """Find a labeling of least cost, and of several the one with the fewest labels 1, as `minimum_cut` does.
+
+        Costs are then those that the flow leaves. They are those of the same problem, less a constant, so that unary
+        costs may be changed, pixels be separated, and labels be found again.
+        """
+        self.search.tree[:] = _FREE
+        self.search.stamp[:] = 0
         self.flow = _find_maximum_flow(self.search)
         return (self.search.tree[self._pixels] == _SINK).reshape(self.terminal.shape)
 
@@ -239,6 +253,26 @@ def _fold(search, pixels, labels):  # type: ignore[no-untyped-def]
             q = p + steps[direction]
             terminal[q] += -residual[p, direction] if label else residual[p, direction]
             residual[p, direction] = residual[q, direction ^ _ONE] = 0
+
+
+@_compiled
+def _separate(search, ranks, margin):  # type: ignore[no-untyped-def]
+    """Cut pixels of different rank off each other. An edge pulls the higher one to label 0, the lower one to 1."""
+    steps, residual, terminal = search.steps, search.residual, search.terminal
+    margin, n_directions, two = np.uintp(margin), np.uintp(len(steps)), np.uintp(2)
+    for n in range(np.uintp(len(ranks))):
+        p = n + margin
+        for forth in range(np.uintp(0), n_directions, two):
+            q, back = p + steps[forth], forth ^ _ONE
+            if residual[p, forth] == 0 and residual[q, back] == 0:
+                continue  # which may lead out of the image
+            difference = ranks[n] - ranks[n + steps[forth]]
+            if difference != 0:
+                # what it costs to give label 1 to the higher one alone
+                pull = residual[q, back] if difference > 0 else -residual[p, forth]
+                terminal[p] += pull
+                terminal[q] -= pull
+                residual[p, forth] = residual[q, back] = 0
 
 
 @_compiled

@@ -35,6 +35,14 @@ class ListedCut:
             self.terminal += np.bincount(one, pull, self.terminal.size).reshape(self.terminal.shape)
         self._capacities[known[self._edges].any(axis=0)] = 0
 
+    def separate(self, ranks: IntArray) -> None:
+        """Cut pixels of different rank (H, W) off each other, as if of two neighbours the higher has more label 1."""
+        one, other = self._edges
+        pulls = np.sign(ranks.ravel()[one] - ranks.ravel()[other]) * self._capacities
+        for pixels, pull in ((one, pulls), (other, -pulls)):
+            self.terminal += np.bincount(pixels, pull, self.terminal.size).reshape(self.terminal.shape)
+        self._capacities[pulls != 0] = 0
+
     def labels(self) -> BoolArray:
         """Find a labeling of least cost, and of several the one with the fewest labels 1."""
         return minimum_cut(self.terminal, self._edges, self._capacities)

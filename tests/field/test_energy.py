@@ -11,7 +11,7 @@ from strategies import problems, weights
 from skmmcrf.field import Annotation, Contrast, Energy, Field, Grid, PairwiseFeatures, Smoothness, build_terms, grid_cut
 from skmmcrf.field import blocks as blocks_module
 from skmmcrf.field import energy as energy_module
-from skmmcrf.field.energy import LARGEST_LOG_ODDS, least_labelings
+from skmmcrf.field.energy import LARGEST_LOG_ODDS, least_labelings, smoothed_log_odds
 
 LONG = ((0, 1), (1, 0), (0, 2), (2, 0))
 FIELDS = [
@@ -121,6 +121,62 @@ def test_mirroring_any_image_mirrors_the_result(problem, w):
     pairwise = sum(weight * row.sum() for weight, row in zip(w[1:], energy.pairwise.compute().rows))
     rounding = 1e-12 * (abs(w[0]) * np.abs(energy.log_odds).sum(dtype=float) + pairwise)
     assert abs(w @ energy.difference(other.least(w)[::-1, ::-1], least)) <= rounding
+
+
+@each_field
+@pytest.mark.parametrize("seed", range(3))
+def test_smoothed_log_odds_are_lower_bounds_of_min_marginals(random_grid, shape, connectivity, pairwise, seed):
+    energy, truth = random_grid(seed, shape, connectivity, pairwise)
+    foreground = all_labelings(shape).reshape(-1, truth.size)
+    for w in WEIGHTS[:3, : energy.pairwise.field.n_weights]:
+        energies = all_differences(energy, truth) @ w
+        with_label = [np.where(each, energies[:, np.newaxis], np.inf).min(axis=0) for each in (~foreground, foreground)]
+        min_marginals = (with_label[0] - with_label[1]).reshape(shape)
+        smoothed = energy.smoothed_log_odds(w)
+        np.testing.assert_array_equal(smoothed > 0, min_marginals > 0)
+        assert (w[0] * np.abs(smoothed) <= np.abs(min_marginals) + w[0] * 1.001e-3).all()
+        if not w[1:].any():
+            np.testing.assert_allclose(w[0] * smoothed, min_marginals, rtol=1e-6)
+
+
+LEVELS = [-3.0, -1.0, -0.2, 0.0, 0.5, 2.0]
+
+
+@pytest.mark.parametrize("w", [(1.0, 0.3, 0.9), (0.2, 0.0, 0.5), (5.0, 3.0, 0.0)])
+@pytest.mark.parametrize("in_float32", [False, True])
+def test_smoothed_log_odds_say_which_pixels_change_as_all_log_odds_do(monkeypatch, random_grid, w, in_float32):
+    energy, _ = random_grid(0, (37, 41))
+    energy = energy.with_log_odds(np.sign(energy.log_odds) * energy.log_odds**2)
+    w = np.array(w)
+    expected = {level: energy.with_log_odds(energy.log_odds - level).least(w) for level in LEVELS}
+    if in_float32:
+        monkeypatch.setattr(energy_module, "_MOST_PIXELS_DOUBLE", 0)
+    smoothed = energy.smoothed_log_odds(w)
+    assert smoothed.dtype == np.float32
+    assert smoothed.min() < -3
+    assert smoothed.max() > 2
+    for level, labels in expected.items():
+        off = (smoothed > level) != labels
+        assert (np.abs(smoothed - level)[off] <= 2e-3).all()
+        assert off.mean() < 0.01
+
+
+@given(problems(max_images=1), weights())
+def test_signs_of_smoothed_log_odds_are_the_labels_of_any_problem(problem, w):
+    energy, w = problem.examples()[0].energy, w[: problem.field.n_weights]
+    if w[0] > 0:
+        smoothed = energy.smoothed_log_odds(w)
+        np.testing.assert_array_equal(smoothed > 0, energy.least(w))
+        assert np.isfinite(smoothed).all()
+
+
+def test_smoothed_log_odds_need_a_positive_weight_of_the_log_odds(random_grid):
+    energy, _ = random_grid(0)
+    for weight in (0.0, -1.0):
+        with pytest.raises(ValueError, match=rf"w\[0\], the weight of the log-odds, must be positive, got {weight:g}"):
+            energy.smoothed_log_odds(np.array([weight, 1.0, 1.0]))
+    with pytest.raises(ValueError, match="pairwise weights must not be negative"):
+        energy.smoothed_log_odds(np.array([1.0, -1.0, 1.0]))
 
 
 def test_saturated_log_odds_stay_finite(random_grid):
@@ -344,3 +400,10 @@ def test_without_overlap_no_energy_is_asked_for_while_another_one_is_cut(random_
     monkeypatch.setattr(Energy, "least", cut)
     list(least_labelings(w, asked(), 2, overlap=False))
     assert events == 4 * ["asked"] + 4 * ["cut"] + 4 * ["asked"] + 4 * ["cut"] + ["asked", "cut"]
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_smoothed_log_odds_of_many_images_are_those_of_each(random_grid, n_jobs):
+    energies, w = [random_grid(seed, (8, 9))[0] for seed in range(3)], np.array([1.0, 0.5, 0.5])
+    found = list(smoothed_log_odds(w, iter(energies), n_jobs))
+    np.testing.assert_array_equal(found, [energy.smoothed_log_odds(w) for energy in energies])
