@@ -22,7 +22,10 @@ LEFT_OUT = {"SS05", "SS06", "ES01", "PR07", "RT03", "SA01", "PR08", "RT04", "GL0
 FOR_USERS = tuple(
     f"skmmcrf.{name}" for name in ("datasets", "display", "estimators", "metrics", "report", "training.loss")
 )
-METHODS_FOR_USERS = {"decision_function", "energy", "fit", "predict", "predict_proba", "save", "score", "transform"}
+METHODS_FOR_USERS = {
+    *("decision_function", "energy", "fit", "predict", "predict_confidence", "predict_proba", "save", "score"),
+    "transform",
+}
 MODULES = ["skmmcrf", "skmmcrf.datasets", "skmmcrf.field", "skmmcrf.learning", "skmmcrf.networks"]
 
 

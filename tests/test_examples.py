@@ -125,6 +125,24 @@ def test_wrong_pixels_are_counted_among_the_labelled():
     np.testing.assert_array_equal(wrong_pixels(truths, found), [2 / 3, np.nan])
 
 
+def test_calibration_measures_three_scales(capsys, tmp_path, monkeypatch):
+    write_folder(tmp_path)
+    run_on_folder(monkeypatch, "calibration.py", tmp_path)
+    out = capsys.readouterr().out
+    rows = re.findall(r"^(\w+.*): calibration error (0\.\d+), area ([01]\.\d+)$", out, re.MULTILINE)
+    assert [name for name, *_ in rows] == ["network", "smoothed", "smoothed, energy"]
+    assert rows[1][2] == rows[2][2]
+    with Image.open(tmp_path / "results" / "reliability.png") as picture:
+        assert min(picture.size) > 300
+
+
+def test_reliability_compares_probabilities_with_shares(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    reliability = runpy.run_path(str(EXAMPLES / "calibration.py"))["reliability"]
+    expected, found, share = reliability(np.array([0.0, 0.02, 1.0, 0.98]), np.array([False, True, True, True]))
+    np.testing.assert_allclose([expected, found, share], [[0.01, 0.99], [0.5, 1.0], [0.5, 0.5]])
+
+
 def test_ablations_change_one_thing_at_a_time(capsys, tmp_path, monkeypatch):
     write_folder(tmp_path)
     run_on_folder(monkeypatch, "ablations.py", tmp_path)

@@ -148,7 +148,7 @@ def fitted():
 @given(X=ANYTHING | images_and_labels().map(lambda data: data[0]), y=ANYTHING)
 def test_anything_is_predicted_or_refused(fitted, name, X, y):
     model = fitted[name]
-    for method in ("predict", "decision_function", "predict_proba", "transform"):
+    for method in ("predict", "decision_function", "predict_proba", "predict_confidence", "transform"):
         if hasattr(model, method):
             results = outcome(getattr(model, method), X)
             assert results is None or all(np.isfinite(result).all() for result in results)

@@ -284,19 +284,16 @@ class FieldSegmenter(BaseSegmenter):
 
     def _smooth(self, results: Iterable[tuple[FloatArray, np.ndarray]]) -> Iterator[NDArray[np.float32]]:
         """Smoothed log-odds of the same."""
-        return smoothed_log_odds(self.coef_, self._energies(results), self.n_jobs)
-
-    def _energies(self, results: Iterable[tuple[FloatArray, np.ndarray]]) -> Iterator[Energy]:
-        field = self._field(self.sigma_)
-        return (field.energy(l, image) for l, image in results)
-
-    def _check_positive_weight(self) -> None:
-        check_is_fitted(self)
         if not self.coef_[0] > 0:
             raise ValueError(
                 f"predict_confidence smooths log-odds of positive weight, but coef_[0] is {self.coef_[0]:g}: see "
                 "whether log-odds and labels belong together, or fit with a larger C"
             )
+        return smoothed_log_odds(self.coef_, self._energies(results), self.n_jobs)
+
+    def _energies(self, results: Iterable[tuple[FloatArray, np.ndarray]]) -> Iterator[Energy]:
+        field = self._field(self.sigma_)
+        return (field.energy(l, image) for l, image in results)
 
 
 class NetworkSegmenter(BaseSegmenter):

@@ -228,9 +228,8 @@ class MaxMarginCRF(FieldSegmenter):
 
         Notes
         -----
-        See `skmmcrf.field.Energy.smoothed_log_odds`. It takes as long as about forty minimum cuts.
+        See `skmmcrf.field.Energy.smoothed_log_odds`. It takes as long as 20 to 80 minimum cuts.
         """
-        self._check_positive_weight()
         return as_given(list(self._smooth(self._read(Z))), Z)
 
     def _read(self, Z: ImagesLike) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -581,9 +581,8 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
 
         Notes
         -----
-        See `skmmcrf.field.Energy.smoothed_log_odds`. It takes as long as about forty minimum cuts.
+        See `skmmcrf.field.Energy.smoothed_log_odds`. It takes as long as 20 to 80 minimum cuts.
         """
-        self._check_positive_weight()
         results = self._run_network(X)
         return as_given([l for l, _ in results] if self.objective_ is None else list(self._smooth(results)), X)
 

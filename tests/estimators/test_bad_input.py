@@ -204,7 +204,7 @@ def test_a_warm_start_with_other_weights_is_told(fitted, name):
 
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_bad_images_are_told_by_every_method(fitted, name):
-    for method in ("predict", "decision_function", "predict_proba", "transform"):
+    for method in ("predict", "decision_function", "predict_proba", "predict_confidence", "transform"):
         if hasattr(fitted[name], method):
             with pytest.raises(ValueError, match=r"[XZ]\[1\] contains NaN"):
                 getattr(fitted[name], method)(NAN)

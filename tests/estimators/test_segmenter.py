@@ -1,3 +1,4 @@
+import copy
 import weakref
 
 import numpy as np
@@ -121,6 +122,34 @@ def test_the_field_is_that_of_the_network_that_predicts(phantoms, training):
     np.testing.assert_array_equal(model.predict(X), labelings)
     crf.coef_ = model.coef_
     np.testing.assert_array_equal(model.predict(X), crf.predict(Z))
+    np.testing.assert_array_equal(model.predict_confidence(X), crf.predict_confidence(Z), strict=True)
+
+
+def test_confidence_has_the_sign_of_the_label_and_the_size_of_what_changes_it(joint, unequal):
+    X, _ = unequal
+    confidence = joint.predict_confidence(X)
+    assert isinstance(confidence, list)
+    for image, each, labels in zip(X, confidence, joint.predict(X), strict=True):
+        assert each.dtype == np.float32
+        np.testing.assert_array_equal(each > 0, labels)
+        energy = joint.energy(image)
+        for level in np.quantile(each, [0.1, 0.5, 0.9]):
+            changed = energy.with_log_odds(energy.log_odds - level).least(joint.coef_)
+            assert (np.abs(each - level)[changed != (each > level)] <= 2e-3).all()
+
+
+def test_confidence_of_a_network_alone_is_its_log_odds(phantoms):
+    model = quicker(training="cnn").fit(*phantoms)
+    confidence = model.predict_confidence(phantoms[0])
+    np.testing.assert_array_equal(confidence, model.decision_function(phantoms[0]), strict=True)
+
+
+@pytest.mark.parametrize("weight", [0.0, -0.5])
+def test_confidence_needs_a_positive_weight_of_the_log_odds(joint, phantoms, weight):
+    model = copy.copy(joint)
+    model.coef_ = np.array([weight, 1.0, 1.0])
+    with pytest.raises(ValueError, match=rf"predict_confidence .* coef_\[0\] is {weight:g}"):
+        model.predict_confidence(phantoms[0])
 
 
 def test_cnn_is_the_network_alone(phantoms, pretrained):

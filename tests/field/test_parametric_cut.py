@@ -1,4 +1,4 @@
-"""Critical shifts are held against all labelings of small grids, under every shift, and against the cuts of large ones."""
+"""Critical shifts are held against all labelings of small grids, under every shift."""
 
 import numpy as np
 import pytest
