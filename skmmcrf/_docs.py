@@ -139,13 +139,14 @@ y_shown => y : array of shape (n, H, W) or list of arrays (H, W)
     The truth: 0, `pos_label`, or 255 for unlabelled pixels, which are shaded and not counted.
 
 backbone : str
-    One of `backbone_names`.
+    One of `backbone_names`, or ``"timm/"`` with the name of a model of timm.
 
 n_channels => n_channels : int, default=3
     Channels of the images. One channel is repeated three times. Other numbers than 1 and 3 get a learned mixture.
 
 backbone_weights => weights : None, "imagenet" or path, default=None
-    Weights of the backbone: random, those for ImageNet (torchvision downloads them), or a file with its state dict.
+    Weights of the backbone: random, those for ImageNet (torchvision or timm downloads them), or a file with its state
+    dict. "imagenet" means timm's own for a model of timm.
 
 size_divisor : int
     Heights and widths must be multiples of it. Estimators pad the images accordingly.

@@ -46,14 +46,15 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
     Parameters
     ----------
     network : str, torch.nn.Module or callable, default="unet"
-        "unet" is small and meant for training from scratch. ``"unet_"`` or ``"fcn8s_"`` with the name of a torchvision
-        backbone names a larger network, such as "unet_resnet18" or "fcn8s_vgg16" (the paper's). A module, or a function
-        of the number of channels that returns a module, is also possible. Modules take images (n, channels, H, W)
-        scaled to [0, 1] and return log-odds (n, 1, H, W). If heights and widths must be multiples of a number, the
-        module's attribute `size_divisor` holds it.
+        "unet" is small and meant for training from scratch. ``"unet_"`` or ``"fcn8s_"`` with the name of a backbone
+        names a larger network: "unet_resnet18" or "fcn8s_vgg16" (the paper's) on torchvision's, "unet_timm/resnet18" on
+        timm's. A module, or a function of the number of channels that returns a module, is also possible. Modules take
+        images (n, channels, H, W) scaled to [0, 1] and return log-odds (n, 1, H, W). If heights and widths must be
+        multiples of a number, the module's attribute `size_divisor` holds it. Batch-norm statistics of an earlier
+        training are kept.
     weights : None, "imagenet" or path, default=None
-        Weights of a torchvision backbone: random (None), those for ImageNet (torchvision downloads them), or the file
-        of a state dict. Training does not change batch-norm statistics that were loaded.
+        Weights of a named backbone: random (None), those for ImageNet (torchvision or timm downloads them), or the file
+        of a state dict.
     loss : {"log_likelihood", "dice", "log_likelihood+dice"}, default="log_likelihood"
         What is minimised: the mean negative log-likelihood of the pixels, one minus the Dice index of each image, or
         both added.
@@ -249,7 +250,8 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         Warns
         -----
         UserWarning
-            If the network ends in a sigmoid. If `augmentation` normalises. If image and mask files seem to be paired
+            If the network ends in a sigmoid. If its batch normalisation learns from single images, because their sizes
+            differ. If `augmentation` normalises. If image and mask files seem to be paired
             wrongly. If Ctrl-C interrupted training. The estimator then keeps what was trained until then, as after an
             error in training.
         """
@@ -288,7 +290,6 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
                 PIXEL_LOSSES[self.loss](),
                 self._runner(),
                 ShuffledOrder(len(data), seed),
-                freeze_batch_norm=self.weights is not None,
                 num_workers=self.num_workers,
                 optimizer=torch.optim.AdamW,
                 lr=self.learning_rate,

@@ -24,8 +24,9 @@ def build_network(network: NetworkLike, n_channels: int, weights: str | PathLike
     Parameters
     ----------
     network : str, torch.nn.Module or callable
-        "unet", or ``"unet_"`` or ``"fcn8s_"`` with the name of a torchvision backbone, as in "fcn8s_vgg16". A module is
-        copied. A function takes the number of channels and returns a module.
+        "unet", or ``"unet_"`` or ``"fcn8s_"`` with the name of a backbone, as in "fcn8s_vgg16" (of torchvision) or
+        "unet_timm/resnet18" (of timm). A module is copied. A function takes the number of channels and returns a
+        module.
     n_channels : int
         Channels of the images.
     weights : None, "imagenet" or path, default=None
@@ -65,7 +66,7 @@ def build_network(network: NetworkLike, n_channels: int, weights: str | PathLike
         return made
     if isinstance(network, str):
         raise ValueError(
-            f"network must be 'unet', or 'unet_' or 'fcn8s_' with a torchvision backbone, got {shown(network)}"
+            f"network must be 'unet', or 'unet_' or 'fcn8s_' with a backbone, got {shown(network)}"
         )
     raise TypeError(f"network must be a name, a torch.nn.Module or a function, got {type(network).__name__}")
 

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
 
 from skmmcrf._shown import shown
 
@@ -89,12 +91,15 @@ class AnySize(nn.Module):
     first module in it that has one. It is 1 if none has. An image's result does not depend on the other images, unless
     the network normalises over the batch.
 
+    Batch-norm layers keep the statistics of an earlier training while training. Only layers with the statistics of a
+    new layer learn theirs.
+
     Parameters
     ----------
     network : torch.nn.Module
         It takes (n, channels, H, W) and gives log-odds (n, 1, H, W) or (n, H, W).
     freeze_batch_norm : bool, default=False
-        Whether batch-norm layers keep their statistics while training.
+        Whether all batch-norm layers keep their statistics while training.
     average_mirrored : bool, default=False
         Whether log-odds are averaged over the image and its mirror image, except while training.
     scale : float or sequence of float, default=1.0
@@ -127,18 +132,23 @@ class AnySize(nn.Module):
         self.scales = check_scales(scale, "scale")
         keep_prepared_layers()
         self.network = network
-        self.freeze_batch_norm = freeze_batch_norm
+        norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+        self._held_norms = [norm for norm in norms if freeze_batch_norm or _is_pretrained(norm)]
         self.average_mirrored = average_mirrored
         self.amp = amp
 
     def train(self, mode: bool = True) -> "AnySize":
         """Switch between training and evaluation mode."""
         super().train(mode)
-        if self.freeze_batch_norm:
-            for module in self.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+        for norm in self._held_norms:
+            norm.eval()
         return self
+
+    @property
+    def learns_statistics(self) -> bool:
+        """Whether batch-norm layers take statistics of the batch, in the present mode, and learn them for later."""
+        norms = (module for module in self.modules() if isinstance(module, _BatchNorm))
+        return any(norm.training and norm.track_running_stats for norm in norms)
 
     def forward(self, images: Sequence[torch.Tensor], names: Sequence[str] | None = None) -> list[torch.Tensor]:
         """Compute the log-odds (H, W), float32, of each image (channels, H, W).
@@ -258,6 +268,17 @@ class _NetworkFailed(Exception):
     def __init__(self, error: Exception) -> None:
         super().__init__(error)
         self.error = error
+
+
+def _is_pretrained(norm: _BatchNorm) -> bool:
+    """Whether the statistics are those of an earlier training, by at least half."""
+    if norm.running_mean is None or norm.running_var is None or is_lazy(norm.running_mean):
+        return False
+    if not (norm.running_mean.any() or (norm.running_var != 1).any()):
+        return False
+    # a few batches may have been run to try the network; files of early versions of torch have no count
+    n_batches = int(norm.num_batches_tracked or 0)
+    return n_batches == 0 or norm.momentum is None or (1 - norm.momentum) ** n_batches < 0.5
 
 
 def _scaled_size(size: Sequence[int], scale: float) -> list[int]:

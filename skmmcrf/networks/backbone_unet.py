@@ -1,4 +1,4 @@
-"""A U-Net whose way down is one of torchvision's classification networks."""
+"""A U-Net whose way down is a classification network of torchvision or timm."""
 
 from os import PathLike
 
@@ -35,8 +35,9 @@ class BackboneUNet(OnBackbone):
     Attributes
     ----------
     %(size_divisor)s
-    backbone : torch.nn.ModuleList
-        The layers of the classification network, one part for each resolution.
+    backbone : torch.nn.Module
+        The classification network without its end. That of torchvision is a `torch.nn.ModuleList` with one part for
+        each resolution.
 
     Raises
     ------

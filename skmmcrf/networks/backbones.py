@@ -1,6 +1,5 @@
-"""The convolutional part of torchvision's classification networks, as a backbone."""
+"""The convolutional part of classification networks, as a backbone."""
 
-import io
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from numbers import Integral
@@ -14,8 +13,10 @@ from sklearn.utils._param_validation import Interval, validate_parameter_constra
 from torch import nn
 
 from skmmcrf._shown import shortened, shown
-from skmmcrf.networks.reading import read_whole
+from skmmcrf.networks.reading import read_state
+from skmmcrf.networks.timm_backbones import load_timm_backbone
 
+_OF_TIMM = "timm/"
 _FAMILIES = (
     "vgg",
     "squeezenet",
@@ -47,21 +48,21 @@ class OnBackbone(nn.Module):
     Parameters
     ----------
     backbone : str
-        One of `backbone_names`.
+        One of `backbone_names`, or "timm/" and the name of one of timm's models.
     n_channels : int
         Channels of the images.
     weights : None, "imagenet" or path
         Of the backbone.
     stages : callable
-        Cuts the classification network into successive parts, whose outputs are used.
+        Cuts a classification network of torchvision into successive parts, whose outputs are used.
 
     Attributes
     ----------
     to_rgb : torch.nn.Module
-    backbone : torch.nn.ModuleList
-        The parts.
+    backbone : torch.nn.Module
+        Gives a list of feature maps.
     feature_sizes : list of tuple (int, int)
-        Channels and stride of the output of each.
+        Channels and stride of each, from fine to coarse.
     size_divisor : int
         The largest of these strides.
     """
@@ -79,8 +80,13 @@ class OnBackbone(nn.Module):
             {"n_channels": n_channels, "weights": weights},
             caller_name=type(self).__name__,
         )
-        self.to_rgb = ToNormalisedRGB(n_channels)
-        self.backbone = stages(load_backbone(backbone, weights))
+        if backbone.startswith(_OF_TIMM):
+            loaded = load_timm_backbone(backbone.removeprefix(_OF_TIMM), weights)
+            self.to_rgb = ToNormalisedRGB(n_channels, loaded.mean, loaded.deviation)
+            self.backbone = loaded.features
+        else:
+            self.to_rgb = ToNormalisedRGB(n_channels)
+            self.backbone = Stages(stages(load_backbone(backbone, weights)))
         with torch.no_grad():
             features = self.eval().features(torch.zeros(1, n_channels, 64, 64))
         self.train()
@@ -88,19 +94,32 @@ class OnBackbone(nn.Module):
         self.size_divisor = self.feature_sizes[-1][1]
 
     def features(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Give the output of each part of the backbone for images (n, n_channels, H, W)."""
-        outputs = accumulate(self.backbone, lambda features, stage: stage(features), initial=self.to_rgb(images))
-        return list(outputs)[1:]
+        """Give the feature maps of the backbone for images (n, n_channels, H, W)."""
+        features: list[torch.Tensor] = self.backbone(self.to_rgb(images))
+        return features
+
+
+class Stages(nn.ModuleList):
+    """Successive parts of a network, of all of which the outputs are given."""
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Run each part on the output of the one before."""
+        return list(accumulate(self, lambda features, stage: stage(features), initial=images))[1:]
 
 
 class ToNormalisedRGB(nn.Module):
-    """Bring images to the three channels, mean and deviation of torchvision's ImageNet training."""
+    """Bring images to three channels with the mean and deviation that a network was trained for, ImageNet's if not given."""
 
-    def __init__(self, n_channels: int) -> None:
+    def __init__(
+        self,
+        n_channels: int,
+        mean: Sequence[float] = (0.485, 0.456, 0.406),
+        deviation: Sequence[float] = (0.229, 0.224, 0.225),
+    ) -> None:
         super().__init__()
         self.mix = nn.Identity() if n_channels in (1, 3) else nn.Conv2d(n_channels, 3, 1)
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1))
-        self.register_buffer("deviation", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1))
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
+        self.register_buffer("deviation", torch.tensor(deviation).view(3, 1, 1))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Change images, a Tensor of shape (n, n_channels, H, W)."""
@@ -142,19 +161,7 @@ def _with_imagenet_weights(name: str) -> nn.Module:
 
 
 def _load_state(model: nn.Module, name: str, path: str | PathLike[str]) -> None:
-    try:
-        data = read_whole(path)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"weights: {shortened(path)} can't be read as a state dict of {name}: {shortened(error)}"
-        ) from error
-    try:
-        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file makes torch raise almost anything, and advise to run the file's code
-        raise ValueError(
-            f"weights: {shortened(path)} can't be read as a state dict of {name}: it is damaged, or torch.save did "
-            "not write it from the model's state_dict()"
-        ) from error
+    state = read_state(path, name)
     try:
         model.load_state_dict(state)
     except Exception as error:  # the file may hold anything

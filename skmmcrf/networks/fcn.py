@@ -1,4 +1,4 @@
-"""FCN-8s on the convolutional part of torchvision's classification networks."""
+"""FCN-8s on the convolutional part of classification networks."""
 
 from os import PathLike
 
@@ -38,8 +38,8 @@ class FCN8s(OnBackbone):
     Attributes
     ----------
     %(size_divisor)s
-    backbone : torch.nn.ModuleList
-        The layers of the classification network, in three parts.
+    backbone : torch.nn.Module
+        The classification network without its end. That of torchvision is a `torch.nn.ModuleList` of three parts.
 
     Raises
     ------
@@ -55,13 +55,13 @@ class FCN8s(OnBackbone):
 
     def __init__(self, backbone: str, n_channels: int = 3, *, weights: str | PathLike[str] | None = None) -> None:
         super().__init__(backbone, n_channels, weights, _three_stages)
-        widths = [channels for channels, _ in self.feature_sizes]
+        widths = [channels for channels, _ in self.feature_sizes[-3:]]
         self.scores = nn.ModuleList(_zero_conv(width) for width in widths)
         self.upsample = nn.ModuleList(_bilinear_upsampling() for _ in widths[1:])
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Compute the log-odds (n, 1, H, W) of images (n, n_channels, H, W), scaled to [0, 1]."""
-        fine, middle, coarse = [score(f) for score, f in zip(self.scores, self.features(images))]
+        fine, middle, coarse = [score(f) for score, f in zip(self.scores, self.features(images)[-3:])]
         middle = middle + self.upsample[1](coarse)
         fine = fine + self.upsample[0](middle)
         return F.interpolate(fine, size=images.shape[2:], mode="bilinear")

@@ -171,7 +171,7 @@ def segmentation_net(
     runner: Runner,
     order: ShuffledOrder,
     *,
-    freeze_batch_norm: bool,
+    freeze_batch_norm: bool = False,
     num_workers: int = 0,
     **parameters: Any,
 ) -> _Net:
@@ -187,8 +187,8 @@ def segmentation_net(
         How the fitted network will be run. Training uses the same device.
     order : ShuffledOrder
         Of the images.
-    freeze_batch_norm : bool
-        Whether batch-norm layers keep their statistics.
+    freeze_batch_norm : bool, default=False
+        Whether all batch-norm layers keep their statistics. See `AnySize`.
     num_workers : int, default=0
         Processes that read and change images.
     **parameters

@@ -56,7 +56,8 @@ def try_network(net: SegmentationNet, n_channels: int, sizes: Sequence[Size], of
     Warns
     -----
     UserWarning
-        If the network ends in a sigmoid or softmax.
+        If the network ends in a sigmoid or softmax. If batch-norm layers will learn their statistics from images of
+        which most are alone in a batch.
     """
     with _untouched(net.module_):
         if not is_own(net.module.network):
@@ -64,10 +65,19 @@ def try_network(net: SegmentationNet, n_channels: int, sizes: Sequence[Size], of
             run_whole = [size for size in of_validation if math.prod(size) <= SIDE**2]
             _try_sizes(net, run_whole, n_channels, "the validation images")
         gives_probabilities = _try_step(net, sizes, n_channels)
+        learns_statistics = net.module_.learns_statistics
     if gives_probabilities:
         warnings.warn(
             "network: it ends in a sigmoid or softmax, or in its logarithm. Leave that out, because it must give "
             "log-odds: positive for foreground and negative for background",
+            stacklevel=2,
+        )
+    if learns_statistics and _mean_number_of_others(sizes, net.batch_size) < 1:
+        warnings.warn(
+            "network: its batch normalisation will learn from single images, because only images of one size share a "
+            "batch. Its statistics are then poor. Give a crop that fits into all images, and a batch_size of several. "
+            "Or give a network with another normalisation, such as GroupNorm, or with pretrained weights, whose "
+            "statistics are kept",
             stacklevel=2,
         )
 
@@ -101,6 +111,13 @@ def _sizes_alone(sizes: Sequence[Size], batch_size: int, n_epochs: int) -> list[
     n_images_of = Counter(sizes)
     times = {n: n_epochs * repeats @ hypergeom.pmf(1, len(sizes), n, lengths) for n in set(n_images_of.values())}
     return [size for size, n in n_images_of.items() if times[n] > _RARE]
+
+
+def _mean_number_of_others(sizes: Sequence[Size], batch_size: int) -> float:
+    """How many other images of its size an image has in its batch, on average."""
+    n_pairs = len(sizes) * (len(sizes) - 1)
+    n_equal = sum(n * (n - 1) for n in Counter(sizes).values())
+    return (min(batch_size, len(sizes)) - 1) * n_equal / max(n_pairs, 1)
 
 
 def _blank(net: SegmentationNet, size: Sequence[int], n_channels: int) -> torch.Tensor:

@@ -1,6 +1,7 @@
 import copy
 import pickle
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from skmmcrf.datasets import make_phantoms
 from skmmcrf.field.terms import scale_image
 from skmmcrf.images.checking import check_labelled_images
 from skmmcrf.images.labels import LabelScheme
-from skmmcrf.networks import AnySize, UNet
+from skmmcrf.networks import AnySize, BackboneUNet, UNet
 
 
 def small_unet(n_channels):
@@ -93,6 +94,19 @@ def test_skorch_holds_a_backbone_for_some_epochs(phantoms):
     start, frozen, thawed = map(backbone, (0, 1, 2))
     assert torch.equal(start, frozen)
     assert not torch.equal(start, thawed)
+
+
+def test_a_pretrained_module_of_ones_own_trains_as_the_named_one_does(phantoms, tmp_path):
+    model, file = torchvision.models.mobilenet_v3_small(), tmp_path / "weights.pth"
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.running_mean.fill_(0.1)
+    torch.save(model.state_dict(), file)
+    named = CNNSegmenter("unet_mobilenet_v3_small", weights=file, n_epochs=1, random_state=0)
+    own = CNNSegmenter(partial(BackboneUNet, "mobilenet_v3_small", weights=file), n_epochs=1, random_state=0)
+    states = [cnn.fit(*phantoms).network_.state_dict() for cnn in (named, own)]
+    assert all(map(torch.equal, *(state.values() for state in states)))
+    assert all((value == 0.1).all() for key, value in states[1].items() if key.endswith("running_mean"))
 
 
 @pytest.mark.parametrize("augmentation", ["flip", "standard", "strong", v2.RandomCrop((16, 20)), v2.RandomRotation(90)])

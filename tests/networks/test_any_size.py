@@ -148,6 +148,48 @@ def test_frozen_batch_norm_keeps_its_statistics_while_training(freeze):
     assert not module.eval().network[1].training
 
 
+def run_in_training(n_batches, **parameters):
+    """A batch norm that has seen so many batches."""
+    norm = nn.BatchNorm2d(1, **parameters)
+    for _ in range(n_batches):
+        norm(torch.rand(2, 1, 4, 4) + 1)
+    return norm
+
+
+def of_an_early_file():
+    norm = run_in_training(7)
+    norm.num_batches_tracked.zero_()
+    return norm
+
+
+@pytest.mark.parametrize(
+    ("norm", "kept"),
+    [
+        (run_in_training(0), False),
+        (run_in_training(1), False),
+        (run_in_training(20), True),
+        (run_in_training(20, momentum=0.01), False),
+        (run_in_training(2, momentum=None), True),
+        (of_an_early_file(), True),
+    ],
+)
+def test_statistics_of_an_earlier_training_are_kept_layer_by_layer(norm, kept):
+    fresh = nn.BatchNorm2d(1)
+    module = AnySize(nn.Sequential(norm, fresh)).train()
+    before = norm.running_mean.clone()
+    module([torch.rand(1, 4, 4) + 9])
+    assert torch.equal(norm.running_mean, before) == kept
+    assert fresh.running_mean.any()
+    assert module.learns_statistics
+    assert not module.eval().learns_statistics
+    assert AnySize(norm).train().learns_statistics != kept
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d(1, track_running_stats=False), nn.LazyBatchNorm2d()])
+def test_batch_norm_without_statistics_is_left_as_it_is(norm):
+    assert AnySize(norm).train().network.training
+
+
 def test_the_mean_with_the_mirror_image_is_symmetric_and_not_for_training():
     with seeded(0):
         network = nn.Conv2d(1, 1, 3, padding=1)

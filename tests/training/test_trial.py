@@ -85,12 +85,48 @@ def small_norm():
         (build_network("unet_resnet18", 1), [(32, 33), (33, 30)], {}, True),
     ],
 )
+@pytest.mark.filterwarnings("ignore:network. its batch normalisation will learn from single images")
 def test_batch_norm_over_a_single_value_is_told_if_it_can_come(network, sizes, parameters, fits):
     if fits:
         trial(network, sizes, **parameters)
     else:
         with pytest.raises(ValueError, match="network: its batch normalisation can't train on .* batch_size"):
             trial(network, sizes, **parameters)
+
+
+SINGLE_IMAGES = "network: its batch normalisation will learn from single images, .* a crop that fits into all images"
+
+
+def normalised(**parameters):
+    return Network(nn.BatchNorm2d(1, **parameters))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "parameters"),
+    [
+        ([(8, n) for n in range(4, 10)], {}),
+        ([(8, n) for n in range(4, 10)] * 2, {"batch_size": 8}),
+        ([(8, 8)] * 6, {"batch_size": 1}),
+    ],
+)
+def test_batch_norm_that_will_learn_from_single_images_is_warned_of(sizes, parameters):
+    with pytest.warns(UserWarning, match=SINGLE_IMAGES):
+        trial(normalised(), sizes, **parameters)
+
+
+@pytest.mark.parametrize(
+    ("network", "sizes", "parameters"),
+    [
+        (normalised(), [(8, 8), (8, 9)] * 5, {}),
+        (normalised(), [(8, 8)] * 6, {"batch_size": 2}),
+        (normalised(), [(8, 8), (8, 9)], {"n_epochs": 0}),
+        (normalised(), [(8, 8), (8, 9)], {"freeze_batch_norm": True}),
+        (normalised(track_running_stats=False), [(8, 8), (8, 9)], {}),
+        (Network(nn.GroupNorm(1, 1)), [(8, 8), (8, 9)], {}),
+    ],
+)
+def test_other_normalisation_is_not_warned_of(network, sizes, parameters):
+    trial(network, sizes, **parameters)
 
 
 def test_a_network_that_gives_something_else_while_training_is_told():
