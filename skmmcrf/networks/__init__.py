@@ -65,9 +65,7 @@ def build_network(network: NetworkLike, n_channels: int, weights: str | PathLike
             raise TypeError(f"network: the function given must return a torch.nn.Module, got {type(made).__name__}")
         return made
     if isinstance(network, str):
-        raise ValueError(
-            f"network must be 'unet', or 'unet_' or 'fcn8s_' with a backbone, got {shown(network)}"
-        )
+        raise ValueError(f"network must be 'unet', or 'unet_' or 'fcn8s_' with a backbone, got {shown(network)}")
     raise TypeError(f"network must be a name, a torch.nn.Module or a function, got {type(network).__name__}")
 
 

@@ -3,6 +3,7 @@
 import os
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import count
 from numbers import Real
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
 from skmmcrf._shown import shown
+from skmmcrf.networks.padded import PaddedBatch, WithoutPadding
 
 # a file from a stranger must not ask for any memory or time
 _LARGEST, _MOST = 16, 16
@@ -81,6 +83,18 @@ def stacks_of(images: Sequence[torch.Tensor]) -> list[tuple[list[int], torch.Ten
     for n, image in enumerate(images):
         of_kind[image.shape, image.dtype].append(n)
     return [(numbers, torch.stack([images[n] for n in numbers])) for numbers in of_kind.values()]
+
+
+def share_a_batch(sizes: Sequence[Sequence[int]]) -> bool:
+    """Tell whether images of some heights and widths, padded to one size, have at most four times as many pixels.
+
+    Examples
+    --------
+    >>> share_a_batch([(8, 10), (10, 8)]), share_a_batch([(8, 8), (8, 8), (8, 8), (8, 8), (80, 80)])
+    (True, False)
+    """
+    height, width = (max(lengths) for lengths in zip(*sizes))
+    return height * width * len(sizes) <= 4 * sum(h * w for h, w in sizes)
 
 
 class AnySize(nn.Module):
@@ -192,6 +206,32 @@ class AnySize(nn.Module):
         except _WrongOutput as error:
             raise ValueError(f"{error}{seen}") from None
 
+    def of_stacks(self, stacks: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Compute the log-odds (n, H, W), float32, of stacks of images (n, channels, H, W).
+
+        If batch-norm layers learn statistics, all images go through the network together, because statistics of single
+        images are poor. Smaller images are padded, and the padding has no part in the statistics. If sizes differ too
+        much for that, each stack goes by itself. See `share_a_batch`.
+
+        Raises
+        ------
+        ValueError
+            As in `forward`.
+        """
+        sizes = [images.shape[2:] for images in stacks for _ in images]
+        if len(stacks) == 1 or not self.learns_statistics or not share_a_batch(sizes):
+            return [self.of_one_size(images) for images in stacks]
+        height, width = (self._fitting(max(lengths)) for lengths in zip(*sizes))
+        batch = PaddedBatch(stacks, (height, width))
+        with WithoutPadding(batch):
+            log_odds = self.of_one_size(batch.images)
+        return batch.stacks_of(log_odds)
+
+    def _fitting(self, length: int) -> int:
+        """The least height or width from this on that the network takes without another padding."""
+        divisor = divisor_of(self.network)
+        return next(n for n in count(length) if _scaled_size([n], self.scales[0])[0] % divisor == 0)
+
     def padded_sizes(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
         """Give the sizes in which the network sees an image, one a scale.
 
@@ -291,7 +331,7 @@ def _explained(error: Exception, what: str) -> str:
     if "more than 1 value per channel" in text:
         return (
             f"network: its batch normalisation can't train on {what} alone, because only one pixel of it is left where "
-            "the network normalises. Only images of one size share a batch. Give images of one size, or a crop, and a "
+            "the network normalises. Give images of one size, or of sizes that differ little, or a crop, and a "
             "batch_size of at least 2. Or give larger images, a network with another normalisation, such as GroupNorm, "
             "or a backbone's weights, whose statistics are kept"
         )

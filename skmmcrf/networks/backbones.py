@@ -108,7 +108,7 @@ class Stages(nn.ModuleList):
 
 
 class ToNormalisedRGB(nn.Module):
-    """Bring images to three channels with the mean and deviation that a network was trained for, ImageNet's if not given."""
+    """Bring images to three channels, and to the mean and deviation of a training, by default that on ImageNet."""
 
     def __init__(
         self,

@@ -15,6 +15,7 @@ from torch import nn
 from torch.autograd.graph import Node, saved_tensors_hooks
 
 from skmmcrf.networks import AnySize, is_own
+from skmmcrf.networks.any_size import share_a_batch
 from skmmcrf.networks.tiles import SIDE
 from skmmcrf.training.batches import batch_sizes
 from skmmcrf.training.net import SegmentationNet
@@ -36,7 +37,7 @@ def try_network(net: SegmentationNet, n_channels: int, sizes: Sequence[Size], of
     """Run a network on blank images of the sizes that it will see, and leave it as it was.
 
     It is tried on one image of each size. This step is left out for networks of this package, which take any size. Then
-    it is tried in training mode on the most difficult batch: the smallest image that may be the only one of its size.
+    it is tried in training mode on the most difficult batch: the smallest image that may go through it alone.
 
     Parameters
     ----------
@@ -56,16 +57,17 @@ def try_network(net: SegmentationNet, n_channels: int, sizes: Sequence[Size], of
     Warns
     -----
     UserWarning
-        If the network ends in a sigmoid or softmax. If batch-norm layers will learn their statistics from images of
-        which most are alone in a batch.
+        If the network ends in a sigmoid or softmax. If batch-norm layers will learn statistics from single images.
     """
     with _untouched(net.module_):
         if not is_own(net.module.network):
             _try_sizes(net, sizes, n_channels, "the images to train on")
             run_whole = [size for size in of_validation if math.prod(size) <= SIDE**2]
             _try_sizes(net, run_whole, n_channels, "the validation images")
+        learns_statistics = net.module_.train(net.max_epochs > 0).learns_statistics
+        if learns_statistics and share_a_batch(sizes):  # then batches are run as if all sizes were equal
+            sizes = [min(sizes, key=max)] * len(sizes)
         gives_probabilities = _try_step(net, sizes, n_channels)
-        learns_statistics = net.module_.learns_statistics
     if gives_probabilities:
         warnings.warn(
             "network: it ends in a sigmoid or softmax, or in its logarithm. Leave that out, because it must give "
@@ -74,10 +76,9 @@ def try_network(net: SegmentationNet, n_channels: int, sizes: Sequence[Size], of
         )
     if learns_statistics and _mean_number_of_others(sizes, net.batch_size) < 1:
         warnings.warn(
-            "network: its batch normalisation will learn from single images, because only images of one size share a "
-            "batch. Its statistics are then poor. Give a crop that fits into all images, and a batch_size of several. "
-            "Or give a network with another normalisation, such as GroupNorm, or with pretrained weights, whose "
-            "statistics are kept",
+            "network: its batch normalisation will learn from single images, which gives poor statistics. A batch_size "
+            "of several is needed, and images whose sizes don't differ much, or a crop. A network with another "
+            "normalisation, such as GroupNorm, and pretrained weights, whose statistics are kept, need neither",
             stacklevel=2,
         )
 

@@ -185,6 +185,39 @@ def test_statistics_of_an_earlier_training_are_kept_layer_by_layer(norm, kept):
     assert AnySize(norm).train().learns_statistics != kept
 
 
+@pytest.mark.parametrize(("scale", "divisor"), [(1.0, 1), (1.0, 8), (0.5, 8), (0.7, 4), (3.0, 2)])
+def test_stacks_go_together_if_batch_norm_learns(scale, divisor):
+    seen = []
+    network = nn.Sequential(Function(lambda images: seen.append(images.shape) or images, divisor), nn.BatchNorm2d(1))
+    stacks = [torch.rand(2, 1, 9, 12), torch.rand(1, 1, 10, 8)]
+    module = AnySize(network, scale=scale).train()
+    log_odds = module.of_stacks(stacks)
+    assert [l.shape for l in log_odds] == [(2, 9, 12), (1, 10, 8)]
+    (shape,) = seen
+    assert shape[0] == 3
+    assert [n % divisor for n in shape[2:]] == [0, 0]
+    module.eval().of_stacks(stacks)
+    assert [shape[0] for shape in seen[1:]] == [2, 1]
+
+
+def test_stacks_go_together_with_the_statistics_of_all():
+    network, stacks = nn.BatchNorm2d(1, momentum=1.0), [torch.rand(2, 1, 9, 12), 5 + torch.rand(1, 1, 10, 8)]
+    log_odds = AnySize(network).train().of_stacks(stacks)
+    values = torch.cat([stack.flatten() for stack in stacks])
+    torch.testing.assert_close(network.running_mean[0], values.mean())
+    expected = (values - values.mean()) / values.std(correction=0)
+    torch.testing.assert_close(torch.cat([l.flatten() for l in log_odds]), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("network", [nn.GroupNorm(1, 1), run_in_training(20), nn.BatchNorm2d(1)])
+def test_stacks_go_by_themselves_if_no_statistics_are_learned_or_sizes_differ_too_much(network):
+    size = (200, 200) if isinstance(network, nn.BatchNorm2d) and not network.running_mean.any() else (9, 12)
+    stacks = [torch.rand(9, 1, 9, 11), torch.rand(1, 1, *size)]
+    module = AnySize(network).train()
+    for log_odds, alone in zip(module.of_stacks(stacks), map(module.of_one_size, stacks)):
+        assert torch.equal(log_odds, alone)
+
+
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d(1, track_running_stats=False), nn.LazyBatchNorm2d()])
 def test_batch_norm_without_statistics_is_left_as_it_is(norm):
     assert AnySize(norm).train().network.training
