@@ -67,8 +67,11 @@ def test_transform_stacks_log_odds_and_scaled_images(fitted, phantoms):
 
 
 def test_pretrained_batch_norm_keeps_its_statistics(tmp_path, phantoms):
-    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "resnet18.pth")
-    moved = {}
+    model, moved = torchvision.models.resnet18(), {}
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.running_var.fill_(2.0)
+    torch.save(model.state_dict(), tmp_path / "resnet18.pth")
     for weights in (None, tmp_path / "resnet18.pth"):
         cnn = CNNSegmenter("fcn8s_resnet18", weights=weights, n_epochs=1).fit(phantoms[0][:2], phantoms[1][:2])
         norms = [m for m in cnn.network_.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -385,6 +388,7 @@ def test_the_schedule_ends_with_the_last_batch(schedule, phantoms):
     assert rates[-1] < 1e-2 * max(rates)
 
 
+@pytest.mark.filterwarnings("ignore:network. its batch normalisation will learn from single images")
 def test_batch_norm_of_single_pixels_trains_in_batches_and_is_told_for_single_images(phantoms):
     X, y = phantoms[0][:, :, :32], phantoms[1][:, :, :32]
     CNNSegmenter("fcn8s_resnet18", n_epochs=1, batch_size=5).fit(X, y)
