@@ -165,7 +165,9 @@ def _load_state(model: nn.Module, name: str, path: str | PathLike[str]) -> None:
     try:
         model.load_state_dict(state)
     except Exception as error:  # the file may hold anything
-        raise ValueError(f"weights: {path} does not hold the weights of {name}: {shortened(error)}") from error
+        raise ValueError(
+            f"weights: {shortened(path)} does not hold the weights of {name}: {shortened(error)}"
+        ) from error
 
 
 def convolutional_layers(model: Any) -> list[nn.Module]:
