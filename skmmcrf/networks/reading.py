@@ -36,17 +36,17 @@ def read_state(path: str | PathLike[str], name: str) -> dict[str, Any]:
     ValueError
         If the file can't be read. It names the backbone.
     """
+    what = f"weights: {shortened(path)} can't be read as a state dict of {name}"
     try:
         data = read_whole(path)
     except (OSError, ValueError) as error:
-        raise ValueError(f"weights: {path} can't be read as a state dict of {name}: {shortened(error)}") from error
+        raise ValueError(f"{what}: {shortened(error)}") from error
     try:
         if data[8:9] == b"{":  # the header of safetensors, behind its length
             return safetensors.torch.load(data)
         state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes torch raise almost anything, and advise to run the file's code
         raise ValueError(
-            f"weights: {path} can't be read as a state dict of {name}: it is damaged, or neither torch.save nor "
-            "safetensors wrote it from the model's state_dict()"
+            f"{what}: it is damaged, or neither torch.save nor safetensors wrote it from the model's state_dict()"
         ) from error
     return state
