@@ -276,12 +276,12 @@ class Energy:
 
         Notes
         -----
-        With the costs of edges v_e >= 0, u minimises sum_i (u_i - l_i)^2 / 2 + sum_e v_e |u_i - u_j| / w1, a total
-        variation: its level sets are the labelings of least energy for all shifts, see
+        With the costs of edges v_e >= 0, u minimises ``sum_i (u_i - l_i)^2 / 2 + sum_e v_e |u_i - u_j| / w1``. This is
+        a total variation: its level sets are the labelings of least energy for all shifts, see
         `skmmcrf.field.parametric_cut.critical_shifts`.
 
-        w1 |u_i| is a lower bound of the min-marginal, which is the energy that changing the label of pixel i costs if
-        the other pixels adapt. If i keeps foreground while all log-odds fall by t, it does so while l_i alone falls by
+        ``w1 |u_i|`` is a lower bound of the min-marginal, which is the energy that changing the label of pixel i costs
+        if the other pixels adapt. If i keeps foreground while all log-odds fall by t, it does so while l_i alone falls by
         t, because the other log-odds are then larger, and least labelings only gain foreground with them. So to change
         it costs at least w1 t. The same holds for background.
 

@@ -28,8 +28,8 @@ def critical_shifts(cut: GridCut | ListedCut, tol: float) -> tuple[BoolArray, Fl
 
     Notes
     -----
-    The u minimise sum_i (u_i + unary_i)^2 / 2 + sum_(i,j) cost_ij |u_i - u_j|, whose level sets are the labelings of
-    least cost: A. Chambolle, J. Darbon, "On Total Variation Minimization and Surface Evolution Using Parametric
+    The u minimise ``sum_i (u_i + unary_i)^2 / 2 + sum_(i,j) cost_ij |u_i - u_j|``, whose level sets are the labelings
+    of least cost: A. Chambolle, J. Darbon, "On Total Variation Minimization and Surface Evolution Using Parametric
     Maximum Flows", IJCV 2009. One cut divides all regions found so far, each at its mean of u. Afterwards the unary
     costs of a region sum up to the sum of u less its shift. All of its u lie on one side of it, so none is farther off
     than this sum.
