@@ -281,9 +281,9 @@ class Energy:
         `skmmcrf.field.parametric_cut.critical_shifts`.
 
         ``w1 |u_i|`` is a lower bound of the min-marginal, which is the energy that changing the label of pixel i costs
-        if the other pixels adapt. If i keeps foreground while all log-odds fall by t, it does so while l_i alone falls by
-        t, because the other log-odds are then larger, and least labelings only gain foreground with them. So to change
-        it costs at least w1 t. The same holds for background.
+        if the other pixels adapt. If i keeps foreground while all log-odds fall by t, it does so while l_i alone falls
+        by t, because the other log-odds are then larger, and least labelings only gain foreground with them. So to
+        change it costs at least w1 t. The same holds for background.
 
         Examples
         --------
