@@ -29,6 +29,9 @@ labels_given => ndarray of uint8 and shape (n, H, W), or list of ndarray of shap
 confidence => ndarray of float32 and shape (n, H, W), or list of ndarray of shape (H, W)
     Positive where `predict` gives foreground. Exact within 0.001, up to rounding. A list if X is a list.
 
+raised_by_confidence => ValueError
+    If the learned weight of the log-odds is not positive.
+
 raised_by_fit => ValueError, TypeError
     If a parameter is out of its range. If images and labels do not fit, or are not finite. If the network does not give
     one log-odds map.

@@ -129,7 +129,7 @@ class Report:
         Parameters
         ----------
         path : path
-            Such as "report.html". A file that is there is replaced.
+            Such as "report.html". An earlier file is replaced.
 
         Returns
         -------

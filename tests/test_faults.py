@@ -56,7 +56,7 @@ def test_pretraining_stops_where_a_network_is_not_finite(phantoms, what):
 
 
 def test_joint_training_stops_where_a_network_is_not_finite(phantoms):
-    model = DeepStructuredSegmenter(CNNSegmenter(Failing(3 + 9, "log-odds"), n_epochs=1, batch_size=2), **QUICK)
+    model = DeepStructuredSegmenter(CNNSegmenter(Failing(3 + 5, "log-odds"), n_epochs=1, batch_size=2), **QUICK)
     with pytest.raises(
         FloatingPointError, match=r"its log-odds are not within 1e\+06 in epoch 2, batch 2 of joint training"
     ):

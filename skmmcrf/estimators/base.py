@@ -282,14 +282,16 @@ class FieldSegmenter(BaseSegmenter):
         """Labelings of least energy of log-odds (H, W) and images (H, W, channels), one after the other."""
         return least_labelings(self.coef_, self._energies(results), self.n_jobs, overlap=overlap)
 
-    def _smooth(self, results: Iterable[tuple[FloatArray, np.ndarray]]) -> Iterator[NDArray[np.float32]]:
+    def _smooth(
+        self, results: Iterable[tuple[FloatArray, np.ndarray]], *, overlap: bool = True
+    ) -> Iterator[NDArray[np.float32]]:
         """Smoothed log-odds of the same."""
         if not self.coef_[0] > 0:
             raise ValueError(
                 f"predict_confidence smooths log-odds of positive weight, but coef_[0] is {self.coef_[0]:g}: see "
                 "whether log-odds and labels belong together, or fit with a larger C"
             )
-        return smoothed_log_odds(self.coef_, self._energies(results), self.n_jobs)
+        return smoothed_log_odds(self.coef_, self._energies(results), self.n_jobs, overlap=overlap)
 
     def _energies(self, results: Iterable[tuple[FloatArray, np.ndarray]]) -> Iterator[Energy]:
         field = self._field(self.sigma_)

@@ -223,8 +223,7 @@ class MaxMarginCRF(FieldSegmenter):
 
         Raises
         ------
-        ValueError
-            If the learned weight of the log-odds is not positive.
+        %(raised_by_confidence)s
 
         Notes
         -----

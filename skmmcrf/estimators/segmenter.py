@@ -576,15 +576,16 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
 
         Raises
         ------
-        ValueError
-            If the learned weight of the log-odds is not positive.
+        %(raised_by_confidence)s
 
         Notes
         -----
         See `skmmcrf.field.Energy.smoothed_log_odds`. It takes as long as 20 to 80 minimum cuts.
         """
         results = self._run_network(X)
-        return as_given([l for l, _ in results] if self.objective_ is None else list(self._smooth(results)), X)
+        if self.objective_ is None:
+            return as_given([l for l, _ in results], X)
+        return as_given(list(self._smooth(results, overlap=self._runner().may_overlap)), X)
 
     def energy(self, image: np.ndarray) -> Energy:
         """Give the learned energy of an image. `predict` gives its labeling of least energy.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from joblib import delayed, effective_n_jobs
@@ -374,21 +374,26 @@ def least_labelings(
         Whether energies are taken while others are cut. A network on the CPU that gives them is slower then, because
         its threads wait for each other.
     """
-    cut, energies = delayed(Energy.least), iter(energies)
-    if overlap:
-        yield from workers(n_jobs)(cut(energy, w) for energy in energies)
-        return
-    with workers(n_jobs) as parallel:
-        while some := list(islice(energies, 2 * effective_n_jobs(n_jobs))):
-            yield from parallel(cut(energy, w) for energy in some)
+    return _of_each(partial(Energy.least, w=w), energies, n_jobs, overlap)
 
 
 def smoothed_log_odds(
-    w: FloatArray, energies: Iterable[Energy], n_jobs: int | None = None
+    w: FloatArray, energies: Iterable[Energy], n_jobs: int | None = None, *, overlap: bool = True
 ) -> Iterator[NDArray[np.float32]]:
     """Give the smoothed log-odds of many images, as `least_labelings` gives their labelings."""
-    smooth = delayed(Energy.smoothed_log_odds)
-    yield from workers(n_jobs)(smooth(energy, w) for energy in energies)
+    return _of_each(partial(Energy.smoothed_log_odds, w=w), energies, n_jobs, overlap)
+
+
+def _of_each(
+    function: Callable[[Energy], Any], energies: Iterable[Energy], n_jobs: int | None, overlap: bool
+) -> Iterator[Any]:
+    job, energies = delayed(function), iter(energies)
+    if overlap:
+        yield from workers(n_jobs)(map(job, energies))
+        return
+    with workers(n_jobs) as parallel:
+        while some := list(islice(energies, 2 * effective_n_jobs(n_jobs))):
+            yield from parallel(map(job, some))
 
 
 def sources(arrays: Sequence[np.ndarray], *, in_memory: bool = True) -> list[Source]:

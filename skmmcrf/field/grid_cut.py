@@ -229,7 +229,7 @@ def _add_cut(codes, runs, factors, sums):  # type: ignore[no-untyped-def]  # num
 
 
 @_compiled
-def _set_residual(residual, direction, runs, weights, factors):  # type: ignore[no-untyped-def]
+def _set_residual(residual, direction, runs, weights, factors):  # type: ignore[no-untyped-def]  # numba infers the types
     step, n_rows, k = np.uintp(runs.step), np.uintp(len(factors)), np.uintp(0)
     forth = np.uintp(direction)
     back = forth ^ _ONE
@@ -243,7 +243,7 @@ def _set_residual(residual, direction, runs, weights, factors):  # type: ignore[
 
 
 @_compiled
-def _fold(search, pixels, labels):  # type: ignore[no-untyped-def]
+def _fold(search, pixels, labels):  # type: ignore[no-untyped-def]  # numba infers the types
     """Let known pixels pull their neighbours to their own labels, and cut them off."""
     steps, residual, terminal = search.steps, search.residual, search.terminal
     for n in range(len(pixels)):
@@ -256,7 +256,7 @@ def _fold(search, pixels, labels):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _separate(search, ranks, margin):  # type: ignore[no-untyped-def]
+def _separate(search, ranks, margin):  # type: ignore[no-untyped-def]  # numba infers the types
     """Cut pixels of different rank off each other. An edge pulls the higher one to label 0, the lower one to 1."""
     steps, residual, terminal = search.steps, search.residual, search.terminal
     margin, n_directions, two = np.uintp(margin), np.uintp(len(steps)), np.uintp(2)

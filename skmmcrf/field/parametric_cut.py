@@ -66,7 +66,7 @@ def _divide(regions: IntArray, labels: BoolArray) -> tuple[IntArray, BoolArray]:
     -------
     parts : ndarray of int and shape (H, W)
     is_divided : ndarray of bool and shape (n_parts,)
-        Whether there are two parts of the region.
+        Whether the region has two parts.
     """
     codes = 2 * regions + labels
     exists = np.bincount(codes.ravel(), minlength=2 * regions.max() + 2).reshape(-1, 2) > 0

@@ -42,10 +42,10 @@ class Mapped(Sequence):
 
 
 class OnDemand(Mapped):
-    """Values that are computed anew each time, whose parts are so too.
+    """Values that are computed anew each time, and whose parts are of this kind too.
 
-    Slices and lists of numbers give parts, as with an array of one dimension. So do scikit-learn's functions, such as
-    `sklearn.model_selection.train_test_split`, because it has a shape.
+    Slices and lists of numbers give parts, as with an array of one dimension. It has a shape, by which functions such
+    as `sklearn.model_selection.train_test_split` give parts.
 
     Examples
     --------

@@ -26,7 +26,7 @@ class Tiled(nn.Module):
     Tiles overlap by the receptive field of the network, which is measured. Group and instance normalisation and the
     mean over the image, `torch.nn.AdaptiveAvgPool2d`, see the whole image. Their moments are collected over all tiles
     first, in one pass over the image a layer. A network that sees the whole image in another way is run on the whole
-    image. So is a network that depends on the position or size of its input.
+    image. The same holds for a network that depends on the position or size of its input.
 
     Parameters
     ----------

@@ -123,7 +123,7 @@ def _number_of(file: Path) -> int:
 
 
 def _checked(state: dict[str, Any]) -> dict[str, Any]:
-    """Raise a ValueError if a state lacks what is asked of it before there is a net."""
+    """Raise a ValueError if a state lacks what is asked of it before a net is made."""
     if state.get("stage") not in ("cnn", "joint"):
         raise ValueError(f"its stage is {state.get('stage')!r}")
     if not (isinstance(state.get("net"), dict) and isinstance(state["net"].get("history"), list)):

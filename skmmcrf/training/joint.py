@@ -34,7 +34,6 @@ class JointNet(SegmentationNet):
     """A skorch net with `MaxMarginLoss` as its criterion, trained by an algorithm."""
 
     stage = "joint training"
-    collate = Batch.of_halves
     largest_log_odds = LARGEST_LOG_ODDS
     algorithm: "HeldWeights | WeightsOfBatches"
 
@@ -204,6 +203,7 @@ def joint_net(
         runner,
         ShuffledOrder(len(algorithm.images), seed),
         freeze_batch_norm=True,
+        collate=Batch.of_halves if runner.may_overlap else Batch.of_samples,
         optimizer=torch.optim.Adam,
         **parameters,
     )

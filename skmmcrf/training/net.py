@@ -1,6 +1,6 @@
 """A skorch net over images of any size, and its history, for pretraining and joint training."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ from skmmcrf.images.tensors import scaled
 from skmmcrf.networks import AnySize
 from skmmcrf.networks.running import Runner
 from skmmcrf.training.augmentation import RandomChanges
-from skmmcrf.training.batches import Batch, Batches, ShuffledOrder, Stack
+from skmmcrf.training.batches import Batch, Batches, Sample, ShuffledOrder, Stack
 from skmmcrf.training.data import TrainingSet
 from skmmcrf.training.interrupts import Interrupted, noting_interrupts
 from skmmcrf.training.random_states import seed_all
@@ -43,7 +43,6 @@ class SegmentationNet(NeuralNet):
 
     runner: Runner
     changes: RandomChanges | None = None
-    collate = Batch.of_samples
     stage = "pretraining"
     largest_log_odds = _LARGEST
 
@@ -173,6 +172,7 @@ def segmentation_net(
     *,
     freeze_batch_norm: bool = False,
     num_workers: int = 0,
+    collate: Callable[[Sequence[Sample]], Batch] = Batch.of_samples,
     **parameters: Any,
 ) -> _Net:
     """Make a net that trains a network in place.
@@ -191,6 +191,8 @@ def segmentation_net(
         Whether all batch-norm layers keep their statistics. See `AnySize`.
     num_workers : int, default=0
         Processes that read and change images.
+    collate : callable, optional
+        Makes a batch of samples.
     **parameters
         Further parameters of skorch's NeuralNet.
 
@@ -216,7 +218,7 @@ def segmentation_net(
         callbacks__epoch_timer=None,  # ours has its place behind what is measured at the end of an epoch
         iterator_train=_loader,
         iterator_train__sampler=order,
-        iterator_train__collate_fn=net_class.collate,
+        iterator_train__collate_fn=collate,
         iterator_train__pin_memory=torch.device(runner.device).type == "cuda",
         iterator_train__num_workers=num_workers,
         iterator_train__persistent_workers=num_workers > 0,

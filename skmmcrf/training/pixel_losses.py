@@ -1,6 +1,7 @@
 """Losses of pretraining, of log-odds against the annotated labels, pixel by pixel or by overlap."""
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -9,16 +10,16 @@ from torch.nn import functional as F
 from skmmcrf.training.batches import Stack
 
 
-class PixelLoss(nn.Module):
+class PixelLoss(nn.Module, ABC):
     """Base of losses that give each image a number. The loss of a batch is their mean, by the weights of the images."""
 
     def forward(self, log_odds: Sequence[torch.Tensor], stacks: Sequence[Stack]) -> torch.Tensor:
         """Compute it from the log-odds (n, H, W) of each stack of images."""
         return torch.cat([stack.weights[:, 0] * self.of_images(l, stack) for l, stack in zip(log_odds, stacks)]).mean()
 
+    @abstractmethod
     def of_images(self, log_odds: torch.Tensor, stack: Stack) -> torch.Tensor:
         """Compute the loss (n,) of each image of a stack."""
-        raise NotImplementedError
 
 
 class PixelwiseLogLikelihood(PixelLoss):
@@ -60,4 +61,8 @@ class SumOfLosses(PixelLoss):
 
 
 #: By the name that estimators know them by.
-PIXEL_LOSSES = {"log_likelihood": PixelwiseLogLikelihood, "dice": DiceLoss, "log_likelihood+dice": SumOfLosses}
+PIXEL_LOSSES: dict[str, Callable[[], PixelLoss]] = {
+    "log_likelihood": PixelwiseLogLikelihood,
+    "dice": DiceLoss,
+    "log_likelihood+dice": SumOfLosses,
+}
