@@ -24,6 +24,7 @@ from skmmcrf.images.checking import LabelledImages, as_given
 from skmmcrf.images.labels import LABEL_CONSTRAINTS
 from skmmcrf.networks import build_network
 from skmmcrf.networks.any_size import check_scales
+from skmmcrf.networks.ensemble import MeanOfNetworks
 from skmmcrf.networks.state import forget_last_run, network_arrays
 from skmmcrf.training.augmentation import AUGMENTATIONS, Augmentation
 from skmmcrf.training.batches import ShuffledOrder
@@ -116,6 +117,9 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         The weights of a background and of a foreground pixel.
     n_channels_in_ : int
         Channels of the images.
+    n_networks_ : int
+        Networks whose mean log-odds `network_` gives: 1, or the number of folds for a `DeepStructuredSegmenter` with
+        `ensemble`.
     n_iter_ : int
         Epochs trained.
     history_ : list of dict
@@ -150,7 +154,12 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         "amp": ["boolean"],
         "num_workers": [Interval(Integral, 0, None, closed="left")],
     }
-    _fitted_attributes = {**FITTED_LABELS, **FITTED_HISTORY, "network_": NETWORK}
+    _fitted_attributes = {
+        **FITTED_LABELS,
+        **FITTED_HISTORY,
+        "n_networks_": [Interval(Integral, 1, None, closed="left")],
+        "network_": NETWORK,
+    }
 
     def __init__(
         self,
@@ -327,6 +336,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
             history_=history,
             n_channels_in_=data.n_channels,
             class_weight_=np.array(data.annotations[0].class_weight),
+            n_networks_=len(network) if isinstance(network, MeanOfNetworks) else 1,
         )
         return self
 

@@ -7,6 +7,7 @@ their kind, `NETWORK` or `ESTIMATOR`. Its method `_check_fitted` checks that the
 import os
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from numbers import Integral
 from os import PathLike
 from typing import Any, TypeAlias
@@ -20,6 +21,7 @@ from torch import nn
 
 from skmmcrf._shown import shortened, shown
 from skmmcrf.networks import build_network
+from skmmcrf.networks.ensemble import MeanOfNetworks
 from skmmcrf.networks.state import empty_network, load_arrays, network_arrays
 from skmmcrf.training.loss import NORMAL_POSITIVE
 from skmmcrf.training.state_files import check_target, write_file
@@ -163,7 +165,7 @@ def restore(content: Mapping[str, Any], classes: Mapping[str, type], network: Ow
         raise ValueError(str(error)) from error
     for name, kind in kinds.items():
         if kind == NETWORK:
-            attributes[name] = _network(made.network, attributes["n_channels_in_"], attributes[name])
+            attributes[name] = _network(made.network, attributes, attributes[name])
     vars(made).update(attributes)
     made._check_fitted()
     if parameters.get("n_jobs") is not None:  # a stranger must not start a thousand processes
@@ -198,16 +200,26 @@ def _is_item(pair: Any) -> bool:
     return isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], (int, str))
 
 
-def _network(network: str | OwnNetwork, n_channels: int, arrays: Any) -> nn.Module:
+def _network(network: str | OwnNetwork, attributes: Mapping[str, Any], arrays: Any) -> nn.Module:
     if not isinstance(arrays, dict) or not all(isinstance(array, np.ndarray) for array in arrays.values()):
         raise ValueError("network_ must be a dict of arrays")
+    n_channels, n_networks = attributes["n_channels_in_"], attributes["n_networks_"]
+    build = partial(_unfilled_network, network, n_channels)
+    made: nn.Module = build()
+    if n_networks > 1:
+        if n_networks * len(made.state_dict()) != len(arrays):
+            raise ValueError(f"network_ has {len(arrays)} arrays, which are not those of {n_networks} networks")
+        made = MeanOfNetworks([made, *(build() for _ in range(n_networks - 1))])
+    return load_arrays(made, arrays)
+
+
+def _unfilled_network(network: str | OwnNetwork, n_channels: int) -> nn.Module:
     if isinstance(network, str):
-        return load_arrays(empty_network(network, n_channels), arrays)
+        return empty_network(network, n_channels)
     try:
-        own = build_network(network, n_channels)
+        return build_network(network, n_channels).cpu()
     except Exception as error:  # it is the user's function
         raise ValueError(f"network: it can't be built for {n_channels} channels: {error}") from error
-    return load_arrays(own.cpu(), arrays)
 
 
 def are_floats(values: Any, shape: tuple[int | None, ...]) -> bool:

@@ -30,6 +30,7 @@ from skmmcrf.estimators.base import FieldSegmenter, NetworkSegmenter, check_not_
 from skmmcrf.estimators.cnn import CNNSegmenter
 from skmmcrf.estimators.crf import learn_field
 from skmmcrf.estimators.files import ESTIMATOR, FITTED_FIELD, FITTED_HISTORY, are_floats
+from skmmcrf.estimators.folds import Fold, FoldsLike, log_odds_of_left_out, mean_of, read_folds
 from skmmcrf.estimators.memory import fit_once
 from skmmcrf.field.energy import Energy, least_labelings
 from skmmcrf.field.grid import Connectivity
@@ -90,6 +91,17 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
     augmentation : "same", {"flip", "standard", "strong"}, callable or None, default="same"
         Random changes of the images in joint training. "same" takes the ones of `cnn`. Other values mean the same as in
         `CNNSegmenter`.
+    cv : int, splitter of scikit-learn, iterable of (train, test) or None, default=None
+        Folds of the training images. Each fold has a network of its own, which is trained without the images of the
+        fold. The field is learned on their log-odds of the images that they have not seen, as in
+        `sklearn.ensemble.StackingClassifier`. A network is too sure of images that it was trained on, and a field that
+        is learned on these is too weak. Joint training then keeps the weights of the field. Training takes as many
+        times longer as there are folds. An int is a number of folds, drawn at random. Pairs of the numbers of images to
+        train on and to leave out can keep the images of a patient together.
+    ensemble : bool, default=False
+        Whether the networks of the folds also predict. `network_` then gives their mean log-odds, and no network is
+        trained on all images. Joint training trains all of them together. Predictions take as many times longer as
+        there are folds. It needs `cv`.
     %(tol)s
     %(max_iter)s
     %(validation_fraction)s
@@ -124,8 +136,9 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
     %(fitted_coef)s
         1 and zeros for "cnn".
     objective_ : float
-        gamma, the value of (8) for the network and all training images. None for "cnn". NaN if joint training was
-        interrupted.
+        gamma, the value of (8) for the network and all training images. With `cv` it is the value for the networks of
+        the folds and the images that they have not seen, before joint training. None for "cnn". NaN if joint training
+        was interrupted.
     dual_gap_ : float
         An upper bound of the distance of `objective_` from the minimum over w. None for "cnn". Infinite if training was
         interrupted.
@@ -174,6 +187,8 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         "schedule": [StrOptions(set(SCHEDULES))],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "augmentation": [StrOptions({"same"}), *AUGMENTATIONS],
+        "cv": [Integral, HasMethods(["split"]), "array-like", None],
+        "ensemble": ["boolean"],
         "memory": [None, str, HasMethods(["cache"])],
         "warm_start": ["boolean"],
     }
@@ -193,6 +208,8 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         schedule: Literal["one_cycle", "linear", "cosine", "constant"] = "linear",
         batch_size: int = 10,
         augmentation: Literal["same", "flip", "standard", "strong"] | Augmentation | None = "same",
+        cv: FoldsLike = None,
+        ensemble: bool = False,
         tol: float = 1e-3,
         max_iter: int = 100,
         validation_fraction: float | None = None,
@@ -217,6 +234,8 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         self.schedule = schedule
         self.batch_size = batch_size
         self.augmentation = augmentation
+        self.cv = cv
+        self.ensemble = ensemble
         self.tol = tol
         self.max_iter = max_iter
         self.validation_fraction = validation_fraction
@@ -305,6 +324,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         if is_fitted(cnn) and not warm:
             cnn.network_ = copy.deepcopy(cnn.network_)  # joint training must not change the one that was given
         pretraining = (data, validation) if is_fitted(cnn) else cnn.hold_out(data, validation)
+        folds = self._folds(data, warm)
         if self.training != "cnn":
             data.check_lasting()
         for changes in (cnn.changes, self._changes(cnn)):
@@ -312,7 +332,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         of_cnn = {f"cnn__{name}": value for name, value in cnn.get_params(deep=False).items()}
         start = self._open_checkpoints(lambda: self._start(cnn, data, warm), data, validation, **of_cnn)
         with ending_fit(), start as checkpoints:
-            self._train(cnn, pretraining, _Fit(data, validation, checkpoints, self._changes(cnn)), warm)
+            self._train(cnn, pretraining, _Fit(data, validation, checkpoints, self._changes(cnn), folds), warm)
         warn_of_negative_weight(self.coef_)
         return self
 
@@ -320,11 +340,13 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
     def _train(
         self, cnn: CNNSegmenter, pretraining: tuple[LabelledImages, LabelledImages | None], fit: "_Fit", warm: bool
     ) -> None:
-        self._pretrain(copy.copy(cnn), *pretraining, fit.checkpoints)
+        if not (fit.folds and self.ensemble):
+            self._pretrain(copy.copy(cnn), *pretraining, fit.checkpoints)
+        of_folds = self._train_folds(cnn, fit)
         if self.training == "cnn":
             self.__dict__.update(self._no_field())
         else:
-            self._learn_field(fit, self.coef_ if warm and self.objective_ is not None else None)
+            self._learn_field(fit, of_folds, self.coef_ if warm and self.objective_ is not None else None)
 
     def _cnn(self) -> CNNSegmenter:
         """The network as an estimator, which is fitted already if it is frozen."""
@@ -368,6 +390,8 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
                 "cnn: its checkpoint must be None, because that of DeepStructuredSegmenter keeps the state of "
                 "pretraining too"
             )
+        if self.training == "joint_by_batch" and self.cv is not None:
+            raise ValueError('training="joint_by_batch" learns the weights of the field in each batch: leave cv out')
         if self.training == "joint_by_batch" and self._changes(cnn):
             raise ValueError(
                 'training="joint_by_batch" needs images without random changes: give DeepStructuredSegmenter '
@@ -378,6 +402,27 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         """How images are changed in joint training."""
         is_same = isinstance(self.augmentation, str) and self.augmentation == "same"
         return cnn.changes if is_same else replace(cnn.changes, augmentation=self.augmentation)
+
+    def _folds(self, data: LabelledImages, warm: bool) -> list[Fold]:
+        """The folds whose networks are to be trained."""
+        if self.cv is None:
+            if self.ensemble:
+                raise ValueError("ensemble needs the networks of folds: give cv too, such as cv=4")
+            return []
+        if isinstance(self.cnn, FrozenEstimator):
+            raise ValueError(
+                "cv trains a network for each fold, but cnn is frozen: give the CNNSegmenter without FrozenEstimator. "
+                "memory trains each network once"
+            )
+        if warm and self.training != "cnn" and self.objective_ is None:
+            raise ValueError(
+                "cv: warm_start goes on with the weights of the field, but the last fit learned none: set "
+                "warm_start=False"
+            )
+        folds = read_folds(self.cv, len(data), self.random_state)
+        for fold in folds:
+            fold.images_of(data)
+        return [] if warm or (self.training == "cnn" and not self.ensemble) else folds
 
     def _take_former(self, cnn: CNNSegmenter, data: LabelledImages) -> bool:
         """Give a warm start the network of the last fit, and tell whether this is one."""
@@ -450,25 +495,51 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         attributes = dict.fromkeys(("objective_", "dual_gap_", "slack_", "sigma_", "n_iter_"))
         return {"coef_": np.eye(1, self._n_weights())[0], **attributes}
 
-    def _learn_field(self, fit: "_Fit", w: FloatArray | None) -> None:
+    def _train_folds(self, cnn: CNNSegmenter, fit: "_Fit") -> list[CNNSegmenter]:
+        """Train a network for each fold. For an ensemble, take the mean of those that are trained."""
+        trained = []
+        try:
+            for number, fold in enumerate(fit.folds, 1):
+                one = copy.copy(cnn)
+                one.checkpoint = self.checkpoint
+                if self.verbose:
+                    print(f"\nfold {number} of {len(fit.folds)}", flush=True)
+                try:
+                    fit_once(one, self.memory, *one.hold_out(fold.images_of(fit.data), fit.validation), None)
+                finally:
+                    if is_fitted(one):
+                        one.checkpoint = cnn.checkpoint
+                        trained.append(one)
+        finally:
+            if self.ensemble and trained:
+                self._take_network(mean_of(trained, fit.data))
+        return trained
+
+    def _learn_field(self, fit: "_Fit", of_folds: list[CNNSegmenter], w: FloatArray | None) -> None:
         """Learn the weights on the fixed network, and then both by joint training if it is wanted."""
         found = fit.checkpoints and fit.checkpoints.state_of("joint")
         if fit.checkpoints and found and len(found["history"]) > 1 + (len(self.history_) or self.cnn_.n_epochs):
             fit.checkpoints.reject("its history has more epochs than were trained before")
         sigma = self._estimate_sigma(fit.data)
         try:
-            energies = self._field(sigma).energies(self._log_odds(fit), fit.data.images)
+            unseen = log_odds_of_left_out(of_folds, fit.folds, fit.data) if of_folds else None
+            energies = self._field(sigma).energies(unseen or self._log_odds(fit), fit.data.images)
             examples = list(map(Example, energies, fit.data.annotations))
-            at_start: float | None = None
+            began = time.perf_counter()
+            if unseen or not (found or self.cv is not None):
+                self._learn_weights(examples, sigma, w)
+            if self.training not in _ALGORITHMS:
+                return
+            if unseen:
+                reprice(examples, self._log_odds(fit))
+            at_start = None
             if found:
                 self.history_ = found["history"]
                 self.cnn_.history_ = [row for row in self.history_ if row["stage"] == "cnn"]
             else:
-                at_start = self._learn_piecewise(fit, examples, sigma, w)
-            if self.training in _ALGORITHMS and self.n_epochs:
+                at_start = self._begin_joint_history(fit, examples, began)
+            if self.n_epochs:
                 self._train_jointly(fit, examples, sigma, at_start)
-                reprice(examples, self._log_odds(fit))
-                self._learn_weights(examples, sigma, self.coef_)
         except KeyboardInterrupt:
             raise Interrupted from None
 
@@ -481,15 +552,10 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         if interrupted:
             raise Interrupted
 
-    def _learn_piecewise(
-        self, fit: "_Fit", examples: list[Example], sigma: float | None, w: FloatArray | None
-    ) -> float | None:
-        """Learn the weights alone. Give the Jaccard index of the validation images at the start of joint training."""
-        began = time.perf_counter()
-        self._learn_weights(examples, sigma, w)
-        if self.training not in _ALGORITHMS:
-            return None
-        row: dict[str, Any] = {"stage": "joint", "epoch": 0, "gamma": self.objective_}
+    def _begin_joint_history(self, fit: "_Fit", examples: list[Example], began: float) -> float | None:
+        """Measure what joint training begins with. Give the Jaccard index of the validation images."""
+        gamma = self.objective_ if self.cv is None else self._learner().objective(examples, self.coef_)
+        row: dict[str, Any] = {"stage": "joint", "epoch": 0, "gamma": gamma}
         watched = least_labelings(self.coef_, (e.energy for e in examples[:N_WATCHED]), self.n_jobs)
         row["jaccard"] = _mean_jaccard(fit.data, watched)
         if fit.validation is not None:
@@ -508,7 +574,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         loss = MaxMarginLoss()
         loss.field, loss.coef_ = self._field(sigma), self.coef_
         loss.learner = replace(self._learner(), tol=_LOOSER * self.tol)
-        algorithm = _ALGORITHMS[self.training](fit.data.images, examples)
+        algorithm = _ALGORITHMS[self.training](fit.data.images, examples, learns=self.cv is None)
         before = self.history_
         last = max(row["epoch"] for row in before if row["stage"] == "joint")
         measures = [("algorithm", algorithm), ("jaccard", JaccardOfField(fit.data, fit.validation))]
@@ -535,9 +601,12 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
                 self.history_ = before + [row | {"epoch": row["epoch"] + last} for row in rows]
                 moments = net.optimizer_.state_dict()["state"]
                 self.optimizer_state_ = _as_arrays(moments) if self.warm_start else None
-                # the objective that these weights reach is not known
-                slack = np.full(len(examples), np.nan)
-                self._take_solution(Solution(loss.coef_, slack, [], np.nan, dual_gap=np.inf), sigma)
+                if algorithm.learns:  # the objective that these weights reach is not known
+                    slack = np.full(len(examples), np.nan)
+                    self._take_solution(Solution(loss.coef_, slack, [], np.nan, dual_gap=np.inf), sigma)
+        if algorithm.learns:
+            reprice(examples, self._log_odds(fit))
+            self._learn_weights(examples, sigma, self.coef_)
 
     @documented
     def predict(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:
@@ -614,12 +683,13 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
 
 @dataclass
 class _Fit:
-    """The data of a fit of the field: checked images, the state of training, and the changes of images."""
+    """The data of a fit: checked images, the state of training, the changes of images, and folds with own networks."""
 
     data: LabelledImages
     validation: LabelledImages | None
     checkpoints: Checkpoints | None
     changes: Changes
+    folds: list[Fold]
 
 
 def is_fitted(cnn: CNNSegmenter) -> bool:

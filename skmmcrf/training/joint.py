@@ -51,6 +51,13 @@ class JointNet(SegmentationNet):
 class _Algorithm(Callback):
     """Base of both algorithms: examples of the unchanged training images, whose stored labelings last.
 
+    Parameters
+    ----------
+    images : sequence of ndarray of shape (H, W, channels)
+    examples : sequence of Example
+    learns : bool, default=True
+        Whether the weights of the field are learned.
+
     Attributes
     ----------
     is_at_end_of_epoch : bool
@@ -59,9 +66,10 @@ class _Algorithm(Callback):
 
     is_at_end_of_epoch = False
 
-    def __init__(self, images: Sequence[np.ndarray], examples: Sequence[Example]) -> None:
+    def __init__(self, images: Sequence[np.ndarray], examples: Sequence[Example], *, learns: bool = True) -> None:
         self.images = images
         self.examples = examples
+        self.learns = learns
 
     def state_dict(self) -> dict[str, Any]:
         """Give the stored labelings."""
@@ -107,9 +115,13 @@ class HeldWeights(_Algorithm):
         return [Annotation(*part).weighted(before.weight, before.class_weight) for *part, before in parts]
 
     def on_epoch_end(self, net: JointNet, **kwargs: Any) -> None:
-        """Learn the weights, and record gamma of all images."""
+        """Learn the weights if they are learned, and record gamma of all images."""
         reprice(self.examples, net.runner.log_odds(net.module.network, self.images))
-        solution = net.criterion_.learn(self.examples)
+        loss: MaxMarginLoss = net.criterion_
+        if not self.learns:
+            net.history.record("gamma", loss.learner.objective(self.examples, loss.coef_))
+            return
+        solution = loss.learn(self.examples)
         for example in self.examples:
             example.keep_most_violated(solution.w, _N_STORED)
         net.history.record("gamma", solution.value)

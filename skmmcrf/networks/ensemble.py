@@ -1,0 +1,34 @@
+"""Several networks as one."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+
+class MeanOfNetworks(nn.Module):
+    """Give the mean log-odds of several networks.
+
+    Parameters
+    ----------
+    networks : iterable of torch.nn.Module
+        Networks that take the same images and give log-odds of the same shape.
+
+    Examples
+    --------
+    >>> from skmmcrf.networks import UNet
+    >>> mean = MeanOfNetworks([UNet(1), UNet(1)])
+    >>> mean(torch.zeros(2, 1, 16, 16)).shape
+    torch.Size([2, 1, 16, 16])
+    """
+
+    def __init__(self, networks: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def __len__(self) -> int:
+        return len(self.networks)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Compute the mean log-odds of images (n, channels, H, W)."""
+        return torch.stack([network(images) for network in self.networks]).mean(dim=0)

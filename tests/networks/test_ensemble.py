@@ -1,0 +1,27 @@
+import torch
+
+from skmmcrf.networks import UNet
+from skmmcrf.networks.any_size import divisor_of
+from skmmcrf.networks.ensemble import MeanOfNetworks
+from skmmcrf.networks.tiles import Tiled
+
+
+def networks(n):
+    return [UNet(1, width=8, depth=1).eval() for _ in range(n)]
+
+
+def test_it_gives_the_mean_log_odds():
+    several, images = networks(3), torch.rand(2, 1, 12, 10)
+    with torch.no_grad():
+        expected = sum(network(images) for network in several) / 3
+        torch.testing.assert_close(MeanOfNetworks(several)(images), expected)
+
+
+def test_its_images_have_the_sizes_that_its_networks_take():
+    assert divisor_of(MeanOfNetworks(networks(2))) == divisor_of(networks(1)[0]) > 1
+
+
+def test_it_runs_in_tiles():
+    mean, image = MeanOfNetworks(networks(2)), torch.rand(1, 1, 66, 80)
+    with torch.no_grad():
+        torch.testing.assert_close(Tiled(mean, side=48)(image), mean(image), atol=1e-5, rtol=0)
