@@ -10,7 +10,6 @@ from strategies import problems
 from skmmcrf.field import Annotation, Energy, Grid, PairwiseFeatures, estimate_sigma, grid_cut
 from skmmcrf.learning import CuttingPlanes, Example, cutting_planes, solve_program
 from skmmcrf.learning.example import most_violated, violation
-from skmmcrf.learning.program import image_shares, objective_at
 
 
 def many(seed, n_images=3, shape=(6, 7)):
