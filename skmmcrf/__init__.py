@@ -10,19 +10,29 @@ from typing import TYPE_CHECKING, Any
 from skmmcrf._version import __version__
 
 if TYPE_CHECKING:
+    from skmmcrf.configuration import configure
     from skmmcrf.estimators.cnn import CNNSegmenter
     from skmmcrf.estimators.crf import MaxMarginCRF
     from skmmcrf.estimators.loading import load
     from skmmcrf.estimators.segmenter import DeepStructuredSegmenter
     from skmmcrf.training.loss import MaxMarginLoss
 
-__all__ = ["CNNSegmenter", "DeepStructuredSegmenter", "MaxMarginCRF", "MaxMarginLoss", "__version__", "load"]
+__all__ = [
+    "CNNSegmenter",
+    "DeepStructuredSegmenter",
+    "MaxMarginCRF",
+    "MaxMarginLoss",
+    "__version__",
+    "configure",
+    "load",
+]
 
 _MODULES = {
     "CNNSegmenter": "estimators.cnn",
     "DeepStructuredSegmenter": "estimators.segmenter",
     "MaxMarginCRF": "estimators.crf",
     "MaxMarginLoss": "training.loss",
+    "configure": "configuration",
     "load": "estimators.loading",
 }
 

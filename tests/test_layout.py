@@ -18,7 +18,7 @@ FLOORS = [
     {"networks"},
     {"training"},
     {"estimators"},
-    {"datasets", "display", "report"},
+    {"configuration", "datasets", "display", "report"},
 ]
 BELOW = {name: set().union(*FLOORS[:n]) for n, floor in enumerate(FLOORS) for name in floor}
 BELOW["datasets"] = {"images", "field"}

@@ -365,7 +365,7 @@ class NetworkSegmenter(BaseSegmenter):
 
     def _runner(self) -> Runner:
         cnn = self._settings
-        ways = (cnn.average_mirrored, cnn.network_scale, cnn.amp)
+        ways = (cnn.average_mirrored, getattr(cnn, "network_scale_", cnn.network_scale), cnn.amp)
         return Runner(cnn.batch_size, resolve_device(cnn.device), *ways, progress=bool(self.verbose))
 
     def _check_data(

@@ -1,7 +1,10 @@
 """The network alone as an estimator: the pretraining of the deep structured model, and the paper's "CNN only"."""
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import partial
 from numbers import Integral, Real
 from os import PathLike
 from typing import Any, Literal
@@ -10,28 +13,30 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import TransformerMixin
-from sklearn.utils import Tags
+from sklearn.utils import Tags, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skmmcrf._docs import documented
-from skmmcrf._typing import ImagesLike, LabelledImagesLike, LabelsLike, NetworkLike, RandomStateLike
+from skmmcrf._typing import FloatArray, ImagesLike, LabelledImagesLike, LabelsLike, NetworkLike, RandomStateLike
 from skmmcrf.estimators.base import NetworkSegmenter, as_text, keep_state, try_augmentation
 from skmmcrf.estimators.files import FITTED_HISTORY, FITTED_LABELS, NETWORK
+from skmmcrf.estimators.scale_search import STEPS, ScaleSearch, candidate_factors, search_scale
 from skmmcrf.field.terms import scale_image
 from skmmcrf.images.checking import LabelledImages, as_given
 from skmmcrf.images.labels import LABEL_CONSTRAINTS
+from skmmcrf.metrics import jaccard_of_annotations
 from skmmcrf.networks import build_network
 from skmmcrf.networks.any_size import check_scales
 from skmmcrf.networks.ensemble import MeanOfNetworks
 from skmmcrf.networks.state import forget_last_run, network_arrays
 from skmmcrf.training.augmentation import AUGMENTATIONS, Augmentation
-from skmmcrf.training.batches import ShuffledOrder
+from skmmcrf.training.batches import ShuffledOrder, batch_sizes
 from skmmcrf.training.callbacks import SCHEDULES, JaccardOfNetwork
 from skmmcrf.training.checkpoints import Checkpoints, from_state_that_fits
 from skmmcrf.training.data import Changes, TrainingSet, check_crop
-from skmmcrf.training.interrupts import ending_fit
+from skmmcrf.training.interrupts import Interrupted, ending_fit
 from skmmcrf.training.net import SegmentationNet, history_rows, segmentation_net
 from skmmcrf.training.pixel_losses import PIXEL_LOSSES
 from skmmcrf.training.random_states import OwnGenerator, seeded
@@ -80,10 +85,12 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
     average_mirrored : bool, default=False
         Whether log-odds are averaged over the image and its mirror image, except in the steps of training. This takes
         twice the time. It suits images in which right and left may be exchanged.
-    network_scale : float or sequence of float, default=1.0
+    network_scale : float, sequence of float or "auto", default=1.0
         Factor by which images are resized for the network, whose log-odds are resized back. Below 1 the network is
         faster and sees more around a pixel. Above 1 it sees finer detail. With several factors, log-odds are averaged
         over them. The steps of training use the first factor only. At most 16 factors are possible, none above 16.
+        "auto" finds one factor, at most 1, before training: up to five factors are compared by short trainings, on
+        training images held out of them.
     %(pos_label)s
     %(ignore_label)s
     %(class_weight)s
@@ -115,6 +122,8 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         The labels, 0 and `pos_label`.
     class_weight_ : ndarray of shape (2,)
         The weights of a background and of a foreground pixel.
+    network_scale_ : float or list of float
+        The factors with which the network was trained and is run.
     n_channels_in_ : int
         Channels of the images.
     n_networks_ : int
@@ -149,7 +158,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         "augmentation": AUGMENTATIONS,
         "crop": [Integral, tuple, list, None],
         "average_mirrored": ["boolean"],
-        "network_scale": [Interval(Real, 0, None, closed="neither"), list, tuple],
+        "network_scale": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither"), list, tuple],
         "device": [str, torch.device],
         "amp": ["boolean"],
         "num_workers": [Interval(Integral, 0, None, closed="left")],
@@ -157,6 +166,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
     _fitted_attributes = {
         **FITTED_LABELS,
         **FITTED_HISTORY,
+        "network_scale_": [float, list],
         "n_networks_": [Interval(Integral, 1, None, closed="left")],
         "network_": NETWORK,
     }
@@ -174,7 +184,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         augmentation: Literal["flip", "standard", "strong"] | Augmentation | None = None,
         crop: int | tuple[int, int] | None = None,
         average_mirrored: bool = False,
-        network_scale: float | Sequence[float] = 1.0,
+        network_scale: float | Sequence[float] | Literal["auto"] = 1.0,
         pos_label: int = 1,
         ignore_label: int | Literal["auto"] | None = "auto",
         class_weight: dict[int, float] | Literal["balanced"] | None = None,
@@ -216,8 +226,21 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
 
     def _validate_params(self) -> None:
         super()._validate_params()
-        check_scales(self.network_scale, "network_scale")
+        if not isinstance(self.network_scale, str):
+            check_scales(self.network_scale, "network_scale")
         check_crop(self.crop)
+
+    def _check_fitted(self) -> None:
+        super()._check_fitted()
+        check_scales(self.network_scale_, "network_scale_")
+
+    @property
+    def given_scale(self) -> float | list[float] | None:
+        """The factors that `network_scale` gives. None for "auto"."""
+        if isinstance(self.network_scale, str):
+            return None
+        factors = check_scales(self.network_scale, "network_scale")
+        return factors if isinstance(self.network_scale, Sequence) else factors[0]
 
     @property
     def changes(self) -> Changes:
@@ -291,13 +314,14 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         self, data: LabelledImages, validation: LabelledImages | None, checkpoints: Checkpoints | None = None
     ) -> "CNNSegmenter":
         """Train the network on checked data, with the weights of images and pixels."""
+        scale = self.scale_for(data, validation, checkpoints)
         with seeded(self.random_state) as seed:
             network = self.build(data[0][0], seed)
             net = segmentation_net(
                 SegmentationNet,
                 network,
                 PIXEL_LOSSES[self.loss](),
-                self._runner(),
+                replace(self._runner(), scale=scale),
                 ShuffledOrder(len(data), seed),
                 num_workers=self.num_workers,
                 optimizer=torch.optim.AdamW,
@@ -305,7 +329,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
                 max_epochs=self.n_epochs,
                 batch_size=self.batch_size,
                 callbacks=self._callbacks("pretraining", len(data), [("jaccard", JaccardOfNetwork(validation))])
-                + keep_state(checkpoints, "cnn"),
+                + keep_state(checkpoints, "cnn", network_scale=scale),
             )
             of_validation = [a.shape for a in validation.annotations] if validation else []
             try_network(net, data.n_channels, self._training_sizes(data), of_validation)
@@ -313,8 +337,57 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
                 if self.n_epochs:
                     net.partial_fit(TrainingSet(data, self.changes, seed))
             finally:
-                self.adopt(network, history_rows(net, stage="cnn"), data)
+                self.adopt(network, history_rows(net, stage="cnn"), data, scale)
         return self
+
+    def scale_for(
+        self, data: LabelledImages, validation: LabelledImages | None, checkpoints: Checkpoints | None
+    ) -> float | list[float]:
+        """Give the factors of a training: those given, that of the state that it goes on from, or the one found."""
+        if self.given_scale is not None:
+            return self.given_scale
+        if checkpoints and (found := checkpoints.scale_of("cnn")):
+            return found
+        factors = candidate_factors([annotation.shape for annotation in data.annotations])
+        if len(factors) == 1 or not self.n_epochs:
+            return factors[-1]
+        return self.search_scale(data, validation).factor
+
+    def search_scale(
+        self, data: LabelledImages, validation: LabelledImages | None = None, *, seconds: float = math.inf
+    ) -> ScaleSearch:
+        """Compare factors for the network by short trainings on checked data, within some seconds.
+
+        The validation images are tried only, so that errors come first.
+        """
+        data.check_lasting()
+        factors = candidate_factors([annotation.shape for annotation in data.annotations])
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        self._short(seed, n_epochs=0, network_scale=factors[-1]).train(data, validation)
+        try:
+            trial = partial(self._try_scale, seed)
+            return search_scale(data, trial, factors, seed, seconds=seconds, verbose=self.verbose)
+        except Interrupted:  # of a short training, of which nothing is kept
+            raise KeyboardInterrupt from None
+
+    def _short(self, seed: int, **parameters: Any) -> "CNNSegmenter":
+        """The same estimator for a training that only the search for a factor sees."""
+        plain = {"checkpoint": None, "callbacks": None, "validation_fraction": None, "early_stopping": False}
+        own = self.get_params(deep=False) | plain | {"random_state": seed, "verbose": 0}
+        return type(self)(**own | parameters)
+
+    def _try_scale(
+        self, seed: int, factor: float, data: LabelledImages, held_out: LabelledImages
+    ) -> tuple[FloatArray, float]:
+        """Train at a factor for some steps. See `skmmcrf.estimators.scale_search.Trial`."""
+        n_epochs = min(self.n_epochs, math.ceil(STEPS / len(batch_sizes(len(data), self.batch_size))))
+        short = self._short(seed, n_epochs=n_epochs, network_scale=factor).train(data, None)
+        results = short._runner().run(short.network_, held_out.images)
+        indices = jaccard_of_annotations(held_out.annotations, (log_odds > 0 for log_odds, _ in results))
+        # without foreground an image would compare errors of a network that is not trained yet
+        counts = [annotation.weight > 0 and bool(annotation.truth.any()) for annotation in held_out.annotations]
+        seconds = float(np.median([row["seconds"] for row in short.history_])) / len(data)
+        return np.where(counts, indices, np.nan), seconds
 
     def _training_sizes(self, data: LabelledImages) -> list[tuple[int, ...]]:
         """Heights and widths of the images in training. For a user's augmentation, those of the first result."""
@@ -328,12 +401,15 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
             for annotation in data.annotations
         ]
 
-    def adopt(self, network: nn.Module, history: list[dict[str, Any]], data: LabelledImages) -> "CNNSegmenter":
+    def adopt(
+        self, network: nn.Module, history: list[dict[str, Any]], data: LabelledImages, scale: float | list[float]
+    ) -> "CNNSegmenter":
         """Become fitted by a network that was trained on some data."""
         # at once, as an interrupt may come at any moment
         self.__dict__.update(
             network_=forget_last_run(network).eval().cpu(),
             history_=history,
+            network_scale_=scale,
             n_channels_in_=data.n_channels,
             class_weight_=np.array(data.annotations[0].class_weight),
             n_networks_=len(network) if isinstance(network, MeanOfNetworks) else 1,
@@ -351,7 +427,8 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         """
         with OwnGenerator(seed):
             network = build_network(self.network, image.shape[-1], self.weights)
-        self._runner().log_odds(network, [image])
+        scale = self.given_scale or candidate_factors([image.shape[:2]])[-1]
+        replace(self._runner(), scale=scale).log_odds(network, [image])
         if self.n_epochs:
             _check_parameters([parameter for parameter in network.parameters() if parameter.requires_grad])
         return network

@@ -183,6 +183,9 @@ def _checked(content: Any, classes: Mapping[str, type]) -> tuple[dict[str, Any],
             raise ValueError(f"its {name} must be a {kind.__name__}, not a {type(content[name]).__name__}")
     if content["class"] not in classes:
         raise ValueError(f"its class must be {' or '.join(classes)}, not {shown(content['class'])}")
+    for name, value in content["attributes"].items():
+        if isinstance(value, bool):  # which would count as a number
+            raise ValueError(f"the fitted attribute {shown(name)} must not be {value}")
     return {name: _from_plain(value) for name, value in content["parameters"].items()}, dict(content["attributes"])
 
 

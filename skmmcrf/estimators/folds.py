@@ -103,7 +103,7 @@ def mean_of(cnns: Sequence[CNNSegmenter], data: LabelledImages) -> CNNSegmenter:
     """
     mean = copy.copy(cnns[0])
     network = MeanOfNetworks(cnn.network_ for cnn in cnns)
-    return mean.adopt(network, _mean_history([cnn.history_ for cnn in cnns]), data)
+    return mean.adopt(network, _mean_history([cnn.history_ for cnn in cnns]), data, mean.network_scale_)
 
 
 def _mean_history(histories: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:

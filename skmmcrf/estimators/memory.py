@@ -51,6 +51,8 @@ def fit_once(
         lock = FileLock(Path(location) / f"skmmcrf-{key}.lock")
     with lock:
         cnn.__dict__.update(fit(key, cnn, data, validation, checkpoints))
+    if cnn.given_scale is not None:  # further factors are no part of the key
+        cnn.network_scale_ = cnn.given_scale
 
 
 def _fit(
@@ -71,9 +73,10 @@ def _name_of(cnn: CNNSegmenter, data: LabelledImages, validation: LabelledImages
     parameters = cnn.get_params(deep=False)
     for name in _OF_NO_INFLUENCE:
         del parameters[name]
-    if validation is None:  # the steps of training are with neither mirror images nor further scales
+    # the steps of training are with neither mirror images nor further scales
+    if validation is None and cnn.given_scale is not None:
         del parameters["average_mirrored"]
-        parameters["network_scale"] = check_scales(parameters["network_scale"], "network_scale")[0]
+        parameters["network_scale"] = check_scales(cnn.given_scale, "network_scale")[0]
     images = [names_of_data(part) for part in (data, validation) if part is not None]
     parameters = {name: as_text(value) if callable(value) else value for name, value in parameters.items()}
     return hash_of([__version__, parameters, cnn.first_weights(data.images[0]), images])

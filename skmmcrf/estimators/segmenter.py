@@ -433,7 +433,8 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
                     "cnn: warm_start goes on with the network of the last fit, but this is another network: leave cnn, "
                     "or set warm_start=False"
                 )
-            cnn.adopt(self.cnn_.network_, self.cnn_.history_, data)
+            scale = cnn.given_scale or self.cnn_.network_scale_
+            cnn.adopt(self.cnn_.network_, self.cnn_.history_, data, scale)
             if self.objective_ is not None and len(self.coef_) != self._n_weights():
                 raise ValueError(
                     f"pairwise: warm_start goes on with {len(self.coef_)} weights: leave pairwise, or set "
@@ -477,9 +478,9 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
                 self._take_network(cnn)
             return
         try:
-            if checkpoints and checkpoints.state_of("joint"):
+            if checkpoints and (found := checkpoints.scale_of("joint")):
                 with seeded(self.random_state) as seed:
-                    cnn.adopt(cnn.build(data.images[0], seed), [], data)
+                    cnn.adopt(cnn.build(data.images[0], seed), [], data, cnn.given_scale or found)
             else:
                 fit_once(cnn, self.memory, data, validation, checkpoints)
         finally:
@@ -498,22 +499,32 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
     def _train_folds(self, cnn: CNNSegmenter, fit: "_Fit") -> list[CNNSegmenter]:
         """Train a network for each fold. For an ensemble, take the mean of those that are trained."""
         trained = []
+        scale = self._scale_of_folds(cnn, fit)
         try:
             for number, fold in enumerate(fit.folds, 1):
                 one = copy.copy(cnn)
-                one.checkpoint = self.checkpoint
+                one.checkpoint, one.network_scale = self.checkpoint, scale
                 if self.verbose:
                     print(f"\nfold {number} of {len(fit.folds)}", flush=True)
                 try:
                     fit_once(one, self.memory, *one.hold_out(fold.images_of(fit.data), fit.validation), None)
                 finally:
                     if is_fitted(one):
-                        one.checkpoint = cnn.checkpoint
+                        one.checkpoint, one.network_scale = cnn.checkpoint, cnn.network_scale
                         trained.append(one)
         finally:
             if self.ensemble and trained:
                 self._take_network(mean_of(trained, fit.data))
         return trained
+
+    def _scale_of_folds(self, cnn: CNNSegmenter, fit: "_Fit") -> Any:
+        """One `network_scale` for the networks of all folds."""
+        if not fit.folds or cnn.given_scale is not None:
+            return cnn.network_scale
+        if not self.ensemble:
+            return self.cnn_.network_scale_
+        found = fit.checkpoints and fit.checkpoints.scale_of("joint")
+        return found or cnn.scale_for(fit.data, fit.validation, None)
 
     def _learn_field(self, fit: "_Fit", of_folds: list[CNNSegmenter], w: FloatArray | None) -> None:
         """Learn the weights on the fixed network, and then both by joint training if it is wanted."""
@@ -588,7 +599,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
                 num_workers=self.cnn_.num_workers,
                 optimizer_state=self.optimizer_state_,
                 callbacks=self._callbacks("joint training", len(fit.data), measures, valid_jaccard)
-                + keep_state(fit.checkpoints, "joint", history=before),
+                + keep_state(fit.checkpoints, "joint", history=before, network_scale=self.cnn_.network_scale_),
                 lr=self.learning_rate,
                 max_epochs=self.n_epochs,
                 batch_size=self.batch_size,

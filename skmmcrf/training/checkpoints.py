@@ -17,6 +17,7 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback
 
 from skmmcrf._shown import shortened
+from skmmcrf.networks.any_size import check_scales
 from skmmcrf.training.batches import batch_sizes
 from skmmcrf.training.state_files import read_file, write_file
 
@@ -63,6 +64,16 @@ class Checkpoints:
     def state_of(self, stage: str) -> dict[str, Any] | None:
         """Give the state that was found, if it belongs to a stage of training, "cnn" or "joint"."""
         return self.state if self.state is not None and self.state["stage"] == stage else None
+
+    def scale_of(self, stage: str) -> float | None:
+        """Give the factor with which the network was trained, if a state of a stage was found."""
+        state = self.state_of(stage)
+        if state is None:
+            return None
+        try:
+            return check_scales(state.get("network_scale", ()), "its network_scale")[0]
+        except ValueError as error:
+            self.reject(error)
 
     def reject(self, reason: Any) -> NoReturn:
         """Take the state before the one that was found, as that does not fit, and raise a StateRejectedError."""

@@ -1,0 +1,273 @@
+"""Settings of the main estimator that suit given images, labels and machine."""
+
+import math
+import time
+import warnings
+from collections.abc import Sequence
+from numbers import Integral, Real
+from os import PathLike
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from sklearn.utils._param_validation import Interval, validate_parameter_constraints
+
+from skmmcrf._docs import documented
+from skmmcrf._shown import shown
+from skmmcrf._typing import ImagesLike, LabelsLike, NetworkLike, RandomStateLike
+from skmmcrf.estimators.cnn import CNNSegmenter
+from skmmcrf.estimators.scale_search import ScaleSearch, candidate_factors
+from skmmcrf.estimators.segmenter import DeepStructuredSegmenter
+from skmmcrf.field.labels import Annotation
+from skmmcrf.images.checking import LabelledImages, check_labelled_images, warn_of_range
+from skmmcrf.images.labels import LabelScheme
+from skmmcrf.networks import build_network
+from skmmcrf.networks.running import resolve_device
+from skmmcrf.training.batches import batch_sizes
+from skmmcrf.training.random_states import seeded
+
+#: Steps of pretraining: as many as 60 epochs of 150 images take, 5 in a step.
+STEPS = 1800
+_FEWEST_EPOCHS, _LEAST_EPOCHS, _MOST_EPOCHS = 10, 60, 200  # if time is short, and else
+_JOINT_EPOCHS, _COST_OF_JOINT_EPOCH = 4, 2.5  # the cost is in epochs of pretraining
+_SHARE_FOR_SEARCH = 1 / 3
+_BATCH_SIZE, _LARGE_BATCH_SIZE, _MANY_IMAGES = 5, 16, 300
+_LARGEST_SIDE, _CROPPED_SIDE = 768, 512  # pixels that the network sees
+_RARE = 0.005
+_FEW_WITH_FOREGROUND, _UNEQUAL = 8, 4
+
+
+@documented
+def configure(
+    X: ImagesLike,
+    y: LabelsLike | None = None,
+    *,
+    network: NetworkLike = "auto",
+    weights: str | PathLike[str] | None = "imagenet",
+    time_budget: float = 1800.0,
+    device: str | torch.device = "auto",
+    random_state: RandomStateLike = None,
+    verbose: int = 1,
+) -> DeepStructuredSegmenter:
+    """Choose the settings of a `DeepStructuredSegmenter` by images, labels and the machine.
+
+    Some short trainings are made, which `fit` does not need again. The estimator is not fitted. Each setting can be
+    changed by `set_params`.
+
+    - `network_scale`: factors up to 1 are compared by short trainings, as ``network_scale="auto"`` of `CNNSegmenter`
+      does, from the smallest on, in at most a third of `time_budget`.
+    - `n_epochs` of pretraining: about 1800 steps, in 60 to 200 epochs. If `time_budget` leaves no time for them, fewer,
+      but at least 10. Joint training has 4, at a learning rate of 3e-5.
+    - `batch_size`: 5. It is 16 on another device than the CPU for 300 images or more.
+    - `crop`: None, unless the network would see more than 768 pixels of a side of the largest image. It then sees parts
+      of 512 pixels.
+    - `class_weight`: None, unless less than 0.5 % of the labelled pixels are foreground. It is then "balanced".
+    - `loss`, `augmentation`, `average_mirrored`: "log_likelihood+dice", "strong" and True.
+
+    Parameters
+    ----------
+    %(X_to_fit)s
+    y : array of shape (n, H, W), sequence, or None
+        Labels: 0, 1 for foreground, and 255 for unlabelled pixels. None if the entries of X are pairs of image and
+        labels. See `DeepStructuredSegmenter.fit`.
+    network : "auto", str, torch.nn.Module or callable, default="auto"
+        "auto" is a U-Net on MobileNetV2 ("unet_mobilenet_v2"), or the small "unet" without `weights`. Other values are
+        kept. See `CNNSegmenter`.
+    weights : "imagenet", path or None, default="imagenet"
+        Weights of the backbone. torchvision downloads those for ImageNet. Networks without a backbone have none.
+    time_budget : float, default=1800.0
+        Seconds for this function and the later fit together, on this machine. This is an estimate, not a bound.
+    device : str, default="auto"
+        A device of torch, as in `CNNSegmenter`.
+    random_state : int, RandomState or None, default=None
+        Seeds the short trainings, and is passed on. How long they take has an influence on what is chosen.
+    verbose : int, default=1
+        1 prints a line for each short training and each setting. 0 prints nothing.
+
+    Returns
+    -------
+    DeepStructuredSegmenter
+        Not fitted.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a parameter is out of its range. If images and labels do not fit, or no image has foreground, or only one
+        image is given. If the weights can't be had. If the network does not give one log-odds map.
+
+    Warns
+    -----
+    UserWarning
+        If fewer than 8 images have foreground. If some have none. If their sides differ by more than a factor of 4.
+
+    Examples
+    --------
+    >>> from skmmcrf import configure
+    >>> from skmmcrf.datasets import make_phantoms
+    >>> from skmmcrf.networks import UNet
+    >>> X, y = make_phantoms(8, shape=(32, 32), random_state=0)
+    >>> model = configure(X, y, network=UNet(1, width=8, depth=1), random_state=0, verbose=0)
+    >>> model.cnn.network_scale, model.cnn.batch_size, model.cnn.n_epochs
+    (1.0, 5, 200)
+    >>> model = model.set_params(cnn__n_epochs=2, n_epochs=1).fit(X, y)
+    """
+    began = time.perf_counter()
+    given = {"time_budget": time_budget, "device": device, "random_state": random_state, "verbose": verbose}
+    validate_parameter_constraints(_CONSTRAINTS, given, caller_name="configure")
+    data = _checked(X, y)
+    _warn_of(data)
+
+    def chosen(name: str, value: Any, why: str) -> Any:
+        if verbose:
+            print(f"{name}={shown(value)}: {why}", flush=True)
+        return value
+
+    network, weights, why = _network(network, weights, data.n_channels)
+    chosen("network", network, why)
+    on_cpu = torch.device(resolve_device(device)).type == "cpu"
+    batch_size = chosen("batch_size", *_batch_size(len(data), on_cpu))
+    class_weight = chosen("class_weight", *_class_weight(data.annotations))
+    cnn = CNNSegmenter(
+        network,
+        weights=weights,
+        loss=chosen("loss", "log_likelihood+dice", "its part Dice counts each image's foreground as a whole"),
+        n_epochs=_MOST_EPOCHS,
+        batch_size=batch_size,
+        augmentation=chosen("augmentation", "strong", "few images need changes, which mirror, turn and scale them too"),
+        average_mirrored=chosen(
+            "average_mirrored",
+            True,
+            "image and mirror image are segmented. If left and right must not be exchanged, set "
+            "cnn__average_mirrored=False and as cnn__augmentation a transform that does not mirror",
+        ),
+        class_weight=class_weight,
+        device=device,
+        random_state=random_state,
+        verbose=verbose,
+    )
+    search = cnn.search_scale(
+        data.with_class_weight(LabelScheme().check_class_weight(class_weight, data.annotations)),
+        seconds=_SHARE_FOR_SEARCH * time_budget,
+    )
+    shapes = [annotation.shape for annotation in data.annotations]
+    scale = chosen("network_scale", search.factor, _why_factor(search, shapes))
+    seconds = search.seconds[scale] * len(data)
+    n_steps = len(batch_sizes(len(data), batch_size))
+    left = time_budget - (time.perf_counter() - began)
+    cnn.set_params(
+        network_scale=scale,
+        crop=chosen("crop", *_crop(shapes, scale)),
+        n_epochs=chosen("n_epochs", *_n_epochs(n_steps, seconds, left)),
+        random_state=None,
+        verbose=0,
+    )
+    model = DeepStructuredSegmenter(
+        cnn, n_epochs=_JOINT_EPOCHS, learning_rate=3e-5, batch_size=batch_size, random_state=random_state
+    )
+    chosen("n_epochs of joint training", _JOINT_EPOCHS, "a few suffice, at the small learning_rate=3e-05")
+    return model
+
+
+_CONSTRAINTS: dict[str, Any] = {
+    "time_budget": [Interval(Real, 0, None, closed="neither")],
+    "device": [str, torch.device],
+    "random_state": ["random_state"],
+    "verbose": [Interval(Integral, 0, None, closed="left"), "boolean"],
+}
+
+
+def _checked(X: ImagesLike, y: LabelsLike | None) -> LabelledImages:
+    data = check_labelled_images(X, y, LabelScheme())
+    warn_of_range(data[0][0], "X[0]")
+    if not any(annotation.truth.any() for annotation in data.annotations):
+        raise ValueError("y has no foreground in any image, so settings can't be compared: give some with foreground")
+    return data
+
+
+def _warn_of(data: LabelledImages) -> None:
+    """Warn of images that are few, empty or very unequal."""
+    n_with = sum(bool(annotation.truth.any()) for annotation in data.annotations)
+    sides = [max(annotation.shape) for annotation in data.annotations]
+    if n_with < _FEW_WITH_FOREGROUND:
+        warnings.warn(
+            f"only {n_with} of {len(data)} images have foreground: label at least {_FEW_WITH_FOREGROUND}, because what "
+            "is chosen by so few depends on chance",
+            stacklevel=3,
+        )
+    if n_with < len(data):
+        warnings.warn(
+            f"{len(data) - n_with} of {len(data)} masks are empty: see whether these images show no foreground, or "
+            "are just not labelled",
+            stacklevel=3,
+        )
+    if max(sides) > _UNEQUAL * min(sides):
+        warnings.warn(
+            f"the longer sides of the images are {min(sides)} to {max(sides)} pixels, but one network_scale counts for "
+            "all: resize the images so that objects have similar sizes in pixels",
+            stacklevel=3,
+        )
+
+
+def _network(
+    network: NetworkLike, weights: str | PathLike[str] | None, n_channels: int
+) -> tuple[NetworkLike, str | PathLike[str] | None, str]:
+    """The network and its weights, which can be loaded, and why."""
+    why = "as given"
+    if isinstance(network, str) and network == "auto":
+        network = "unet" if weights is None else "unet_mobilenet_v2"
+        why = "a small U-Net, because weights=None" if weights is None else f"a U-Net on a backbone, weights={weights}"
+    if isinstance(weights, str) and weights == "imagenet" and not (isinstance(network, str) and "_" in network):
+        weights = None
+    try:
+        with seeded(0):
+            build_network(network, n_channels, weights)
+    except ValueError as error:
+        if weights is None or not str(error).startswith("weights:"):
+            raise
+        raise ValueError(f"{error}. Or give configure weights=None, which needs no file") from error
+    return network, weights, why
+
+
+def _batch_size(n_images: int, on_cpu: bool) -> tuple[int, str]:
+    large = not on_cpu and n_images >= _MANY_IMAGES
+    where = "the CPU" if on_cpu else "a device that computes many at once"
+    return (_LARGE_BATCH_SIZE if large else _BATCH_SIZE), f"{n_images} images, on {where}"
+
+
+def _class_weight(annotations: Sequence[Annotation]) -> tuple[Literal["balanced"] | None, str]:
+    n_foreground = sum(np.count_nonzero(annotation.truth & annotation.labelled) for annotation in annotations)
+    share = n_foreground / sum(np.count_nonzero(annotation.labelled) for annotation in annotations)
+    if share < _RARE:
+        return "balanced", f"only {share:.2%} of the labelled pixels are foreground"
+    return None, f"{share:.1%} of the labelled pixels are foreground, and the loss has a part, Dice, that balances them"
+
+
+def _why_factor(search: ScaleSearch, shapes: Sequence[Sequence[int]]) -> str:
+    height, width = (round(float(np.median(sides))) for sides in zip(*shapes))
+    size = f"the median image has {height} x {width} pixels"
+    larger = [f"{factor:g}" for factor in candidate_factors(shapes) if factor not in search.means]
+    size += f". {', '.join(larger)} would take too long to try" if larger else ""
+    if len(search.means) == 1:
+        return f"no other factor was compared, and {size}"
+    indices = ", ".join(f"{mean:.3f} at {factor:g}" for factor, mean in sorted(search.means.items()))
+    return f"the smallest factor that is about as good as the best, by mean Jaccard indices {indices}, and {size}"
+
+
+def _crop(shapes: Sequence[Sequence[int]], scale: float) -> tuple[int | None, str]:
+    largest = round(scale * max(map(max, shapes)))
+    seen = f"the network sees at most {largest} pixels of a side"
+    if largest <= _LARGEST_SIDE:
+        return None, seen
+    return round(_CROPPED_SIDE / scale), f"else {seen}. Of the parts it sees {_CROPPED_SIDE} in training"
+
+
+def _n_epochs(n_steps: int, seconds: float, left: float) -> tuple[int, str]:
+    """Epochs of pretraining, for the steps and the seconds of one, and the seconds that are left."""
+    wanted = min(max(math.ceil(STEPS / n_steps), _LEAST_EPOCHS), _MOST_EPOCHS)
+    fitting = int(left / seconds - _COST_OF_JOINT_EPOCH * _JOINT_EPOCHS) if seconds > 0 else wanted
+    steps = f"an epoch has {n_steps} steps and takes about {seconds:.2g} s"
+    if wanted <= fitting:
+        return wanted, steps
+    n_epochs = max(fitting, _FEWEST_EPOCHS)
+    total = seconds * (n_epochs + _COST_OF_JOINT_EPOCH * _JOINT_EPOCHS)
+    return n_epochs, f"{steps}. {wanted} would be better, but {max(left, 0):.0f} s are left. fit takes {total:.0f} s"

@@ -1,0 +1,177 @@
+"""Settings suit the images and the time, and each is told with its reason."""
+
+import numpy as np
+import pytest
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from skmmcrf import DeepStructuredSegmenter, configuration, configure
+from skmmcrf.datasets import make_phantoms
+from skmmcrf.estimators import cnn as cnns
+from skmmcrf.estimators.scale_search import ScaleSearch
+from skmmcrf.field.labels import Annotation
+from skmmcrf.networks import UNet
+
+
+@pytest.fixture(scope="module")
+def data():
+    return make_phantoms(8, shape=(32, 40), random_state=0)
+
+
+@pytest.fixture
+def searches(monkeypatch):
+    """A list of the searches that are made. None trains: 0.5 is as good as 1, and an image takes a second."""
+    made = []
+
+    def search(cnn, data, validation=None, *, seconds):
+        made.append((cnn, data, seconds))
+        return ScaleSearch({0.5: np.array([0.7, 0.8]), 1.0: np.array([0.8, 0.7])}, {0.5: 1.0, 1.0: 4.0})
+
+    monkeypatch.setattr(cnns.CNNSegmenter, "search_scale", search)
+    return made
+
+
+def test_a_model_is_given_that_can_be_fitted(data, monkeypatch, capsys):
+    monkeypatch.setattr(cnns, "STEPS", 2)
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    model = configure(*data, network=UNet(1, width=8, depth=1), device="cpu", random_state=3)
+    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+    assert isinstance(model, DeepStructuredSegmenter)
+    assert not hasattr(model, "cnn_")
+    assert (model.random_state, model.n_epochs, model.learning_rate, model.batch_size) == (3, 4, 3e-5, 5)
+    cnn = model.cnn
+    assert (cnn.loss, cnn.augmentation, cnn.average_mirrored) == ("log_likelihood+dice", "strong", True)
+    assert (cnn.network_scale, cnn.crop, cnn.class_weight, cnn.n_epochs) == (1.0, None, None, 200)
+    told = capsys.readouterr().out.splitlines()
+    names = ("network=", "network_scale=1.0:", "batch_size=5:", "n_epochs=200:", "crop=None:", "class_weight=None:")
+    assert all(any(line.startswith(name) for line in told) for name in names)
+    check_is_fitted(model.set_params(cnn__n_epochs=1, n_epochs=1).fit(*data))
+
+
+def test_nothing_is_printed_without_verbose(data, searches, capsys):
+    configure(*data, weights=None, verbose=0)
+    assert capsys.readouterr().out == ""
+
+
+def test_time_is_shared_by_the_search_and_the_epochs(data, searches, capsys):
+    model = configure(*data, weights=None, time_budget=600.0)
+    assert [seconds for _, _, seconds in searches] == [200.0]
+    assert model.cnn.network_scale == 0.5
+    # 8 s an epoch, 600 s less the few that passed, and 4 joint epochs as dear as 10
+    assert 60 <= model.cnn.n_epochs <= 65
+    assert "0.750 at 0.5, 0.750 at 1" in capsys.readouterr().out
+    assert configure(*data, weights=None, time_budget=1e5).cnn.n_epochs == 200
+    assert configure(*data, weights=None, time_budget=1.0).cnn.n_epochs == 10
+    assert "200 would be better" in capsys.readouterr().out
+
+
+def test_the_reason_for_a_factor_has_all_that_was_looked_at():
+    why = configuration._why_factor
+    three = ScaleSearch({factor: np.array([factor]) for factor in (0.5, 0.7, 1.0)})
+    assert "0.500 at 0.5, 0.700 at 0.7, 1.000 at 1, and the median image has 128 x 130" in why(three, [(128, 130)])
+    one = ScaleSearch({0.5: np.array([0.7])})
+    assert "no other factor was compared" in why(one, [(128, 130)])
+    assert why(one, [(128, 130)]).endswith("0.7, 1 would take too long to try")
+    assert "too long" not in why(ScaleSearch({1.0: np.array([0.7])}), [(32, 32)])
+
+
+@pytest.mark.parametrize(("n_steps", "expected"), [(1, 200), (9, 200), (18, 100), (30, 60), (300, 60)])
+def test_epochs_make_so_many_steps(n_steps, expected):
+    assert configuration._n_epochs(n_steps, seconds=1.0, left=1e6)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("n_images", "on_cpu", "expected"), [(8, True, 5), (1000, True, 5), (100, False, 5), (300, False, 16)]
+)
+def test_batches_are_large_for_many_images_on_a_device_only(n_images, on_cpu, expected):
+    assert configuration._batch_size(n_images, on_cpu)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("shapes", "scale", "expected"),
+    [
+        ([(700, 700)], 1.0, None),
+        ([(100, 100), (90, 800)], 1.0, 512),
+        ([(3000, 1000)], 0.25, None),
+        ([(4000, 10)], 0.25, 2048),
+    ],
+)
+def test_a_crop_is_in_pixels_of_the_image_and_512_of_the_network(shapes, scale, expected):
+    assert configuration._crop(shapes, scale)[0] == expected
+
+
+def test_rare_foreground_is_weighted():
+    truth = np.zeros((10, 100), bool)
+    truth[0, :4] = True
+    assert configuration._class_weight([Annotation(truth)])[0] == "balanced"
+    labelled = np.zeros_like(truth)
+    labelled[:, :50] = True
+    assert configuration._class_weight([Annotation(truth, labelled)])[0] is None  # 0.8 % of the labelled ones
+
+
+def test_the_search_trains_with_the_weights_of_classes_that_are_chosen(data, searches):
+    X, y = data
+    rare = np.zeros_like(y)
+    rare[:, 0, :2] = 1
+    model = configure(X, rare, weights=None)
+    assert model.cnn.class_weight == "balanced"
+    ((cnn, checked, _),) = searches
+    assert cnn.class_weight == "balanced"
+    assert checked.annotations[0].class_weight[1] > 100
+
+
+def test_networks_are_as_given_or_suit_the_weights(data, searches, monkeypatch):
+    built = []
+
+    def build(network, n_channels, weights):
+        built.append((network, weights))
+        if weights == "imagenet" and network == "unet_resnet18":
+            raise ValueError('weights: "imagenet" can\'t be loaded')
+
+    monkeypatch.setattr(configuration, "build_network", build)
+    own = nn.Conv2d(1, 1, 3, padding=1)
+    for given, expected in [
+        ({}, ("unet_mobilenet_v2", "imagenet")),
+        ({"weights": "a.pth"}, ("unet_mobilenet_v2", "a.pth")),
+        ({"weights": None}, ("unet", None)),
+        ({"network": "unet"}, ("unet", None)),
+        ({"network": own}, (own, None)),
+        ({"network": "fcn8s_vgg16", "weights": None}, ("fcn8s_vgg16", None)),
+    ]:
+        cnn = configure(*data, **given).cnn
+        assert (cnn.network, cnn.weights) == built[-1] == expected
+    with pytest.raises(ValueError, match="can't be loaded. Or give configure weights=None, which needs no file"):
+        configure(*data, network="unet_resnet18")
+
+
+def test_what_users_should_know_of_their_images_is_warned_of(data, searches):
+    X, y = data
+    empty = y.copy()
+    empty[:2] = 0
+    with (
+        pytest.warns(UserWarning, match="2 of 8 masks are empty: see whether"),
+        pytest.warns(UserWarning, match="only 6 of 8 images have foreground") as record,
+    ):
+        configure(X, empty, weights=None)
+    assert {warning.filename for warning in record} == {__file__}
+    large = [np.kron(image, np.ones((5, 5), np.uint8)) for image in (X[0], y[0])]
+    with pytest.warns(UserWarning, match="longer sides of the images are 40 to 200 pixels"):
+        configure([*X, large[0]], [*y, large[1]], weights=None)
+
+
+def test_what_is_wrong_is_told_before_any_training(data, searches):
+    X, y = data
+    for arguments, parameters, error, message in [
+        ((X, y[:3]), {}, ValueError, "X and y must have the same length"),
+        ((X, 2 * y), {}, ValueError, r"y\[0\] must hold the labels"),
+        ((X, 0 * y), {}, ValueError, "y has no foreground in any image"),
+        ((X, y), {"time_budget": 0}, ValueError, "'time_budget' parameter of configure"),
+        ((X, y), {"device": "nonsense"}, ValueError, "device: 'nonsense' is not available"),
+        ((X, y), {"network": "alexnet"}, ValueError, "network must be 'unet', or"),
+        ((X, y), {"network": 3}, TypeError, "network must be a name"),
+        ((X, y), {"network": "unet", "weights": "a.pth"}, ValueError, "weights: only networks named after a backbone"),
+        ((X, y), {"network": "unet_resnet18", "weights": "missing.pth"}, ValueError, "weights.*missing.pth"),
+    ]:
+        with pytest.raises(error, match=message):
+            configure(*arguments, **{"weights": None} | parameters)
+    assert not searches
