@@ -464,7 +464,7 @@ class NetworkSegmenter(BaseSegmenter):
     ) -> list[Any]:
         """The callbacks of a stage of training. `at_start` is the validation index that it begins with."""
         n_steps = self.n_epochs * len(batch_sizes(n_images, self.batch_size))
-        schedule = learning_rate_schedule(self.schedule, self.learning_rate, n_steps)
+        schedule = learning_rate_schedule(self.schedule, n_steps)
         callbacks: list[Any] = [("schedule", schedule)] if schedule else []
         callbacks += [*measures, ("seconds", EpochTimer()), *epoch_progress(stage, n_images, self.verbose)]
         callbacks += self.callbacks or []

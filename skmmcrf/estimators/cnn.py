@@ -42,6 +42,9 @@ from skmmcrf.training.pixel_losses import PIXEL_LOSSES
 from skmmcrf.training.random_states import OwnGenerator, seeded
 from skmmcrf.training.trial import try_network
 
+# what is pretrained is changed less than layers that begin at random
+_LAYERS_OF_BACKBONE, _RATE_OF_BACKBONE = "network.backbone.*", 0.1
+
 
 @documented
 class CNNSegmenter(TransformerMixin, NetworkSegmenter):
@@ -67,7 +70,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
     n_epochs : int, default=20
         Passes over the images.
     learning_rate : float, default=1e-3
-        The peak of the schedule.
+        The peak of the schedule. It is a tenth of that for the layers of a backbone with `weights`.
     %(schedule_of_cnn)s
     batch_size : int, default=10
         Images in a step.
@@ -326,6 +329,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
                 num_workers=self.num_workers,
                 optimizer=torch.optim.AdamW,
                 lr=self.learning_rate,
+                optimizer__param_groups=self._rates_of_layers(),
                 max_epochs=self.n_epochs,
                 batch_size=self.batch_size,
                 callbacks=self._callbacks("pretraining", len(data), [("jaccard", JaccardOfNetwork(validation))])
@@ -388,6 +392,12 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         counts = [annotation.weight > 0 and bool(annotation.truth.any()) for annotation in held_out.annotations]
         seconds = float(np.median([row["seconds"] for row in short.history_])) / len(data)
         return np.where(counts, indices, np.nan), seconds
+
+    def _rates_of_layers(self) -> list[tuple[str, dict[str, float]]]:
+        """The learning rates of layers that have another, by their names."""
+        if self.weights is None:
+            return []
+        return [(_LAYERS_OF_BACKBONE, {"lr": _RATE_OF_BACKBONE * self.learning_rate})]
 
     def _training_sizes(self, data: LabelledImages) -> list[tuple[int, ...]]:
         """Heights and widths of the images in training. For a user's augmentation, those of the first result."""

@@ -16,25 +16,30 @@ from skmmcrf.training.checkpoints import as_plain, check_form
 SCHEDULES = ("one_cycle", "linear", "cosine", "constant")
 
 
-def learning_rate_schedule(name: str, learning_rate: float, n_steps: int) -> "Schedule | None":
-    """Make the callback that changes the learning rate after every step, or None for "constant".
+def learning_rate_schedule(name: str, n_steps: int) -> "Schedule | None":
+    """Make the callback that changes the optimizer's learning rates after every step, or None for "constant".
 
     "one_cycle" rises to the learning rate and falls to nearly nothing (Smith, Topin 2018). "linear" and "cosine" fall
     from it to zero.
 
     Examples
     --------
-    >>> learning_rate_schedule("cosine", 1e-3, 100).kwargs
+    >>> learning_rate_schedule("cosine", 100).kwargs
     {'T_max': 100}
     """
     schedules = torch.optim.lr_scheduler
     if name == "constant":
         return None
     if name == "one_cycle":
-        return Schedule(schedules.OneCycleLR, max_lr=learning_rate, total_steps=n_steps + 1, step_every="batch")
+        return Schedule(_one_cycle, total_steps=n_steps + 1, step_every="batch")
     if name == "cosine":
         return Schedule(schedules.CosineAnnealingLR, T_max=n_steps, step_every="batch")
     return Schedule(schedules.LinearLR, start_factor=1.0, end_factor=0.0, total_iters=n_steps, step_every="batch")
+
+
+def _one_cycle(optimizer: torch.optim.Optimizer, **parameters: Any) -> torch.optim.lr_scheduler.OneCycleLR:
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, **parameters)
 
 
 class Schedule(LRScheduler):

@@ -88,6 +88,37 @@ def test_losses_teach_different_networks(fitted, phantoms):
     assert not any(torch.equal(a, b) for a, b in zip(networks, networks[1:]))
 
 
+class Rates(Callback):
+    """Records the highest learning rate of each group of layers."""
+
+    def on_train_begin(self, net, **kwargs):
+        names = {id(parameter): name for name, parameter in net.module_.named_parameters()}
+        self.layers = [{names[id(one)] for one in group["params"]} for group in net.optimizer_.param_groups]
+        self.highest = [0.0] * len(self.layers)
+
+    def on_batch_end(self, net, **kwargs):
+        self.highest = [max(rate, group["lr"]) for rate, group in zip(self.highest, net.optimizer_.param_groups)]
+
+
+@pytest.mark.parametrize("kind", ["unet", "fcn8s"])
+def test_layers_that_are_pretrained_learn_at_a_tenth_of_the_rate(tmp_path, phantoms, kind):
+    torch.save(torchvision.models.squeezenet1_1().state_dict(), tmp_path / "weights.pth")
+    rates = Rates()
+    cnn = CNNSegmenter(f"{kind}_squeezenet1_1", weights=tmp_path / "weights.pth", n_epochs=12, callbacks=[rates])
+    cnn.set_params(learning_rate=0.1, batch_size=3, random_state=0).fit(phantoms[0][:1], phantoms[1][:1])
+    (backbone, others), (of_backbone, of_others) = rates.layers, rates.highest
+    assert backbone == {name for name in backbone | others if ".backbone." in name}
+    assert others
+    assert of_backbone == pytest.approx(of_others / 10)
+    assert 0.09 < of_others <= 0.1
+
+
+def test_layers_that_begin_at_random_learn_at_one_rate(phantoms):
+    rates = Rates()
+    CNNSegmenter("unet_squeezenet1_1", n_epochs=1, callbacks=[rates]).fit(*phantoms)
+    assert len(rates.layers) == 1
+
+
 def test_skorch_holds_a_backbone_for_some_epochs(phantoms):
     def backbone(n_epochs):
         callbacks = [Freezer("network.backbone.*"), Unfreezer("network.backbone.*", at=2)]

@@ -55,7 +55,7 @@ def test_the_network_is_measured_on_training_images_before_their_step_and_on_val
     ],
 )
 def test_a_schedule_begins_at_its_peak_or_rises_to_it_and_ends_at_nothing(data, name, rates):
-    schedule = learning_rate_schedule(name, 0.1, n_steps=4)
+    schedule = learning_rate_schedule(name, n_steps=4)
     found = []
 
     class Rates(JaccardOfNetwork):
@@ -71,7 +71,7 @@ def test_a_schedule_begins_at_its_peak_or_rises_to_it_and_ends_at_nothing(data, 
 
 
 def test_the_constant_schedule_is_none():
-    assert [name for name in SCHEDULES if learning_rate_schedule(name, 0.1, 4) is None] == ["constant"]
+    assert [name for name in SCHEDULES if learning_rate_schedule(name, 4) is None] == ["constant"]
 
 
 class Validation(JaccardOfNetwork):
