@@ -105,7 +105,7 @@ def configure(
     >>> X, y = make_phantoms(8, shape=(32, 32), random_state=0)
     >>> model = configure(X, y, network=UNet(1, width=8, depth=1), random_state=0, verbose=0)
     >>> model.cnn.network_scale, model.cnn.batch_size, model.cnn.n_epochs
-    (1.0, 5, 200)
+    (1.0, 5, 300)
     >>> model = model.set_params(cnn__n_epochs=2, n_epochs=1).fit(X, y)
     """
     began = time.perf_counter()
