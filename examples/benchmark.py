@@ -30,15 +30,6 @@ from skmmcrf.display import SegmentationDisplay, TrainingCurveDisplay
 from skmmcrf.metrics import boundary_f_measures, jaccard_indices
 
 WAYS = {"cnn": "CNN", "piecewise": "piecewise", "joint": "joint"}
-#: What did well on photographs and ultrasound alike, for pretraining and for joint training.
-RECIPE = {
-    "cnn__n_epochs": 60,
-    "cnn__loss": "log_likelihood+dice",
-    "cnn__augmentation": "strong",
-    "cnn__average_mirrored": True,
-    "cnn__batch_size": 5,
-    "batch_size": 5,
-}
 #: Parameters that change nothing but the time and what is printed.
 OF_NO_INFLUENCE = {"n_jobs", "verbose"}
 
@@ -189,7 +180,6 @@ def parameters_of(arguments):
         "cnn__weights": None if arguments.network == "unet" else arguments.weights,
         "n_jobs": arguments.jobs,
         "verbose": 1,
-        **RECIPE,
         **dict(arguments.set),
     }
 

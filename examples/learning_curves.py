@@ -39,15 +39,16 @@ COMPARED = [
 def fit(parameters, train, n_images, seed, out):
     """Train on some of the images, for as many steps as the parameters take on all."""
     chosen = np.random.default_rng(seed).permutation(len(train.images))[:n_images]
+    model = DeepStructuredSegmenter(memory=str(out / "memory"), random_state=seed).set_params(**parameters)
     times = len(train.images) / n_images
-    steps = {name: round(times * parameters[name]) for name in ("cnn__n_epochs", "n_epochs")}
-    model = DeepStructuredSegmenter(memory=str(out / "memory"), random_state=seed).set_params(**parameters | steps)
+    of_cnn, of_joint = (round(times * part.epochs_for(len(train.images))) for part in (model.cnn, model))
+    model.set_params(cnn__n_epochs=of_cnn, n_epochs=of_joint)
     return model.fit([train.images[n] for n in chosen], [train.masks[n] for n in chosen])
 
 
 def main():
     arguments = parse(__doc__, sizes={"type": int, "nargs": "+", "help": "numbers of training images"})
-    parameters = {"n_epochs": 10, **parameters_of(arguments)}
+    parameters = parameters_of(arguments)
     train, val = (load_image_folder(arguments.data, split) for split in ("train", "val"))
     arguments.out.mkdir(parents=True, exist_ok=True)
     file = arguments.out / "learning_curves.json"

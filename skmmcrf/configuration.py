@@ -1,6 +1,5 @@
 """Settings of the main estimator that suit given images, labels and machine."""
 
-import math
 import time
 import warnings
 from collections.abc import Sequence
@@ -26,10 +25,8 @@ from skmmcrf.networks.running import resolve_device
 from skmmcrf.training.batches import batch_sizes
 from skmmcrf.training.random_states import seeded
 
-#: Steps of pretraining: as many as 60 epochs of 150 images take, 5 in a step.
-STEPS = 1800
-_FEWEST_EPOCHS, _LEAST_EPOCHS, _MOST_EPOCHS = 10, 60, 200  # if time is short, and else
-_JOINT_EPOCHS, _COST_OF_JOINT_EPOCH = 4, 2.5  # the cost is in epochs of pretraining
+_FEWEST_EPOCHS = 10
+_COST_OF_JOINT_EPOCH = 2.5  # in epochs of pretraining
 _SHARE_FOR_SEARCH = 1 / 3
 _BATCH_SIZE, _LARGE_BATCH_SIZE, _MANY_IMAGES = 5, 16, 300
 _LARGEST_SIDE, _CROPPED_SIDE = 768, 512  # pixels that the network sees
@@ -56,13 +53,13 @@ def configure(
 
     - `network_scale`: factors up to 1 are compared by short trainings, as ``network_scale="auto"`` of `CNNSegmenter`
       does, from the smallest on, in at most a third of `time_budget`.
-    - `n_epochs` of pretraining: about 1800 steps, in 60 to 200 epochs. If `time_budget` leaves no time for them, fewer,
-      but at least 10. Joint training has 4, at a learning rate of 3e-5.
+    - `n_epochs` of pretraining: as ``n_epochs="auto"`` of `CNNSegmenter`. If `time_budget` leaves no time for them,
+      fewer, but at least 10.
     - `batch_size`: 5. It is 16 on another device than the CPU for 300 images or more.
     - `crop`: None, unless the network would see more than 768 pixels of a side of the largest image. It then sees parts
       of 512 pixels.
     - `class_weight`: None, unless less than 0.5 % of the labelled pixels are foreground. It is then "balanced".
-    - `loss`, `augmentation`, `average_mirrored`: "log_likelihood+dice", "strong" and True.
+    - All other parameters keep their defaults.
 
     Parameters
     ----------
@@ -108,7 +105,7 @@ def configure(
     >>> X, y = make_phantoms(8, shape=(32, 32), random_state=0)
     >>> model = configure(X, y, network=UNet(1, width=8, depth=1), random_state=0, verbose=0)
     >>> model.cnn.network_scale, model.cnn.batch_size, model.cnn.n_epochs
-    (1.0, 5, 200)
+    (1.0, 5, 300)
     >>> model = model.set_params(cnn__n_epochs=2, n_epochs=1).fit(X, y)
     """
     began = time.perf_counter()
@@ -130,16 +127,7 @@ def configure(
     cnn = CNNSegmenter(
         network,
         weights=weights,
-        loss=chosen("loss", "log_likelihood+dice", "its part Dice counts each image's foreground as a whole"),
-        n_epochs=_MOST_EPOCHS,
         batch_size=batch_size,
-        augmentation=chosen("augmentation", "strong", "few images need changes, which mirror, turn and scale them too"),
-        average_mirrored=chosen(
-            "average_mirrored",
-            True,
-            "image and mirror image are segmented. If left and right must not be exchanged, set "
-            "cnn__average_mirrored=False and as cnn__augmentation a transform that does not mirror",
-        ),
         class_weight=class_weight,
         device=device,
         random_state=random_state,
@@ -152,20 +140,15 @@ def configure(
     shapes = [annotation.shape for annotation in data.annotations]
     scale = chosen("network_scale", search.factor, _why_factor(search, shapes))
     seconds = search.seconds[scale] * len(data)
-    n_steps = len(batch_sizes(len(data), batch_size))
     left = time_budget - (time.perf_counter() - began)
     cnn.set_params(
         network_scale=scale,
         crop=chosen("crop", *_crop(shapes, scale)),
-        n_epochs=chosen("n_epochs", *_n_epochs(n_steps, seconds, left)),
+        n_epochs=chosen("n_epochs", *_n_epochs(cnn, len(data), seconds, left)),
         random_state=None,
         verbose=0,
     )
-    model = DeepStructuredSegmenter(
-        cnn, n_epochs=_JOINT_EPOCHS, learning_rate=3e-5, batch_size=batch_size, random_state=random_state
-    )
-    chosen("n_epochs of joint training", _JOINT_EPOCHS, "a few suffice, at the small learning_rate=3e-05")
-    return model
+    return DeepStructuredSegmenter(cnn, batch_size=batch_size, random_state=random_state)
 
 
 _CONSTRAINTS: dict[str, Any] = {
@@ -261,13 +244,14 @@ def _crop(shapes: Sequence[Sequence[int]], scale: float) -> tuple[int | None, st
     return round(_CROPPED_SIDE / scale), f"else {seen}. Of the parts it sees {_CROPPED_SIDE} in training"
 
 
-def _n_epochs(n_steps: int, seconds: float, left: float) -> tuple[int, str]:
-    """Epochs of pretraining, for the steps and the seconds of one, and the seconds that are left."""
-    wanted = min(max(math.ceil(STEPS / n_steps), _LEAST_EPOCHS), _MOST_EPOCHS)
-    fitting = int(left / seconds - _COST_OF_JOINT_EPOCH * _JOINT_EPOCHS) if seconds > 0 else wanted
-    steps = f"an epoch has {n_steps} steps and takes about {seconds:.2g} s"
+def _n_epochs(cnn: CNNSegmenter, n_images: int, seconds: float, left: float) -> tuple[int, str]:
+    """Epochs of pretraining, for the seconds of an epoch and those that are left."""
+    wanted = cnn.epochs_for(n_images)
+    cost_of_joint = _COST_OF_JOINT_EPOCH * DeepStructuredSegmenter().epochs_for(n_images)
+    fitting = int(left / seconds - cost_of_joint) if seconds > 0 else wanted
+    steps = f"an epoch has {len(batch_sizes(n_images, cnn.batch_size))} steps and takes about {seconds:.2g} s"
     if wanted <= fitting:
         return wanted, steps
     n_epochs = max(fitting, _FEWEST_EPOCHS)
-    total = seconds * (n_epochs + _COST_OF_JOINT_EPOCH * _JOINT_EPOCHS)
+    total = seconds * (n_epochs + cost_of_joint)
     return n_epochs, f"{steps}. {wanted} would be better, but {max(left, 0):.0f} s are left. fit takes {total:.0f} s"

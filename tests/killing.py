@@ -45,7 +45,7 @@ def fit(folder, tell):
     fsync = os.fsync
     X, y = make_phantoms(8, shape=(48, 48), random_state=0)
     model = DeepStructuredSegmenter(
-        CNNSegmenter(n_epochs=2, batch_size=2, device="cpu"),
+        CNNSegmenter(n_epochs=2, augmentation=None, batch_size=2, device="cpu"),
         n_epochs=2,
         batch_size=2,
         validation_fraction=0.25,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from joblib import delayed, parallel_config
+from nets import PLAIN
 from sklearn.model_selection import GridSearchCV
 
 from skmmcrf import CNNSegmenter, DeepStructuredSegmenter
@@ -21,7 +22,7 @@ def small_unet(n_channels):
 
 
 def segmenter(n_jobs, **parameters):
-    cnn = CNNSegmenter(small_unet, n_epochs=2, batch_size=4, device="cpu")
+    cnn = CNNSegmenter(small_unet, **PLAIN, n_epochs=2, batch_size=4, device="cpu")
     return DeepStructuredSegmenter(cnn, n_epochs=1, batch_size=4, n_jobs=n_jobs, random_state=0, **parameters)
 
 

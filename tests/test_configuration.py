@@ -5,7 +5,7 @@ import pytest
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from skmmcrf import DeepStructuredSegmenter, configuration, configure
+from skmmcrf import CNNSegmenter, DeepStructuredSegmenter, configuration, configure
 from skmmcrf.datasets import make_phantoms
 from skmmcrf.estimators import cnn as cnns
 from skmmcrf.estimators.scale_search import ScaleSearch
@@ -32,7 +32,7 @@ def searches(monkeypatch):
 
 
 def test_a_model_is_given_that_can_be_fitted(data, monkeypatch, capsys):
-    monkeypatch.setattr(cnns, "STEPS", 2)
+    monkeypatch.setattr(cnns, "SHORT_STEPS", 2)
     before = np.random.get_state()[1].copy()  # noqa: NPY002
     model = configure(*data, network=UNet(1, width=8, depth=1), device="cpu", random_state=3)
     np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
@@ -41,9 +41,9 @@ def test_a_model_is_given_that_can_be_fitted(data, monkeypatch, capsys):
     assert (model.random_state, model.n_epochs, model.learning_rate, model.batch_size) == (3, 4, 3e-5, 5)
     cnn = model.cnn
     assert (cnn.loss, cnn.augmentation, cnn.average_mirrored) == ("log_likelihood+dice", "strong", True)
-    assert (cnn.network_scale, cnn.crop, cnn.class_weight, cnn.n_epochs) == (1.0, None, None, 200)
+    assert (cnn.network_scale, cnn.crop, cnn.class_weight, cnn.n_epochs) == (1.0, None, None, 300)
     told = capsys.readouterr().out.splitlines()
-    names = ("network=", "network_scale=1.0:", "batch_size=5:", "n_epochs=200:", "crop=None:", "class_weight=None:")
+    names = ("network=", "network_scale=1.0:", "batch_size=5:", "n_epochs=300:", "crop=None:", "class_weight=None:")
     assert all(any(line.startswith(name) for line in told) for name in names)
     check_is_fitted(model.set_params(cnn__n_epochs=1, n_epochs=1).fit(*data))
 
@@ -60,9 +60,9 @@ def test_time_is_shared_by_the_search_and_the_epochs(data, searches, capsys):
     # 8 s an epoch, 600 s less the few that passed, and 4 joint epochs as dear as 10
     assert 60 <= model.cnn.n_epochs <= 65
     assert "0.750 at 0.5, 0.750 at 1" in capsys.readouterr().out
-    assert configure(*data, weights=None, time_budget=1e5).cnn.n_epochs == 200
+    assert configure(*data, weights=None, time_budget=1e5).cnn.n_epochs == 300
     assert configure(*data, weights=None, time_budget=1.0).cnn.n_epochs == 10
-    assert "200 would be better" in capsys.readouterr().out
+    assert "300 would be better" in capsys.readouterr().out
 
 
 def test_the_reason_for_a_factor_has_all_that_was_looked_at():
@@ -75,9 +75,10 @@ def test_the_reason_for_a_factor_has_all_that_was_looked_at():
     assert "too long" not in why(ScaleSearch({1.0: np.array([0.7])}), [(32, 32)])
 
 
-@pytest.mark.parametrize(("n_steps", "expected"), [(1, 200), (9, 200), (18, 100), (30, 60), (300, 60)])
-def test_epochs_make_so_many_steps(n_steps, expected):
-    assert configuration._n_epochs(n_steps, seconds=1.0, left=1e6)[0] == expected
+@pytest.mark.parametrize("n_images", [5, 40, 1000])
+def test_epochs_are_those_of_auto_if_the_time_allows(n_images):
+    cnn = CNNSegmenter()
+    assert configuration._n_epochs(cnn, n_images, seconds=1.0, left=1e6)[0] == cnn.epochs_for(n_images)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from nets import PLAIN
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
@@ -40,7 +41,7 @@ def small_unet(n_channels):
 
 @pytest.fixture(scope="module")
 def models(phantoms):
-    cnn = CNNSegmenter(small_unet, n_epochs=4, learning_rate=1e-2)
+    cnn = CNNSegmenter(small_unet, **PLAIN, n_epochs=4, learning_rate=1e-2)
     return {
         training: DeepStructuredSegmenter(cnn, training=training, n_epochs=2, random_state=0).fit(
             *phantoms, validation_data=phantoms

@@ -11,6 +11,7 @@ from numpydoc.validate import validate
 from PIL import Image
 
 from skmmcrf.datasets import make_phantoms
+from skmmcrf.estimators import cnn
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "api.rst"
@@ -31,6 +32,7 @@ MODULES = ["skmmcrf", "skmmcrf.datasets", "skmmcrf.field", "skmmcrf.learning", "
 
 def test_the_code_of_the_readme_runs_as_it_stands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cnn, "_MOST_EPOCHS", 2)
     for folder in ("scans", "masks"):
         Path(folder).mkdir()
     names = [f"{patient}_{n}" for patient in ("anna", "ben", "cleo", "dora", "emil") for n in (1, 2)]

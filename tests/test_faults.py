@@ -84,7 +84,7 @@ def test_pretraining_that_diverges_in_the_last_step_of_an_epoch_leaves_a_network
 
 @pytest.mark.parametrize("training", ["joint", "joint_by_batch"])
 def test_joint_training_that_diverges_in_the_last_step_of_an_epoch_can_be_gone_on_with(phantoms, training):
-    cnn = CNNSegmenter(n_epochs=1, batch_size=2)
+    cnn = CNNSegmenter(n_epochs=1, augmentation=None, batch_size=2)
     joint = {"training": training, "n_epochs": 4, "batch_size": 6, "schedule": "constant", "warm_start": True}
     model = DeepStructuredSegmenter(cnn, **joint, learning_rate=1e5, random_state=0)
     with pytest.raises(

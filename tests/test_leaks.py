@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from nets import PLAIN
 
 from skmmcrf import CNNSegmenter, DeepStructuredSegmenter
 from skmmcrf.datasets import make_phantoms
@@ -28,7 +29,7 @@ def own_temporary_folder(tmp_path, monkeypatch):
 def fit(data, folder, n_jobs=None):
     """A fit that uses all that might leak: lazy images, files, a lock, processes."""
     X, y = data
-    cnn = CNNSegmenter(n_epochs=1, batch_size=2)
+    cnn = CNNSegmenter(**PLAIN, n_epochs=1, batch_size=2)
     model = DeepStructuredSegmenter(cnn, n_epochs=1, batch_size=2, n_jobs=n_jobs, checkpoint=folder, random_state=0)
     return model.fit(Mapped(X.__getitem__, range(len(X))), y)
 

@@ -9,7 +9,7 @@ from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -301,6 +301,8 @@ class FieldSegmenter(BaseSegmenter):
 class NetworkSegmenter(BaseSegmenter):
     """Base of segmenters that train a network."""
 
+    n_epochs: int | Literal["auto"]
+
     _parameter_constraints = {
         "validation_fraction": [Interval(Real, 0, 1, closed="neither"), None],
         "early_stopping": ["boolean"],
@@ -362,6 +364,10 @@ class NetworkSegmenter(BaseSegmenter):
         images = check_images(X, n_channels=self.n_channels_in_)
         warn_of_range(images[0], "X[0]")
         return self._runner().run(self.network_, images)
+
+    def epochs_for(self, n_images: int) -> int:
+        """Give the epochs of a training on so many images, which are never more than those for one image."""
+        return int(self.n_epochs)
 
     def _runner(self) -> Runner:
         cnn = self._settings
@@ -463,7 +469,7 @@ class NetworkSegmenter(BaseSegmenter):
         self, stage: str, n_images: int, measures: list[tuple[str, Callback]], at_start: float | None = None
     ) -> list[Any]:
         """The callbacks of a stage of training. `at_start` is the validation index that it begins with."""
-        n_steps = self.n_epochs * len(batch_sizes(n_images, self.batch_size))
+        n_steps = self.epochs_for(n_images) * len(batch_sizes(n_images, self.batch_size))
         schedule = learning_rate_schedule(self.schedule, n_steps)
         callbacks: list[Any] = [("schedule", schedule)] if schedule else []
         callbacks += [*measures, ("seconds", EpochTimer()), *epoch_progress(stage, n_images, self.verbose)]

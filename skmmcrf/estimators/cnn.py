@@ -22,7 +22,7 @@ from skmmcrf._docs import documented
 from skmmcrf._typing import FloatArray, ImagesLike, LabelledImagesLike, LabelsLike, NetworkLike, RandomStateLike
 from skmmcrf.estimators.base import NetworkSegmenter, as_text, keep_state, try_augmentation
 from skmmcrf.estimators.files import FITTED_HISTORY, FITTED_LABELS, NETWORK
-from skmmcrf.estimators.scale_search import STEPS, ScaleSearch, candidate_factors, search_scale
+from skmmcrf.estimators.scale_search import SHORT_STEPS, ScaleSearch, candidate_factors, search_scale
 from skmmcrf.field.terms import scale_image
 from skmmcrf.images.checking import LabelledImages, as_given
 from skmmcrf.images.labels import LABEL_CONSTRAINTS
@@ -32,7 +32,7 @@ from skmmcrf.networks.any_size import check_scales
 from skmmcrf.networks.ensemble import MeanOfNetworks
 from skmmcrf.networks.state import forget_last_run, network_arrays
 from skmmcrf.training.augmentation import AUGMENTATIONS, Augmentation
-from skmmcrf.training.batches import ShuffledOrder, batch_sizes
+from skmmcrf.training.batches import ShuffledOrder, epochs_of
 from skmmcrf.training.callbacks import SCHEDULES, JaccardOfNetwork
 from skmmcrf.training.checkpoints import Checkpoints, from_state_that_fits
 from skmmcrf.training.data import Changes, TrainingSet, check_crop
@@ -44,6 +44,8 @@ from skmmcrf.training.trial import try_network
 
 # what is pretrained is changed less than layers that begin at random
 _LAYERS_OF_BACKBONE, _RATE_OF_BACKBONE = "network.backbone.*", 0.1
+# of n_epochs="auto"
+_STEPS, _LEAST_EPOCHS, _MOST_EPOCHS = 1500, 60, 300
 
 
 @documented
@@ -64,17 +66,17 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
     weights : None, "imagenet" or path, default=None
         Weights of a named backbone: random (None), those for ImageNet (torchvision or timm downloads them), or the file
         of a state dict.
-    loss : {"log_likelihood", "dice", "log_likelihood+dice"}, default="log_likelihood"
+    loss : {"log_likelihood", "dice", "log_likelihood+dice"}, default="log_likelihood+dice"
         What is minimised: the mean negative log-likelihood of the pixels, one minus the Dice index of each image, or
         both added.
-    n_epochs : int, default=20
-        Passes over the images.
+    n_epochs : int or "auto", default="auto"
+        Passes over the images. "auto" makes about 1500 steps, in 60 to 300 passes. Few images thus get more passes.
     learning_rate : float, default=1e-3
         The peak of the schedule. It is a tenth of that for the layers of a backbone with `weights`.
     %(schedule_of_cnn)s
-    batch_size : int, default=10
+    batch_size : int, default=5
         Images in a step.
-    augmentation : {"flip", "standard", "strong"}, callable or None, default=None
+    augmentation : {"flip", "standard", "strong"}, callable or None, default="strong"
         Random changes of the training images. "flip" mirrors them. "standard" also scales, shifts and rotates them, and
         changes contrast and brightness. "strong" changes them more. See
         `skmmcrf.training.augmentation.build_augmentation`. A callable is a transform of an image and its mask together,
@@ -85,9 +87,10 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         Height and width, in pixels, of the part of each image that a training step uses, in joint training too. The
         part is chosen at random each time. Training then needs less memory for large images. One number stands for
         both. Predictions are of whole images.
-    average_mirrored : bool, default=False
+    average_mirrored : bool, default=True
         Whether log-odds are averaged over the image and its mirror image, except in the steps of training. This takes
-        twice the time. It suits images in which right and left may be exchanged.
+        twice the time. If right and left must not be exchanged, set it to False, and give an `augmentation` that does
+        not mirror.
     network_scale : float, sequence of float or "auto", default=1.0
         Factor by which images are resized for the network, whose log-odds are resized back. Below 1 the network is
         faster and sees more around a pixel. Above 1 it sees finer detail. With several factors, log-odds are averaged
@@ -154,7 +157,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         "network": [str, nn.Module, callable],
         "weights": [None, str, PathLike],
         "loss": [StrOptions(set(PIXEL_LOSSES))],
-        "n_epochs": [Interval(Integral, 0, None, closed="left")],
+        "n_epochs": [StrOptions({"auto"}), Interval(Integral, 0, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "schedule": [StrOptions(set(SCHEDULES))],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -179,14 +182,14 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         network: NetworkLike = "unet",
         *,
         weights: str | PathLike[str] | None = None,
-        loss: Literal["log_likelihood", "dice", "log_likelihood+dice"] = "log_likelihood",
-        n_epochs: int = 20,
+        loss: Literal["log_likelihood", "dice", "log_likelihood+dice"] = "log_likelihood+dice",
+        n_epochs: int | Literal["auto"] = "auto",
         learning_rate: float = 1e-3,
         schedule: Literal["one_cycle", "linear", "cosine", "constant"] = "one_cycle",
-        batch_size: int = 10,
-        augmentation: Literal["flip", "standard", "strong"] | Augmentation | None = None,
+        batch_size: int = 5,
+        augmentation: Literal["flip", "standard", "strong"] | Augmentation | None = "strong",
         crop: int | tuple[int, int] | None = None,
-        average_mirrored: bool = False,
+        average_mirrored: bool = True,
         network_scale: float | Sequence[float] | Literal["auto"] = 1.0,
         pos_label: int = 1,
         ignore_label: int | Literal["auto"] | None = "auto",
@@ -244,6 +247,12 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
             return None
         factors = check_scales(self.network_scale, "network_scale")
         return factors if isinstance(self.network_scale, Sequence) else factors[0]
+
+    def epochs_for(self, n_images: int) -> int:
+        """Give the epochs of a training on so many images, which are never more than those for one image."""
+        if self.n_epochs != "auto":
+            return super().epochs_for(n_images)
+        return int(np.clip(epochs_of(_STEPS, n_images, self.batch_size), _LEAST_EPOCHS, _MOST_EPOCHS))
 
     @property
     def changes(self) -> Changes:
@@ -330,7 +339,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
                 optimizer=torch.optim.AdamW,
                 lr=self.learning_rate,
                 optimizer__param_groups=self._rates_of_layers(),
-                max_epochs=self.n_epochs,
+                max_epochs=self.epochs_for(len(data)),
                 batch_size=self.batch_size,
                 callbacks=self._callbacks("pretraining", len(data), [("jaccard", JaccardOfNetwork(validation))])
                 + keep_state(checkpoints, "cnn", network_scale=scale),
@@ -384,7 +393,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         self, seed: int, factor: float, data: LabelledImages, held_out: LabelledImages
     ) -> tuple[FloatArray, float]:
         """Train at a factor for some steps. See `skmmcrf.estimators.scale_search.Trial`."""
-        n_epochs = min(self.n_epochs, math.ceil(STEPS / len(batch_sizes(len(data), self.batch_size))))
+        n_epochs = min(self.epochs_for(len(data)), epochs_of(SHORT_STEPS, len(data), self.batch_size))
         short = self._short(seed, n_epochs=n_epochs, network_scale=factor).train(data, None)
         results = short._runner().run(short.network_, held_out.images)
         indices = jaccard_of_annotations(held_out.annotations, (log_odds > 0 for log_odds, _ in results))

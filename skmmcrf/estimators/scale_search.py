@@ -14,7 +14,7 @@ from skmmcrf.images.checking import LabelledImages
 from skmmcrf.metrics import mean_of_defined
 
 #: Steps of a short training.
-STEPS = 120
+SHORT_STEPS = 120
 _FACTORS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.09, 0.06, 0.045, 0.03)
 _MOST_FACTORS = 5
 _SHORTER_SIDE, _LONGER_SIDE = 64, 720  # pixels that a network sees of the median image: at least, and at most

@@ -81,12 +81,12 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
     %(pairwise)s
     %(connectivity)s
     %(sigma)s
-    n_epochs : int, default=10
+    n_epochs : int, default=4
         Passes over the images in joint training.
-    learning_rate : float, default=1e-4
+    learning_rate : float, default=3e-5
         The peak of the schedule for Adam in joint training.
     %(schedule)s
-    batch_size : int, default=10
+    batch_size : int, default=5
         Images in a step of joint training.
     augmentation : "same", {"flip", "standard", "strong"}, callable or None, default="same"
         Random changes of the images in joint training. "same" takes the ones of `cnn`. Other values mean the same as in
@@ -203,10 +203,10 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         pairwise: Literal["contrast", "smoothness"] = "contrast",
         connectivity: Connectivity = 8,
         sigma: float | Literal["auto"] = "auto",
-        n_epochs: int = 10,
-        learning_rate: float = 1e-4,
+        n_epochs: int = 4,
+        learning_rate: float = 3e-5,
         schedule: Literal["one_cycle", "linear", "cosine", "constant"] = "linear",
-        batch_size: int = 10,
+        batch_size: int = 5,
         augmentation: Literal["same", "flip", "standard", "strong"] | Augmentation | None = "same",
         cv: FoldsLike = None,
         ensemble: bool = False,
@@ -529,7 +529,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
     def _learn_field(self, fit: "_Fit", of_folds: list[CNNSegmenter], w: FloatArray | None) -> None:
         """Learn the weights on the fixed network, and then both by joint training if it is wanted."""
         found = fit.checkpoints and fit.checkpoints.state_of("joint")
-        if fit.checkpoints and found and len(found["history"]) > 1 + (len(self.history_) or self.cnn_.n_epochs):
+        if fit.checkpoints and found and len(found["history"]) > 1 + (len(self.history_) or self.cnn_.epochs_for(1)):
             fit.checkpoints.reject("its history has more epochs than were trained before")
         sigma = self._estimate_sigma(fit.data)
         try:

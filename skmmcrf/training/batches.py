@@ -152,6 +152,17 @@ def batch_sizes(n_images: int, batch_size: int) -> list[int]:
     return sizes
 
 
+def epochs_of(n_steps: int, n_images: int, batch_size: int) -> int:
+    """Give the number of epochs that have so many steps, or a few more.
+
+    Examples
+    --------
+    >>> epochs_of(10, n_images=12, batch_size=5)
+    4
+    """
+    return -(-n_steps // len(batch_sizes(n_images, batch_size)))
+
+
 class Batches(Sampler):
     """The batches of an order of images. See `batch_sizes`.
 

@@ -652,7 +652,7 @@ def messages(n, rng):
     fields = [{name: big} for name in of_field.split()] + [{"connectivity": many}]
     calls = [lambda: load(big), lambda: model.save(big), lambda: model.predict(big), lambda: MaxMarginCRF().fit(big, Y)]
     calls += [lambda: load_image_folder(".", big), lambda: model.fit(X, [big] * len(X))]
-    calls += [lambda by=by: CNNSegmenter(**{"random_state": 0} | by).fit(X, Y) for by in cnns]
+    calls += [lambda by=by: CNNSegmenter(**{"n_epochs": 1, "random_state": 0} | by).fit(X, Y) for by in cnns]
     calls += [lambda by=by: DeepStructuredSegmenter(n_epochs=1, random_state=0, **by).fit(X, Y) for by in fields]
     for call in calls:
         yield outcome(length_of_message, call)

@@ -63,6 +63,10 @@ class Problem:
         return 0.5 * w @ w + C * slack.mean(), slack
 
 
+#: Settings of a network's training that does nothing but its steps, as that of other packages.
+PLAIN = {"loss": "log_likelihood", "augmentation": None, "average_mirrored": False, "batch_size": 10}
+
+
 class Setting:
     """Images of a folder, or phantoms without one, and a network pretrained on them."""
 
@@ -89,7 +93,7 @@ class Setting:
 
     @cached_property
     def model(self):
-        cnn = CNNSegmenter(**self.network, n_epochs=self.n_epochs)
+        cnn = CNNSegmenter(**self.network, **PLAIN, n_epochs=self.n_epochs)
         model = DeepStructuredSegmenter(cnn, training="piecewise", C=C, n_jobs=N_JOBS, random_state=0)
         return model.fit(*self.train)
 

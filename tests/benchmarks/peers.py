@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from gradient import measure as measure_gradients
 from joblib import Parallel
-from measuring import TOL, C, Setting, add_data_options, counted_cuts, print_header, print_row, time_each
+from measuring import PLAIN, TOL, C, Setting, add_data_options, counted_cuts, print_header, print_row, time_each
 from skorch import NeuralNet
 
 from skmmcrf import CNNSegmenter
@@ -101,7 +101,7 @@ def compare_pretraining(setting):
         iterator_train__shuffle=True,
         verbose=0,
     ).fit(scaled, y[:, np.newaxis].astype(np.float32))
-    ours = CNNSegmenter(**setting.network, n_epochs=5, batch_size=10, random_state=0).fit(X, y)
+    ours = CNNSegmenter(**setting.network, **PLAIN, n_epochs=5, random_state=0).fit(X, y)
     seconds = np.median([row["seconds"] for row in ours.history_])
     plain_seconds = np.median(plain.history[:, "dur"])
     what = f"an epoch of pretraining, {N_IMAGES} images of {height} x {width}"

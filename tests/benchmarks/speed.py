@@ -24,6 +24,7 @@ from gradient import random_program
 from joblib import Parallel
 from measuring import (
     N_JOBS,
+    PLAIN,
     TOL,
     C,
     Problem,
@@ -64,8 +65,8 @@ class EpochClock(Callback):
 
 def measure_epochs(setting):
     clock, n = EpochClock(), 3
-    training = {"n_epochs": n, "callbacks": [("clock", clock)], "random_state": 0}
-    model = DeepStructuredSegmenter(CNNSegmenter(**setting.network, **training), n_jobs=N_JOBS, **training)
+    training = {"n_epochs": n, "batch_size": 10, "callbacks": [("clock", clock)], "random_state": 0}
+    model = DeepStructuredSegmenter(CNNSegmenter(**setting.network, **PLAIN | training), n_jobs=N_JOBS, **training)
     model.fit(*setting.train)
     rows = [row for row in model.history_ if row["epoch"] > 0]
     by_history = [np.median([row["seconds"] for row in rows if row["stage"] == stage]) for stage in ("cnn", "joint")]
@@ -110,7 +111,7 @@ def measure_loop(setting):
         network = build_network(n_channels=X.shape[3], **setting.network)
         bare = bare_loop(network, X, y, batch_size, device, amp)
         clock = EpochClock()
-        training = {"augmentation": augmentation, "amp": amp, "batch_size": batch_size, "callbacks": [clock]}
+        training = PLAIN | {"augmentation": augmentation, "amp": amp, "batch_size": batch_size, "callbacks": [clock]}
         CNNSegmenter(**setting.network, **training, n_epochs=4, device=device, random_state=0).fit(X, y)
         ours = len(X) / np.median(clock.seconds[1:])
         what = f"pretraining on {device}, {height} x {width}, batches of {batch_size}, {augmentation or 'no'} changes"
@@ -219,8 +220,8 @@ def measure_images(setting):
     numbers = [50, 200, 800]
     X, y = make_phantoms(numbers[-1], shape=(64, 64), random_state=0)
     for training in ("piecewise", "joint"):
-        cnn = CNNSegmenter(n_epochs=1)
-        model = DeepStructuredSegmenter(cnn, training=training, n_epochs=1, C=C, n_jobs=N_JOBS, random_state=0)
+        cnn, joint = CNNSegmenter(**PLAIN, n_epochs=1), {"n_epochs": 1, "batch_size": 10}
+        model = DeepStructuredSegmenter(cnn, training=training, **joint, C=C, n_jobs=N_JOBS, random_state=0)
         model.fit(X[:10], y[:10])  # warms up
         seconds = []
         for n in numbers:
@@ -233,7 +234,8 @@ def measure_images(setting):
 def measure_pixels(setting):
     sides = [64, 128, 256, 512, 1024]
     X, y = make_phantoms(100, shape=(64, 64), random_state=0)
-    model = DeepStructuredSegmenter(CNNSegmenter(n_epochs=5), training="piecewise", C=C, random_state=0).fit(X, y)
+    cnn = CNNSegmenter(**PLAIN, n_epochs=5)
+    model = DeepStructuredSegmenter(cnn, training="piecewise", C=C, random_state=0).fit(X, y)
     of_cut, of_predict = [], []
     for side in sides:
         n_images = (sides[-1] // side) ** 2  # as many pixels of each size
@@ -295,7 +297,7 @@ def peaks_of_fit(network, n_images):
     """
     parameters = MEMORY_NETWORKS[network]
     DeepStructuredSegmenter(
-        CNNSegmenter(**parameters, n_epochs=1),
+        CNNSegmenter(**PLAIN | parameters, n_epochs=1),
         n_epochs=1,
         batch_size=parameters["batch_size"],
         C=C,

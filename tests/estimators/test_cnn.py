@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from nets import PLAIN
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from skorch.callbacks import Callback, EpochScoring, Freezer, Unfreezer
@@ -16,6 +17,7 @@ from torchvision.transforms import v2
 
 from skmmcrf import CNNSegmenter, DeepStructuredSegmenter, load
 from skmmcrf.datasets import make_phantoms
+from skmmcrf.estimators import cnn as cnns
 from skmmcrf.field.terms import scale_image
 from skmmcrf.images.checking import check_labelled_images
 from skmmcrf.images.labels import LabelScheme
@@ -28,7 +30,7 @@ def small_unet(n_channels):
 
 def quick(**parameters):
     defaults = {"n_epochs": 12, "learning_rate": 1e-2, "batch_size": 3, "device": "cpu", "random_state": 0}
-    return CNNSegmenter(small_unet, **(defaults | parameters))
+    return CNNSegmenter(small_unet, **PLAIN | defaults | parameters)
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +48,25 @@ def test_training_learns(fitted, phantoms):
     assert losses[-1] < 0.7 * losses[0]
     assert fitted.n_iter_ == len(losses) == 12
     assert fitted.history_[-1]["valid_jaccard"] == pytest.approx(fitted.score(*phantoms), abs=1e-3)
+
+
+@pytest.mark.parametrize(("n_images", "expected"), [(5, 300), (40, 188), (1000, 60)])
+def test_auto_makes_about_1500_steps_in_60_to_300_epochs(n_images, expected):
+    assert CNNSegmenter().epochs_for(n_images) == expected
+    assert CNNSegmenter(n_epochs=7).epochs_for(n_images) == 7
+
+
+def test_auto_is_trained_kept_and_loaded_as_the_number_that_it_stands_for(phantoms, tmp_path, monkeypatch):
+    monkeypatch.setattr(cnns, "_STEPS", 4)
+    monkeypatch.setattr(cnns, "_LEAST_EPOCHS", 1)
+    cnn, expected = (quick(n_epochs=n).fit(*phantoms) for n in ("auto", 2))  # 2 steps an epoch
+    assert cnn.n_iter_ == 2
+    np.testing.assert_array_equal(cnn.decision_function(phantoms[0]), expected.decision_function(phantoms[0]))
+    assert quick(n_epochs="auto", validation_fraction=0.5).fit(*phantoms).n_iter_ == 4  # of the images left
+    cnn.save(tmp_path / "cnn")
+    loaded = load(tmp_path / "cnn", network=small_unet)
+    assert loaded.n_epochs == "auto"
+    np.testing.assert_array_equal(loaded.decision_function(phantoms[0]), expected.decision_function(phantoms[0]))
 
 
 @pytest.mark.parametrize("n_epochs", [0, 1])
@@ -240,9 +261,9 @@ class Flipping(Dataset):
 
 @pytest.mark.parametrize("form", [tuple, list, lambda pair: dict(zip(("image", "mask"), pair))])
 def test_a_dataset_that_changes_images_and_masks_together_teaches_the_network(form):
-    cnn = CNNSegmenter(lambda n: nn.Conv2d(n, 1, 1), n_epochs=40, learning_rate=0.5, batch_size=4, random_state=0)
+    training = PLAIN | {"n_epochs": 40, "learning_rate": 0.5, "batch_size": 4, "random_state": 0}
     dataset = Flipping(8, form)
-    cnn.fit(dataset)
+    cnn = CNNSegmenter(lambda n: nn.Conv2d(n, 1, 1), **training).fit(dataset)
     assert cnn.score(dataset.pixels, dataset.pixels > 0.5) > 0.9
     assert cnn.history_[-1]["jaccard"] > 0.9
 

@@ -15,6 +15,7 @@ import joblib
 import numpy as np
 import pytest
 import sklearn
+from nets import PLAIN
 from scipy.special import expit
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -33,7 +34,7 @@ def tiny_unet(n_channels):
     return UNet(n_channels, width=8, depth=1)
 
 
-CNN = CNNSegmenter(tiny_unet, n_epochs=2, learning_rate=1e-2, device="cpu", random_state=0)
+CNN = CNNSegmenter(tiny_unet, **PLAIN, n_epochs=2, learning_rate=1e-2, device="cpu", random_state=0)
 ESTIMATORS = [CNN, DeepStructuredSegmenter(CNN, n_epochs=1, random_state=0), MaxMarginCRF()]
 METHODS = ("predict", "decision_function", "predict_proba", "predict_confidence", "transform")
 

@@ -58,8 +58,9 @@ def test_parameters_that_no_file_can_hold_are_told_and_get_their_default(model, 
         joint.save(tmp_path / "model")
     assert record[0].filename == __file__
     loaded = load(tmp_path / "model")
-    defaults = (loaded.memory, loaded.checkpoint, loaded.random_state, loaded.cnn_.augmentation, loaded.cnn_.callbacks)
-    assert defaults == (None,) * 5
+    defaults = (loaded.memory, loaded.checkpoint, loaded.random_state, loaded.cnn_.callbacks)
+    assert defaults == (None,) * 4
+    assert loaded.cnn_.augmentation == "strong"
     assert (loaded.n_jobs, loaded.cnn_.device, loaded.cnn_.weights) == (1, "cpu", "a.pth")
     assert (loaded.cnn_.class_weight, loaded.cnn_.network_scale) == ({1: 2}, [1, 2])
     for folder in ("memory", "checkpoint"):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from nets import PLAIN
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold
@@ -23,7 +24,7 @@ def small_unet(n_channels):
 
 
 def quick(**parameters):
-    cnn = CNNSegmenter(small_unet, n_epochs=3, learning_rate=1e-2, batch_size=3, device="cpu")
+    cnn = CNNSegmenter(small_unet, **PLAIN, n_epochs=3, learning_rate=1e-2, batch_size=3, device="cpu")
     model = DeepStructuredSegmenter(cnn, training="piecewise", cv=CV, n_epochs=2, batch_size=3, random_state=0)
     return model.set_params(**parameters)
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from damage import damaged
+from nets import PLAIN
 from safetensors import safe_open
 from safetensors.numpy import save as serialize
 from sklearn.base import clone
@@ -44,7 +45,7 @@ def images_and_labels():
 
 
 def quick(network="unet", **parameters):
-    cnn = CNNSegmenter(network, n_epochs=1, learning_rate=1e-2)
+    cnn = CNNSegmenter(network, **PLAIN, n_epochs=1, learning_rate=1e-2)
     return DeepStructuredSegmenter(cnn, n_epochs=1, random_state=0).set_params(**parameters)
 
 

@@ -5,6 +5,7 @@ import signal
 import numpy as np
 import pytest
 from comparing import everything
+from nets import PLAIN
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from torch import nn
@@ -28,7 +29,7 @@ def small_unet(n_channels):
 def auto(**parameters):
     """A segmenter whose short trainings have few steps."""
     defaults = {"network": small_unet, "network_scale": "auto", "n_epochs": 2, "batch_size": 3}
-    return CNNSegmenter(**defaults | {"device": "cpu", "random_state": 0} | parameters)
+    return CNNSegmenter(**PLAIN | defaults | {"device": "cpu", "random_state": 0} | parameters)
 
 
 def deep(cnn=None, **parameters):
@@ -144,7 +145,7 @@ def test_a_network_that_sees_little_is_given_small_images(monkeypatch):
         top, left = rng.integers(60, size=2)
         mask[top : top + 64, left : left + 64] = 1
     X = (y + 2 * rng.normal(size=y.shape)).astype(np.float32)
-    monkeypatch.setattr(cnns, "STEPS", 14)
+    monkeypatch.setattr(cnns, "SHORT_STEPS", 14)
     cnn = auto(network=nn.Conv2d(1, 1, 3, padding=1), n_epochs=30, learning_rate=0.3)
     search = cnn.search_scale(check_labelled_images(X, y, LabelScheme()))
     assert search.means[0.5] > search.means[0.7] > search.means[1.0]
@@ -157,7 +158,7 @@ def test_short_trainings_have_so_many_steps_and_leave_out_what_watches_training(
     monkeypatch.setattr(CNNSegmenter, "train", lambda cnn, *args: short.append(cnn) or train(cnn, *args))
     parameters = {"checkpoint": tmp_path, "callbacks": [("one", cnns.JaccardOfNetwork(None))], "early_stopping": True}
     of_search = auto(n_epochs=100, **parameters)
-    monkeypatch.setattr(cnns, "STEPS", 5)
+    monkeypatch.setattr(cnns, "SHORT_STEPS", 5)
     of_search.search_scale(check_labelled_images(*data, LabelScheme()))
     assert [cnn.n_epochs for cnn in short] == [0, *6 * [5]]  # a step an epoch
     assert all((cnn.checkpoint, cnn.callbacks, cnn.early_stopping) == (None, None, False) for cnn in short)
@@ -207,7 +208,9 @@ def test_a_further_fit_searches_anew_and_a_number_needs_no_search(data, searches
 
 @pytest.mark.parametrize("training", ["cnn", "piecewise", "joint", "joint_by_batch"])
 def test_a_factor_found_is_used_in_all_ways_of_training_and_kept_in_files(training, data, searches, tmp_path):
-    model = deep("unet", training=training).set_params(cnn=small_unet, cnn__network_scale="auto", cnn__n_epochs=1)
+    model = deep("unet", training=training, augmentation=None).set_params(
+        cnn=small_unet, cnn__network_scale="auto", cnn__n_epochs=1
+    )
     model.fit(*data).save(tmp_path / "model")
     assert model.cnn_.network_scale_ == 0.7
     same = load(tmp_path / "model", network=small_unet)

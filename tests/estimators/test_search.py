@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from joblib import parallel_config
+from nets import PLAIN
 from PIL import Image
 from scipy.stats import loguniform
 from sklearn import config_context
@@ -47,7 +48,7 @@ class SmallUNet:
 
 
 def quick(**parameters):
-    cnn = CNNSegmenter(SmallUNet(), n_epochs=2, learning_rate=1e-2, batch_size=3, device="cpu")
+    cnn = CNNSegmenter(SmallUNet(), **PLAIN, n_epochs=2, learning_rate=1e-2, batch_size=3, device="cpu")
     return DeepStructuredSegmenter(cnn, n_epochs=1, batch_size=3, random_state=0).set_params(**parameters)
 
 

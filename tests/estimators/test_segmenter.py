@@ -4,6 +4,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from nets import PLAIN
 from PIL import Image
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -18,6 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from skmmcrf import CNNSegmenter, DeepStructuredSegmenter, MaxMarginCRF, MaxMarginLoss
 from skmmcrf.datasets import make_phantoms
+from skmmcrf.estimators import cnn as cnns
 from skmmcrf.metrics import mean_jaccard
 from skmmcrf.networks import UNet
 
@@ -29,8 +31,9 @@ def small_unet(n_channels):
 
 
 def quick(**parameters):
-    cnn = CNNSegmenter(small_unet, n_epochs=6, learning_rate=1e-2, batch_size=3, device="cpu")
-    return DeepStructuredSegmenter(cnn, n_epochs=2, batch_size=3, random_state=0).set_params(**parameters)
+    cnn = CNNSegmenter(small_unet, **PLAIN, n_epochs=6, learning_rate=1e-2, batch_size=3, device="cpu")
+    joint = {"n_epochs": 2, "learning_rate": 1e-4, "batch_size": 3}
+    return DeepStructuredSegmenter(cnn, **joint, random_state=0).set_params(**parameters)
 
 
 def quicker(**parameters):
@@ -204,7 +207,8 @@ def test_a_field_may_be_of_smoothness_or_of_other_neighbours(phantoms):
 # the network
 
 
-def test_the_network_is_said_in_four_ways(phantoms):
+def test_the_network_is_said_in_four_ways(phantoms, monkeypatch):
+    monkeypatch.setattr(cnns, "_MOST_EPOCHS", 2)  # a name can't say how many
     module = nn.Conv2d(1, 1, 3, padding=1)
     weight = module.weight.clone()
     for network in ("unet", module, small_unet):
@@ -383,6 +387,12 @@ def test_a_fit_that_goes_on_in_joint_training_knows_the_pretraining(phantoms, tm
     assert len(trainings) == 1
     assert model.cnn_.n_iter_ == 6
     assert epochs(model, "cnn") == [1, 2, 3, 4, 5, 6]
+
+
+def test_warm_start_goes_on_after_epochs_of_auto(phantoms, monkeypatch):
+    monkeypatch.setattr(cnns, "_MOST_EPOCHS", 2)
+    model = quicker(cnn__n_epochs="auto", warm_start=True).fit(*phantoms).fit(*phantoms)
+    assert (epochs(model, "cnn"), epochs(model, "joint")) == ([1, 2], [0, 1, 2])
 
 
 def test_warm_start_goes_on_where_it_stood(phantoms):

@@ -5,7 +5,7 @@ import torch
 from skmmcrf.field import Annotation
 from skmmcrf.images.checking import LabelledImages
 from skmmcrf.training.augmentation import RandomChanges
-from skmmcrf.training.batches import Batch, Batches, ShuffledOrder, batch_sizes
+from skmmcrf.training.batches import Batch, Batches, ShuffledOrder, batch_sizes, epochs_of
 from skmmcrf.training.data import TrainingSet
 
 SHAPES = [(4, 5), (4, 6), (4, 5)]
@@ -84,3 +84,11 @@ def test_no_image_is_alone_in_a_batch_unless_it_has_to_be(n_images, batch_size):
         assert all(2 <= len(batch) <= batch_size + 1 for batch in batches)
     else:
         assert all(len(batch) == 1 for batch in batches)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+@pytest.mark.parametrize("n_images", [1, 2, 6, 11, 40])
+@pytest.mark.parametrize("n_steps", [1, 7, 24])
+def test_epochs_are_the_fewest_that_have_so_many_steps(n_steps, n_images, batch_size):
+    n_epochs, of_epoch = epochs_of(n_steps, n_images, batch_size), len(batch_sizes(n_images, batch_size))
+    assert (n_epochs - 1) * of_epoch < n_steps <= n_epochs * of_epoch

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from comparing import everything
+from nets import PLAIN
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV
@@ -25,6 +26,7 @@ from torchvision.transforms import v2
 
 from skmmcrf import CNNSegmenter, DeepStructuredSegmenter
 from skmmcrf.datasets import make_phantoms
+from skmmcrf.estimators import cnn as cnns
 from skmmcrf.training import checkpoints
 from skmmcrf.training.augmentation import RandomIntensity
 from skmmcrf.training.checkpoints import check_form, open_checkpoints
@@ -58,7 +60,7 @@ BEST_EPOCH = {"early_stopping": True, "n_iter_no_change": 2, "validation_fractio
 
 def cnn(**parameters):
     defaults = {"network": Small, "n_epochs": 3, "batch_size": 2, "device": "cpu", "random_state": 0}
-    return CNNSegmenter(**defaults | parameters)
+    return CNNSegmenter(**PLAIN | defaults | parameters)
 
 
 def joint(of_cnn=None, **parameters):
@@ -112,10 +114,13 @@ def write_until(n_writes, error):
         lambda: joint(training="joint_by_batch", schedule="constant"),
         lambda: joint(**BEST_EPOCH),
         lambda: joint(frozen()),
+        lambda: cnn(n_epochs="auto"),
+        lambda: joint(cnn(n_epochs="auto"), n_epochs=1),
     ],
-    ids=["CNN", "CNN, best epoch", "joint", "joint by batch", "joint, best epoch", "frozen CNN"],
+    ids=["CNN", "CNN, best epoch", "joint", "joint by batch", "joint, best epoch", "frozen CNN", "auto", "joint, auto"],
 )
 def test_a_fit_that_was_killed_ends_as_one_that_was_not(make, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(cnns, "_MOST_EPOCHS", 3)  # of "auto"
     expected = everything(make().fit(*data))
     n_writes, was_killed = 1, True
     while was_killed:
@@ -139,8 +144,10 @@ def test_fits_survive_sigkill(tmp_path):
     subprocess.run([sys.executable, killing, "20", tmp_path], check=True)
 
 
-def test_a_warm_start_goes_on_from_its_states(data, tmp_path, monkeypatch):
-    begun = joint(warm_start=True).fit(*data)
+@pytest.mark.parametrize("n_epochs", [2, "auto"])
+def test_a_warm_start_goes_on_from_its_states(n_epochs, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(cnns, "_MOST_EPOCHS", 3)  # of "auto"
+    begun = joint(cnn(n_epochs=n_epochs), warm_start=True).fit(*data)
     expected = everything(copy.deepcopy(begun).fit(*data))
     begun.set_params(checkpoint=tmp_path)
     monkeypatch.setattr(checkpoints, "write_file", write_until(2, Killed()))

@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 from comparing import everything
+from nets import PLAIN
 from skorch.callbacks import Callback
 
 from skmmcrf import CNNSegmenter, DeepStructuredSegmenter, MaxMarginCRF, load
@@ -42,7 +43,7 @@ class StopsEarly(Callback):
 
 
 def cnn(*callbacks):
-    return CNNSegmenter(n_epochs=2, batch_size=2, callbacks=list(callbacks), device="cpu", random_state=0)
+    return CNNSegmenter(**PLAIN, n_epochs=2, batch_size=2, callbacks=list(callbacks), device="cpu", random_state=0)
 
 
 def segmenter(*callbacks, in_pretraining=(), checkpoint=None):
