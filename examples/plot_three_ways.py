@@ -25,7 +25,8 @@ X_train, y_train = make_phantoms(24, shape=(128, 128), random_state=0)
 X_test, y_test = make_phantoms(40, shape=(128, 128), random_state=1)
 
 print("== CNN: the network alone")
-cnn = CNNSegmenter(n_epochs=60, random_state=0, verbose=1).fit(X_train, y_train)
+# few epochs, and few random changes of the images, keep the example short
+cnn = CNNSegmenter(n_epochs=20, augmentation="flip", random_state=0, verbose=1).fit(X_train, y_train)
 trained = FrozenEstimator(cnn)  # both other models start from this network
 
 print("\n== Piecewise: a field on the network, which stays as it is")

@@ -38,7 +38,7 @@ def test_a_model_is_given_that_can_be_fitted(data, monkeypatch, capsys):
     np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
     assert isinstance(model, DeepStructuredSegmenter)
     assert not hasattr(model, "cnn_")
-    assert (model.random_state, model.n_epochs, model.learning_rate, model.batch_size) == (3, 4, 3e-5, 5)
+    assert (model.random_state, model.n_epochs, model.learning_rate, model.batch_size) == (3, 10, 1e-4, 5)
     cnn = model.cnn
     assert (cnn.loss, cnn.augmentation, cnn.average_mirrored) == ("log_likelihood+dice", "strong", True)
     assert (cnn.network_scale, cnn.crop, cnn.class_weight, cnn.n_epochs) == (1.0, None, None, 300)

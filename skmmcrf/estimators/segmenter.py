@@ -81,9 +81,9 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
     %(pairwise)s
     %(connectivity)s
     %(sigma)s
-    n_epochs : int, default=4
+    n_epochs : int, default=10
         Passes over the images in joint training.
-    learning_rate : float, default=3e-5
+    learning_rate : float, default=1e-4
         The peak of the schedule for Adam in joint training.
     %(schedule)s
     batch_size : int, default=5
@@ -203,8 +203,8 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         pairwise: Literal["contrast", "smoothness"] = "contrast",
         connectivity: Connectivity = 8,
         sigma: float | Literal["auto"] = "auto",
-        n_epochs: int = 4,
-        learning_rate: float = 3e-5,
+        n_epochs: int = 10,
+        learning_rate: float = 1e-4,
         schedule: Literal["one_cycle", "linear", "cosine", "constant"] = "linear",
         batch_size: int = 5,
         augmentation: Literal["same", "flip", "standard", "strong"] | Augmentation | None = "same",
