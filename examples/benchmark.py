@@ -11,6 +11,8 @@ What was done is kept in the output folder, so that the same command, started ag
 
     python examples/benchmark.py horses --weights squeezenet1_1.pth --seeds 0 1 2 --out results \
         --set cnn__n_epochs=90 C=1.0 n_epochs=8
+
+--configure finds the settings by `skmmcrf.configure`, except those of --set.
 """
 
 import argparse
@@ -24,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import bootstrap
 
-from skmmcrf import DeepStructuredSegmenter, __version__, load
+from skmmcrf import DeepStructuredSegmenter, __version__, configure, load
 from skmmcrf.datasets import load_image_folder
 from skmmcrf.display import SegmentationDisplay, TrainingCurveDisplay
 from skmmcrf.metrics import boundary_f_measures, jaccard_indices
@@ -56,9 +58,22 @@ def parameter(text):
         return name, value
 
 
+def found_settings(train, parameters, seed, out):
+    """The settings that configure finds, for the network and the weights among the parameters, or has found before."""
+    file = out / f"seed_{seed}_settings.json"
+    if file.exists():
+        return json.loads(file.read_text())
+    asked = {name: parameters[f"cnn__{name}"] for name in ("network", "weights")}
+    model = configure(train.images, train.masks, **asked, random_state=seed)
+    of_cnn = ("network_scale", "n_epochs", "batch_size", "crop", "class_weight")
+    settings = {f"cnn__{name}": getattr(model.cnn, name) for name in of_cnn} | {"batch_size": model.batch_size}
+    save_json(file, settings)
+    return settings
+
+
 def run_seed(train, val, parameters, seed, out, *, watch=False):
     """Train and measure the three ways from one pretrained network."""
-    result = {"seed": seed, "parameters": parameters, "version": __version__, "ways": {}}
+    result = {"seed": seed, "version": __version__, "ways": {}}
     for way in WAYS:
         model = DeepStructuredSegmenter(
             training=way,
@@ -207,17 +222,25 @@ def save_json(file, content):
 
 def main():
     arguments = parse(
-        __doc__, **{"--watch": {"action": "store_true", "help": "measure the validation images after each epoch too"}}
+        __doc__,
+        **{
+            "--watch": {"action": "store_true", "help": "measure the validation images after each epoch too"},
+            "--configure": {"action": "store_true", "help": "let configure find the settings, before those of --set"},
+        },
     )
     parameters = parameters_of(arguments)
     train, val = (load_image_folder(arguments.data, split) for split in ("train", "val"))
     arguments.out.mkdir(parents=True, exist_ok=True)
     files = {seed: arguments.out / f"seed_{seed}.json" for seed in arguments.seeds}
+    asked = parameters | {"configure": arguments.configure}
     for file in filter(Path.exists, files.values()):
-        check_result(file, parameters)
+        check_result(file, asked)
     for seed, file in files.items():
-        if not file.exists():
-            save_json(file, run_seed(train, val, parameters, seed, arguments.out, watch=arguments.watch))
+        if file.exists():
+            continue
+        settings = found_settings(train, parameters, seed, arguments.out) if arguments.configure else {}
+        result = run_seed(train, val, settings | parameters, seed, arguments.out, watch=arguments.watch)
+        save_json(file, result | {"parameters": asked, "settings": settings})
     results = [json.loads(file.read_text()) for file in files.values()]
     summary = summarise(results)
     save_json(arguments.out / "summary.json", summary)

@@ -118,6 +118,17 @@ def test_benchmark_compares_the_three_ways_and_goes_on_where_it_was(capsys, tmp_
         run_on_folder(monkeypatch, "benchmark.py", tmp_path, settings)
 
 
+def test_benchmark_takes_the_settings_that_configure_finds_but_those_that_are_set(capsys, tmp_path, monkeypatch):
+    write_folder(tmp_path)
+    with pytest.warns(UserWarning, match="only 3 of 3 images have foreground"):
+        run_on_folder(monkeypatch, "benchmark.py", f"{tmp_path} --configure")
+    result = json.loads((tmp_path / "results" / "seed_0.json").read_text())
+    assert (result["settings"]["cnn__network_scale"], result["settings"]["cnn__n_epochs"]) == (1.0, 300)
+    assert [row["epoch"] for row in result["ways"]["cnn"]["history"]] == [1, 2]
+    with pytest.raises(SystemExit, match="of other parameters"):
+        run_on_folder(monkeypatch, "benchmark.py", tmp_path)
+
+
 def test_wrong_pixels_are_counted_among_the_labelled():
     wrong_pixels = runpy.run_path(str(EXAMPLES / "benchmark.py"))["wrong_pixels"]
     truths = [np.array([[0, 1, 255, 1]]), np.full((2, 2), 255)]
