@@ -12,8 +12,8 @@ The package compares three models. Here they learn from 24 generated images that
 The script prints the mean Jaccard index of each model on 40 other images, and saves a picture of three of these. The
 Jaccard index of a mask is the area that it shares with the true mask, divided by the area that the two cover together.
 
-The network is trained for a short time, on the images as they are, which leaves the field much to correct. Longer training
-on images that are changed at random makes all three better, and leaves joint training nothing to gain here.
+The network is trained for a short time, on the images as they are, which leaves the field much to correct. Longer
+training on images that are changed at random makes all three better, and leaves joint training nothing to gain here.
 """
 
 import numpy as np
