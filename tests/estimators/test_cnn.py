@@ -174,10 +174,9 @@ def test_augmentation_changes_what_is_learned(phantoms, augmentation):
 @pytest.mark.slow
 def test_augmentation_makes_more_of_few_images():
     X, y = make_phantoms(34, shape=(32, 32), random_state=0)
+    training = {"n_epochs": 100, "learning_rate": 3e-3, "batch_size": 4, "random_state": 0}
     without, scores = (
-        CNNSegmenter(n_epochs=100, learning_rate=3e-3, batch_size=4, augmentation=augmentation, random_state=0)
-        .fit(X[:4], y[:4])
-        .score(X[4:], y[4:])
+        CNNSegmenter(**PLAIN | training | {"augmentation": augmentation}).fit(X[:4], y[:4]).score(X[4:], y[4:])
         for augmentation in (None, "standard")
     )
     assert scores > without + 0.04

@@ -208,9 +208,8 @@ def test_a_further_fit_searches_anew_and_a_number_needs_no_search(data, searches
 
 @pytest.mark.parametrize("training", ["cnn", "piecewise", "joint", "joint_by_batch"])
 def test_a_factor_found_is_used_in_all_ways_of_training_and_kept_in_files(training, data, searches, tmp_path):
-    model = deep("unet", training=training, augmentation=None).set_params(
-        cnn=small_unet, cnn__network_scale="auto", cnn__n_epochs=1
-    )
+    model = deep("unet", training=training, augmentation=None)
+    model.set_params(cnn=small_unet, cnn__network_scale="auto", cnn__n_epochs=1)
     model.fit(*data).save(tmp_path / "model")
     assert model.cnn_.network_scale_ == 0.7
     same = load(tmp_path / "model", network=small_unet)
