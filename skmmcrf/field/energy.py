@@ -135,6 +135,9 @@ class Energy(BaseEnergy):
 
     name, dtype = "log_odds", bool
 
+    def __init__(self, log_odds: Source, pairwise: PairwiseFeatures) -> None:
+        super().__init__(log_odds, pairwise)
+
     @property
     def log_odds(self) -> FloatArray:
         """l, ndarray of float and shape (H, W)."""

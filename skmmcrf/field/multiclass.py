@@ -12,7 +12,7 @@ from skmmcrf._typing import FloatArray, LabelArray
 from skmmcrf.field.base_energy import BaseEnergy
 from skmmcrf.field.dual_bound import Bound, bound_by_dual
 from skmmcrf.field.expansion import LabelingProblem, expand, least_unary
-from skmmcrf.field.features import Source
+from skmmcrf.field.features import PairwiseFeatures, Source
 from skmmcrf.field.grid_cut import GridCut
 from skmmcrf.field.labels import UNLABELLED, Annotation
 from skmmcrf.field.minimum_cut import ListedCut
@@ -59,6 +59,9 @@ class MulticlassEnergy(BaseEnergy):
     """
 
     name, dtype = "scores", np.uint8
+
+    def __init__(self, scores: Source, pairwise: PairwiseFeatures) -> None:
+        super().__init__(scores, pairwise)
 
     @property
     def scores(self) -> FloatArray:
