@@ -100,8 +100,9 @@ class Example:
         return unpack_labelings([packed[k] for k in indices], self.annotation.shape, self.annotation.dtype)
 
     def slack(self, w: FloatArray) -> float:
-        """Give the largest slack that a stored labeling asks for at the weights w, (n_weights,)."""
-        return float(max(np.array(self.losses) - np.array(self.differences) @ w, default=0.0))
+        """Give the slack that the stored labelings ask for at the weights w, (n_weights,)."""
+        margins = np.array(self.differences).reshape(-1, len(w)) @ w
+        return float((np.array(self.losses) - margins).max(initial=0.0))
 
     def reprice(self, energy: BaseEnergy) -> None:
         """Take another energy of the image, and recompute the stored constraints.

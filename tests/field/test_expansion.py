@@ -69,7 +69,9 @@ def test_a_labeling_is_as_good_as_that_of_pymaxflow():
 
 @pytest.mark.parametrize("engine", ["numba", "pymaxflow"])
 @pytest.mark.parametrize("n_labels", [2, 3, 5])
-@pytest.mark.parametrize(("shape", "connectivity"), [((9, 8), 8), ((2, 4, 5), 26), ((1, 30), ((0, 1), (0, 40)))], ids=str)
+@pytest.mark.parametrize(
+    ("shape", "connectivity"), [((9, 8), 8), ((2, 4, 5), 26), ((1, 30), ((0, 1), (0, 40)))], ids=str
+)
 def test_blocks_and_engines_make_no_difference(monkeypatch, engine, n_labels, shape, connectivity):
     energy, truth = random_classes(0, shape, n_labels, connectivity)
     annotation = Annotation(truth, truth > 0, class_weight=(1.0,) * n_labels)

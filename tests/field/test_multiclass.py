@@ -24,9 +24,7 @@ def test_scores_of_two_labels_are_the_energy_by_their_difference(seed, dtype):
     energy, binary, truth = pair(seed, dtype=dtype)
     labels = np.random.default_rng(9).uniform(size=truth.shape) < 0.5
     known = np.random.default_rng(8).uniform(size=truth.shape) < 0.5
-    annotations = [
-        Annotation(y, known, class_weight=(0.5, 3.0)) for y in (truth, truth.astype(np.uint8))
-    ]
+    annotations = [Annotation(y, known, class_weight=(0.5, 3.0)) for y in (truth, truth.astype(np.uint8))]
     rtol = 1e-12 if dtype == np.float64 else 1e-5
     np.testing.assert_allclose(energy.psi(labels.astype(np.uint8)), binary.psi(labels), rtol=rtol)
     difference = energy.difference(labels.astype(np.uint8), truth.astype(np.uint8))
@@ -35,9 +33,7 @@ def test_scores_of_two_labels_are_the_energy_by_their_difference(seed, dtype):
     np.testing.assert_array_equal(change, [-binary.change(labels, truth), binary.change(labels, truth)])
     for w in WEIGHTS:
         np.testing.assert_array_equal(energy.least(w), binary.least(w))
-        np.testing.assert_array_equal(
-            energy.most_violated(w, annotations[1]), binary.most_violated(w, annotations[0])
-        )
+        np.testing.assert_array_equal(energy.most_violated(w, annotations[1]), binary.most_violated(w, annotations[0]))
         np.testing.assert_array_equal(energy.completion(w, annotations[1]), binary.completion(w, annotations[0]))
         assert energy.bound(w).gap == 0
     assert energy.is_exact
@@ -130,7 +126,11 @@ def test_what_does_not_fit_is_refused():
         (np.ones(2), r"w must be of shape \(3,\)"),
         (np.array([1.0, -1.0, 1.0]), "pairwise weights must not be negative"),
     ]:
-        for find in (energy.least, energy.bound, lambda w: energy.completion(w, Annotation(truth, class_weight=(1,) * 3))):
+        for find in (
+            energy.least,
+            energy.bound,
+            lambda w: energy.completion(w, Annotation(truth, class_weight=(1,) * 3)),
+        ):
             with pytest.raises(ValueError, match=message):
                 find(w)
     with pytest.raises(ValueError, match=r"scores must have the size of their image, \(3, 3\), got \(2, 3\)"):
