@@ -102,14 +102,16 @@ class MulticlassEnergy(BaseEnergy):
         ValueError
             If w has another length. If a pairwise weight is negative.
         """
-        return _least(self._problem(w))
+        problem = self._problem(w)
+        return expand(problem, least_unary(problem))
 
     def most_violated(self, w: FloatArray, annotation: Annotation) -> NDArray[np.uint8]:
         """Give a labeling of low energy less its loss: a constraint of (8) that w violates much.
 
-        The loss is the Hamming distance, weighted by the pixel weights of the annotation.
+        The loss is the Hamming distance, weighted by the pixel weights of the annotation. Moves begin at the truth,
+        from which there are fewer and quicker ones to make than from the labels of least unary cost.
         """
-        return _least(self._problem(w, annotation))
+        return expand(self._problem(w, annotation), annotation.truth)
 
     def completion(self, w: FloatArray, annotation: Annotation) -> LabelArray:
         """Give a labeling of low energy among all that have the true labels where these are known.
@@ -131,10 +133,15 @@ class MulticlassEnergy(BaseEnergy):
             With it, the labeling is that of `most_violated`, and the energy is less the loss.
         n_rounds : int, default=10
             Each takes K cuts, and may narrow the gap.
+
+        Returns
+        -------
+        Bound
+            The labels, ndarray of uint8 and shape (H, W), and the gap.
         """
-        problem = self._problem(w, annotation)
-        labels = _least(problem)
-        return Bound(labels, 0.0) if self.n_labels == 2 else bound_by_dual(problem, labels, n_rounds)
+        energy = self.in_memory()
+        labels = energy.least(w) if annotation is None else energy.most_violated(w, annotation)
+        return Bound(labels, 0.0) if self.is_exact else bound_by_dual(energy._problem(w, annotation), labels, n_rounds)
 
     def _problem(self, w: FloatArray, annotation: Annotation | None = None) -> LabelingProblem:
         """Give the problem of least energy, or of least energy less the loss."""
@@ -161,10 +168,6 @@ class MulticlassEnergy(BaseEnergy):
         scores = self.scores
         of_labels = np.take_along_axis(scores, labels[np.newaxis].astype(np.intp), axis=0)
         return (np.logaddexp.reduce(scores, axis=0, dtype=float) - of_labels).sum(dtype=float)
-
-
-def _least(problem: LabelingProblem) -> NDArray[np.uint8]:
-    return expand(problem, least_unary(problem))
 
 
 def _unary(factor: float, scores: FloatArray, label: int) -> FloatArray:
