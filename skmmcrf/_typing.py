@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 BoolArray: TypeAlias = NDArray[np.bool_]
 IntArray: TypeAlias = NDArray[np.integer]
 FloatArray: TypeAlias = NDArray[np.floating]
+# labelings: of bool, True in the foreground, or of uint8, the numbers of several classes
+LabelArray: TypeAlias = NDArray[Any]
 
 # what users give: one array, or a sequence of arrays whose sizes may differ
 ImagesLike: TypeAlias = np.ndarray | Sequence[Any]

@@ -1,6 +1,7 @@
 """Small images to learn from, and references that try all their labelings."""
 
 import itertools
+from functools import lru_cache
 
 import numpy as np
 
@@ -38,35 +39,58 @@ def move_log_odds(example, pixel, step):
     example.reprice(example.energy.with_log_odds(log_odds))
 
 
-def all_labelings(shape):
-    """Every labeling, (2^n, *shape)."""
-    n_pixels = int(np.prod(shape))
-    labelings = np.array(list(itertools.product([False, True], repeat=n_pixels)), dtype=bool)
-    return labelings.reshape(-1, *shape)
+def random_classes(seed, shape=(3, 3), n_labels=3, connectivity=8, pairwise="contrast", scale=2.0):
+    """A small problem of several labels: an energy and a truth."""
+    rng, field = np.random.default_rng(seed), field_of(connectivity, pairwise, ndim=len(shape))
+    scores, image = scale * rng.normal(size=(n_labels, *shape)), rng.uniform(size=(*shape, 2))
+    return field.energy(scores, image), rng.integers(n_labels, size=shape, dtype=np.uint8)
+
+
+def stripes(seed, sizes=((5, 6), (4, 7)), n_labels=3, annotate=Annotation, scale=0.7):
+    """Examples of noisy stripes of several labels. `annotate` makes an annotation of a truth and class weights."""
+    rng, field, examples = np.random.default_rng(seed), field_of(), []
+    for shape in sizes:
+        truth = np.broadcast_to(np.arange(shape[1]) * n_labels // shape[1], shape).astype(np.uint8)
+        scores = np.array([1.5 * (truth == label) for label in range(n_labels)])
+        scores += scale * rng.normal(size=scores.shape)
+        image = (truth + 0.3 * rng.normal(size=shape))[..., np.newaxis]
+        examples.append(Example(field.energy(scores, image), annotate(truth, class_weight=(1.0,) * n_labels)))
+    return examples
+
+
+@lru_cache(maxsize=8)
+def all_labelings(shape, n_labels=2):
+    """Every labeling, (n_labels^n, *shape)."""
+    numbers = itertools.product(range(n_labels), repeat=int(np.prod(shape)))
+    return np.array(list(numbers), dtype=bool if n_labels == 2 else np.uint8).reshape(-1, *shape)
 
 
 def all_differences(energy, truth):
-    """psi(y) - psi(y_n) of every labeling, (2^n, n_weights)."""
-    labelings = all_labelings(energy.shape).reshape(-1, truth.size)
+    """psi(y) - psi(y_n) of every labeling, (n_labels^n, n_weights)."""
+    labelings = all_labelings(energy.shape, energy.n_labels).reshape(-1, truth.size)
     _, (first, second), rows = energy.pairwise.compute()
 
     def cuts(labels):
         return (labels[:, first] != labels[:, second]).astype(int)
 
-    unary = (truth.ravel().astype(int) - labelings) @ energy.log_odds.ravel().astype(float)
+    if energy.unary.ndim == truth.ndim:
+        unary = (truth.ravel().astype(int) - labelings) @ energy.log_odds.ravel().astype(float)
+    else:
+        scores, pixels = energy.scores.reshape(energy.n_labels, -1).astype(float), np.arange(truth.size)
+        unary = (scores[truth.ravel(), pixels] - scores[labelings.astype(int), pixels]).sum(axis=1)
     cut = cuts(labelings) - cuts(truth.reshape(1, -1))
     return np.column_stack([unary, *(cut @ row for row in rows)])
 
 
 def all_losses(annotation):
-    """Delta(y_n, y) of every labeling, (2^n,)."""
-    wrong = all_labelings(annotation.shape) != annotation.truth
+    """Delta(y_n, y) of every labeling, (n_labels^n,)."""
+    wrong = all_labelings(annotation.shape, annotation.n_labels) != annotation.truth
     return (wrong * annotation.pixel_weights).reshape(len(wrong), -1).sum(axis=1)
 
 
 def is_completion(annotation):
-    """Of every labeling, whether it has the true labels where these are known, (2^n,)."""
-    right = (all_labelings(annotation.shape) == annotation.truth) | ~annotation.labelled
+    """Of every labeling, whether it has the true labels where these are known, (n_labels^n,)."""
+    right = (all_labelings(annotation.shape, annotation.n_labels) == annotation.truth) | ~annotation.labelled
     return right.reshape(len(right), -1).all(axis=1)
 
 

@@ -4,6 +4,7 @@ from skmmcrf.field.energy import Energy, Features, Field, PairwiseFeatures
 from skmmcrf.field.grid import Grid
 from skmmcrf.field.labels import UNLABELLED, Annotation
 from skmmcrf.field.minimum_cut import minimum_cut
+from skmmcrf.field.multiclass import MulticlassEnergy
 from skmmcrf.field.terms import Contrast, Smoothness, build_terms, estimate_sigma
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Features",
     "Field",
     "Grid",
+    "MulticlassEnergy",
     "PairwiseFeatures",
     "Smoothness",
     "build_terms",

@@ -47,16 +47,13 @@ class Block(NamedTuple):
         """Add the edges to a cut, by the weights of the terms, (n_terms,)."""
         cut.add_edges(self.grid.offsets[0], self.rows, self.runs, w @ self.mixing, self.factors)
 
-    def sums(self, codes: NDArray[np.uint8]) -> FloatArray:
-        """Sum the features over the edges that one labeling cuts, less those that another one cuts, (n_terms,).
-
-        The codes (H, W) are 1 where the one has label 1, 2 where the other has, and 3 where both have.
-        """
-        codes = codes[self.rows]
+    def sums(self, labels: NDArray[np.uint8], other: NDArray[np.uint8]) -> FloatArray:
+        """Sum the features over the edges that labels (H, W) cut, less those that other labels cut, (n_terms,)."""
+        labels, other = labels[self.rows], other[self.rows]
         if grid_cut.available():
-            return self.mixing @ grid_cut.sum_cut(codes.ravel(), self.runs, self.factors)
-        ((first, second),) = self.grid.pairs(codes)
-        changes = np.array([0.0, 1.0, -1.0, 0.0])[np.ravel(first ^ second)]
+            return self.mixing @ grid_cut.sum_cut(labels.ravel(), other.ravel(), self.runs, self.factors)
+        is_cut, was_cut = (first != second for y in (labels, other) for first, second in self.grid.pairs(y))
+        changes = np.subtract(is_cut, was_cut, dtype=float).ravel()
         return self.mixing @ [changes.sum(), *(self.factors @ changes)]
 
 

@@ -1,47 +1,47 @@
-"""The energy of an image, E(y) = w . psi(y), (2): psi, and the labelings that minimise it.
+"""The energy of an image, E(y) = w . psi(y), (2), for two labels: psi, and the labelings that minimise it.
 
 A labeling is an array of bool, True in the foreground. One log-odds a pixel gives the unary term (3) of both labels.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple, TypeAlias
+from operator import methodcaller
+from typing import Any
 
 import numpy as np
 from joblib import delayed, effective_n_jobs
 from numpy.typing import NDArray
 
-import skmmcrf.field.grid_cut as grid_cut
-from skmmcrf._typing import BoolArray, FloatArray, IntArray
-from skmmcrf.field.blocks import Block, make_blocks
+from skmmcrf._typing import BoolArray, FloatArray, LabelArray
+from skmmcrf.field.base_energy import LARGEST_LOG_ODDS, BaseEnergy, LogOddsError
+from skmmcrf.field.features import Features, PairwiseFeatures, Source, read
 from skmmcrf.field.grid import Grid
 from skmmcrf.field.grid_cut import GridCut
 from skmmcrf.field.labels import Annotation
 from skmmcrf.field.minimum_cut import ListedCut
+from skmmcrf.field.multiclass import MulticlassEnergy
 from skmmcrf.field.parametric_cut import critical_shifts
 from skmmcrf.field.terms import Term
 from skmmcrf.field.workers import workers
 
-#: An array, or a function that reads it each time that it is needed.
-Source: TypeAlias = np.ndarray | Callable[[], np.ndarray]
+__all__ = [
+    "LARGEST_LOG_ODDS",
+    "Energy",
+    "Features",
+    "Field",
+    "LogOddsError",
+    "PairwiseFeatures",
+    "least_labelings",
+    "smoothed_log_odds",
+    "sources",
+]
 
 # of the images whose features are kept at once, which take 16 bytes a pixel with 8 neighbours
 _MOST_PIXELS_KEPT = 2**24
 
-# of an image that is cut in float64
-_MOST_PIXELS_DOUBLE = 2**20
-
 _TOL_OF_SMOOTHED = 1e-3
-
-#: Larger log-odds would leave the pairwise terms, which are of the size of 1, no digits.
-LARGEST_LOG_ODDS = 1e6
-
-
-class LogOddsError(ValueError):
-    """Log-odds are not finite, or too large."""
 
 
 @dataclass(frozen=True)
@@ -72,89 +72,42 @@ class Field:
         """Entries of w: one for the unary term, and one for each pairwise term."""
         return 1 + len(self.terms)
 
-    def energy(self, log_odds: FloatArray, image: np.ndarray) -> "Energy":
-        """Make the energy of an image (H, W, channels) from its log-odds (H, W)."""
-        return Energy(log_odds, PairwiseFeatures(self, image))
+    def energy(self, unary: Source, image: Source) -> Any:
+        """Make the energy of an image (H, W, channels).
 
-    def energies(self, log_odds: Sequence[FloatArray], images: Sequence[np.ndarray]) -> list["Energy"]:
+        Parameters
+        ----------
+        unary : ndarray of float
+            Log-odds of foreground (H, W), for the `Energy` of two labels, or one score for each of K labels (K, H, W),
+            for a `MulticlassEnergy`.
+        image : ndarray of shape (H, W, channels)
+
+        Returns
+        -------
+        Energy or MulticlassEnergy
+        """
+        return self._kind_of_energy(unary)(unary, PairwiseFeatures(self, image))
+
+    def energies(self, unary: Sequence[FloatArray], images: Sequence[np.ndarray]) -> list[Any]:
         """Make the energies of many images, whose features are kept unless they are too large.
 
         Parameters
         ----------
-        log_odds, images : list of ndarray of shape (H, W) and (H, W, channels), or other sequences
+        unary, images : list of ndarray of shape (H, W) or (K, H, W), and (H, W, channels), or other sequences
             The entries of a sequence that is not a list are read on every access.
         """
         few = isinstance(images, list) and sum(image[..., 0].size for image in images) <= _MOST_PIXELS_KEPT
         features = [PairwiseFeatures(self, image) for image in sources(images, in_memory=few)]
-        return [Energy(l, pairwise) for l, pairwise in zip(sources(log_odds), features, strict=True)]
+        values = sources(unary)
+        kind = self._kind_of_energy(values[0]) if values else Energy
+        return [kind(of_one, pairwise) for of_one, pairwise in zip(values, features, strict=True)]
+
+    def _kind_of_energy(self, unary: Source) -> type[BaseEnergy]:
+        return Energy if read(unary).ndim <= self.grid.ndim else MulticlassEnergy
 
 
-class Features(NamedTuple):
-    """The edges of an image, and their features, which the pairwise weights multiply.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        Height and width of the image.
-    edges : ndarray of int32 and shape (2, n_edges)
-        The numbers of both pixels.
-    rows : tuple of ndarray of float64 and shape (n_edges,)
-        One row of features a term.
-    """
-
-    shape: tuple[int, ...]
-    edges: IntArray
-    rows: tuple[FloatArray, ...]
-
-
-class PairwiseFeatures:
-    """The features of an image, computed when they are needed. They do not depend on the log-odds.
-
-    Parameters
-    ----------
-    field : Field
-    image : ndarray of shape (H, W, channels), or callable
-        An image of a dtype that `skmmcrf.field.terms.scale_image` takes. Its features are kept. If it is a function
-        that reads the image, features are made anew each time, so that any number of images fits into memory.
-
-    Attributes
-    ----------
-    field : Field
-    """
-
-    def __init__(self, field: Field, image: Source) -> None:
-        self.field = field
-        self._image = image
-        self._kept: tuple[tuple[int, ...], tuple[Block, ...]] | None = None
-
-    def compute(self) -> Features:
-        """Give the features of all edges."""
-        shape, blocks = self.blocks()
-        rows = [np.empty((len(self.field.terms), 0)), *(block.features() for block in blocks)]
-        return Features(shape, self.field.grid.edges(shape).pixels, tuple(np.concatenate(rows, axis=1)))
-
-    def blocks(self) -> tuple[tuple[int, ...], Iterable[Block]]:
-        """Give the shape of the image, and the features of its edges in the order of `Grid.edges`, in blocks."""
-        if self._kept is not None:
-            return self._kept
-        image = _read(self._image)
-        shape, blocks = image.shape[:-1], make_blocks(self.field.grid, self.field.terms, image)
-        if callable(self._image):
-            return shape, blocks
-        self._kept = shape, tuple(blocks)
-        return self._kept
-
-    def in_memory(self) -> "PairwiseFeatures":
-        """Give the same features with the image in memory, so that they are kept while in use."""
-        return PairwiseFeatures(self.field, _read(self._image)) if callable(self._image) else self
-
-    def __getstate__(self) -> dict[str, object]:
-        # features are larger than their image, and made again sooner than they would be handed to another process
-        return {"field": self.field, "_image": _read(self._image), "_kept": None}
-
-
-class Energy:
-    """The energy of the labelings of one image.
+class Energy(BaseEnergy):
+    """The energy of the labelings of one image by two labels, which minimum cuts minimise exactly.
 
     Parameters
     ----------
@@ -166,6 +119,8 @@ class Energy:
     ----------
     shape : tuple of int
         Height and width of the image.
+    n_labels : int
+        2.
     pairwise : PairwiseFeatures
 
     Raises
@@ -178,63 +133,35 @@ class Energy:
     See `Field`.
     """
 
+    name, dtype = "log_odds", bool
+
     def __init__(self, log_odds: Source, pairwise: PairwiseFeatures) -> None:
-        values = _read(log_odds)
-        largest = float(np.abs(values).max(initial=0.0))  # float16 has no number as large as the bound
-        if not largest <= LARGEST_LOG_ODDS:
-            raise LogOddsError(
-                f"log_odds must be finite and within -{LARGEST_LOG_ODDS:g} and {LARGEST_LOG_ODDS:g}, got {largest:g}"
-            )
-        self.shape = values.shape
-        self.pairwise = pairwise
-        self._log_odds = log_odds
+        super().__init__(log_odds, pairwise)
 
     @property
     def log_odds(self) -> FloatArray:
         """l, ndarray of float and shape (H, W)."""
-        return _read(self._log_odds)
+        return self.unary
 
     def with_log_odds(self, log_odds: Source) -> "Energy":
         """Give the energy of the same image under other log-odds. Both share edges and features."""
-        return Energy(log_odds, self.pairwise)
+        return self.with_unary(log_odds)
 
-    def in_memory(self) -> "Energy":
-        """Give the same energy with log-odds and features in memory, so that they are kept while in use."""
-        pairwise = self.pairwise.in_memory()
-        shared = pairwise is self.pairwise and not callable(self._log_odds)
-        return self if shared else Energy(self.log_odds, pairwise)
-
-    def __getstate__(self) -> dict[str, object]:
-        return {"shape": self.shape, "pairwise": self.pairwise, "_log_odds": self.log_odds}
-
-    def psi(self, labels: BoolArray) -> FloatArray:
-        """Give the vector psi(y) of the energy w . psi(y), (2).
-
-        Parameters
-        ----------
-        labels : ndarray of bool and shape (H, W)
-            y.
-
-        Returns
-        -------
-        ndarray of float64 and shape (n_weights,)
-            The sum of -log Phi_i(y_i), (3), and for each term the sum over the edges whose labels differ.
-        """
-        self._check_labelings(labels=labels)
-        # -log sigmoid(l) = log(1 + exp(-l)), without passing through the probability
-        unary = np.logaddexp(0, np.where(labels, -1.0, 1.0) * self.log_odds).sum(dtype=float)
-        return np.array([unary, *self._sums(labels.astype(np.uint8))])
-
-    def difference(self, labels: BoolArray, truth: BoolArray) -> FloatArray:
-        """Give psi(y) - psi(y_n) of two labelings (H, W) of bool, without cancellation in the unary sum."""
-        unary = self.unary_difference(labels, truth)
-        return np.array([unary, *self._sums(labels + np.uint8(2) * truth)])
-
-    def unary_difference(self, labels: BoolArray, truth: BoolArray) -> float:
+    def unary_difference(self, labels: LabelArray, truth: LabelArray) -> float:
         """Give the first entry of psi(y) - psi(y_n), sum_i l_i (y_n,i - y_i), which needs no features."""
         self._check_labelings(labels=labels, truth=truth)
         log_odds = self.log_odds
         return log_odds[truth & ~labels].sum(dtype=float) - log_odds[labels & ~truth].sum(dtype=float)
+
+    def unary_differences(self, labelings: LabelArray, truth: LabelArray) -> FloatArray:
+        """Give the first entries of psi(y) - psi(y_n) of many labelings (n, H, W), (n,)."""
+        # 0 where labels agree, so that large log-odds there cost no digits
+        changes = truth.astype(np.int8) - labelings
+        return changes.reshape(len(labelings), -1) @ np.ravel(self.log_odds).astype(float)
+
+    def change(self, labels: LabelArray, truth: LabelArray) -> NDArray[np.int8]:
+        """Give y - y_n, the derivative of the first entry of psi(y_n) - psi(y) in the log-odds, of int8 and (H, W)."""
+        return labels.astype(np.int8) - truth
 
     def least(self, w: FloatArray) -> BoolArray:
         """Give the labeling of least energy, (5), ndarray of bool and shape (H, W).
@@ -319,54 +246,29 @@ class Energy:
 
     def _cut(self, w: FloatArray) -> GridCut | ListedCut:
         """Give the cut of least energy, whose unary costs and edges may be changed before it is made."""
-        self._check_weights(w)
-        dtype = np.float64 if math.prod(self.shape) <= _MOST_PIXELS_DOUBLE else np.float32
-        make_cut = GridCut if grid_cut.available() else ListedCut
-        cut = make_cut(self.shape, self.pairwise.field.grid.offsets, dtype)
+        cut = self._cut_of_edges(w)
         # -log Phi(1) + log Phi(0) = -l
         np.multiply(self.log_odds, -w[0], out=cut.terminal, casting="same_kind")
-        for block in self._blocks():
-            block.add_to(cut, w[1:])
         return cut
 
-    def _sums(self, codes: NDArray[np.uint8]) -> FloatArray:
-        """Give the entries of psi of the terms by codes of labelings, see `Block.sums`."""
-        return sum((block.sums(codes) for block in self._blocks()), np.zeros(len(self.pairwise.field.terms)))
+    def _labels_and_shape(self, shape: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+        return 2, shape
 
-    def _check_weights(self, w: FloatArray) -> None:
-        if w.shape != (self.pairwise.field.n_weights,):
-            raise ValueError(f"w must be of shape ({self.pairwise.field.n_weights},), got {w.shape}")
-        if not np.isfinite(w).all():
-            raise ValueError(f"w must be finite, got {w}")
-        if np.any(w[1:] < 0):
-            raise ValueError(f"pairwise weights must not be negative, got {w[1:]}")
-
-    def _blocks(self) -> Iterable[Block]:
-        shape, blocks = self.pairwise.blocks()
-        if shape != self.shape:
-            raise ValueError(f"log_odds must have the size of their image, {shape}, got {self.shape}")
-        return blocks
-
-    def _check_labelings(self, **labelings: BoolArray) -> None:
-        # numpy would broadcast other shapes, and take integers for numbers of pixels
-        for name, labels in labelings.items():
-            if labels.dtype != bool or labels.shape != self.shape:
-                raise ValueError(
-                    f"{name} must be of bool and the shape of log_odds, {self.shape}, got {labels.dtype} and "
-                    f"{labels.shape}"
-                )
+    def _negative_log_likelihood(self, labels: LabelArray) -> float:
+        # -log sigmoid(l) = log(1 + exp(-l)), without passing through the probability
+        return np.logaddexp(0, np.where(labels, -1.0, 1.0) * self.log_odds).sum(dtype=float)
 
 
 def least_labelings(
-    w: FloatArray, energies: Iterable[Energy], n_jobs: int | None = None, *, overlap: bool = True
-) -> Iterator[BoolArray]:
+    w: FloatArray, energies: Iterable[BaseEnergy], n_jobs: int | None = None, *, overlap: bool = True
+) -> Iterator[LabelArray]:
     """Give the labelings of least energy of many images, one after the other, (5).
 
     Parameters
     ----------
     w : ndarray of shape (n_weights,)
         See `Energy.least`.
-    energies : iterable of Energy
+    energies : iterable of Energy or MulticlassEnergy
         They are taken one by one, so they need not be in memory at once.
     n_jobs : int, optional
         The number of threads that cut side by side, as in joblib.
@@ -374,18 +276,18 @@ def least_labelings(
         Whether energies are taken while others are cut. A network on the CPU that gives them is slower then, because
         its threads wait for each other.
     """
-    return _of_each(partial(Energy.least, w=w), energies, n_jobs, overlap)
+    return _of_each(methodcaller("least", w), energies, n_jobs, overlap)
 
 
 def smoothed_log_odds(
     w: FloatArray, energies: Iterable[Energy], n_jobs: int | None = None, *, overlap: bool = True
 ) -> Iterator[NDArray[np.float32]]:
     """Give the smoothed log-odds of many images, as `least_labelings` gives their labelings."""
-    return _of_each(partial(Energy.smoothed_log_odds, w=w), energies, n_jobs, overlap)
+    return _of_each(methodcaller("smoothed_log_odds", w), energies, n_jobs, overlap)
 
 
 def _of_each(
-    function: Callable[[Energy], Any], energies: Iterable[Energy], n_jobs: int | None, overlap: bool
+    function: Callable[[Any], Any], energies: Iterable[BaseEnergy], n_jobs: int | None, overlap: bool
 ) -> Iterator[Any]:
     job, energies = delayed(function), iter(energies)
     if overlap:
@@ -401,7 +303,3 @@ def sources(arrays: Sequence[np.ndarray], *, in_memory: bool = True) -> list[Sou
     if in_memory and isinstance(arrays, list):
         return list(arrays)
     return [partial(arrays.__getitem__, n) for n in range(len(arrays))]
-
-
-def _read(values: Source) -> np.ndarray:
-    return values() if callable(values) else values

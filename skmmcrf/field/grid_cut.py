@@ -48,8 +48,9 @@ def prepare() -> float:
         cut.add_edges((0, 1), slice(0, 1), runs, np.zeros(2), factors)
         cut.fold(*np.zeros((2, 1, 2), bool))
         cut.separate(np.zeros((1, 2), int))
+        cut.expand(np.zeros((1, 2), np.uint8))
         cut.labels()
-        sum_cut(np.zeros(2, np.uint8), runs, factors)
+        sum_cut(np.zeros(2, np.uint8), np.zeros(2, np.uint8), runs, factors)
     return time.perf_counter() - began
 
 
@@ -136,6 +137,15 @@ class GridCut:
         """
         _separate(self.search, ranks.ravel(), self._pixels.start)
 
+    def expand(self, labels: NDArray[np.uint8]) -> None:
+        """Make the costs those of a move that gives pixels one label more, or leaves them their labels (H, W).
+
+        Two pixels of different labels then cost what it costs to cut their edge, v, unless both move. This is v/2 if
+        one of them alone moves, and v/2 for each that does not, so that costs stay symmetric. Pixels that have the
+        label already are to be folded as moved afterwards.
+        """
+        _expand(self.search, labels.ravel(), self._pixels.start)
+
     def labels(self) -> BoolArray:
         """Find a labeling of least cost, and of several the one with the fewest labels 1, as `minimum_cut` does.
 
@@ -148,13 +158,12 @@ class GridCut:
         return (self.search.tree[self._pixels] == _SINK).reshape(self.terminal.shape)
 
 
-def sum_cut(codes: NDArray[np.uint8], runs: Runs, factors: NDArray[np.float32]) -> FloatArray:
-    """Sum 1 and each factor over the edges that one labeling cuts, less those that another one cuts, (1 + n_rows,).
-
-    The codes (n_pixels,) are 1 where the one has label 1, 2 where the other has, and 3 where both have.
-    """
+def sum_cut(
+    labels: NDArray[np.uint8], other: NDArray[np.uint8], runs: Runs, factors: NDArray[np.float32]
+) -> FloatArray:
+    """Sum 1 and each factor over the edges that labels (n_pixels,) cut, less those that others cut, (1 + n_rows,)."""
     sums = np.zeros(1 + len(factors))
-    _add_cut(codes, runs, factors, sums)
+    _add_cut(labels, other, runs, factors, sums)
     return sums
 
 
@@ -215,13 +224,13 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @_compiled
-def _add_cut(codes, runs, factors, sums):  # type: ignore[no-untyped-def]  # numba infers the types
+def _add_cut(labels, other, runs, factors, sums):  # type: ignore[no-untyped-def]  # numba infers the types
     step, n_rows, k = np.uintp(runs.step), np.uintp(len(factors)), np.uintp(0)
     for start in runs.starts:
         for p in range(np.uintp(start), np.uintp(start + runs.length)):
-            cut = codes[p] ^ codes[p + step]  # 1 by the one alone, 2 by the other alone, 3 by both
-            if cut == 1 or cut == 2:
-                sign = 3.0 - 2.0 * cut
+            is_cut, was_cut = labels[p] != labels[p + step], other[p] != other[p + step]
+            if is_cut != was_cut:
+                sign = 1.0 if is_cut else -1.0
                 sums[0] += sign
                 for n in range(n_rows):
                     sums[_ONE + n] += sign * factors[n, k]
@@ -273,6 +282,24 @@ def _separate(search, ranks, margin):  # type: ignore[no-untyped-def]  # numba i
                 terminal[p] += pull
                 terminal[q] -= pull
                 residual[p, forth] = residual[q, back] = 0
+
+
+@_compiled
+def _expand(search, labels, margin):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Halve the costs between different labels. The other half pulls both pixels to label 1."""
+    steps, residual, terminal = search.steps, search.residual, search.terminal
+    margin, n_directions, two = np.uintp(margin), np.uintp(len(steps)), np.uintp(2)
+    for n in range(np.uintp(len(labels))):
+        p = n + margin
+        for forth in range(np.uintp(0), n_directions, two):
+            q, back = p + steps[forth], forth ^ _ONE
+            if residual[p, forth] == 0 and residual[q, back] == 0:
+                continue  # which may lead out of the image
+            if labels[n] != labels[n + steps[forth]]:
+                half = residual[p, forth] / 2
+                residual[p, forth] = residual[q, back] = half
+                terminal[p] -= half
+                terminal[q] -= half
 
 
 @_compiled

@@ -43,6 +43,14 @@ class ListedCut:
             self.terminal += np.bincount(pixels, pull, self.terminal.size).reshape(self.terminal.shape)
         self._capacities[pulls != 0] = 0
 
+    def expand(self, labels: NDArray[np.uint8]) -> None:
+        """Make the costs those of a move that gives pixels one label more, or leaves them their labels (H, W)."""
+        one, other = self._edges
+        halves = (labels.ravel()[one] != labels.ravel()[other]) * self._capacities / 2
+        for pixels in (one, other):
+            self.terminal -= np.bincount(pixels, halves, self.terminal.size).reshape(self.terminal.shape)
+        self._capacities = self._capacities - halves
+
     def labels(self) -> BoolArray:
         """Find a labeling of least cost, and of several the one with the fewest labels 1."""
         return minimum_cut(self.terminal, self._edges, self._capacities)

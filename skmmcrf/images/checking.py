@@ -76,7 +76,7 @@ class LabelledImages:
         annotations = [a.weighted(float(w), a.class_weight) for a, w in zip(self.annotations, weights, strict=True)]
         return replace(self, annotations=annotations)
 
-    def with_class_weight(self, class_weight: tuple[float, float]) -> "LabelledImages":
+    def with_class_weight(self, class_weight: tuple[float, ...]) -> "LabelledImages":
         """Give the same with the weights of a background and of a foreground pixel."""
         return replace(self, annotations=[a.weighted(a.weight, class_weight) for a in self.annotations])
 

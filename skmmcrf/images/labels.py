@@ -142,7 +142,7 @@ class LabelScheme:
 
     def check_class_weight(
         self, class_weight: dict[int, float] | str | None, annotations: Sequence[Annotation]
-    ) -> tuple[float, float]:
+    ) -> tuple[float, ...]:
         """Give the weights of a pixel of the background and of the foreground.
 
         Parameters

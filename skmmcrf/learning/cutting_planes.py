@@ -9,7 +9,7 @@ from joblib import Parallel, delayed
 
 from skmmcrf._typing import FloatArray, IntArray
 from skmmcrf.field.workers import workers
-from skmmcrf.learning.example import Constraint, Example, completion, most_violated, violation
+from skmmcrf.learning.example import Constraint, Example, bound_of_slack, completion, most_violated, violation
 from skmmcrf.learning.program import Solution, check_program, evaluate_stored, image_shares, objective_at, solve_program
 
 #: Called with the number of the pass, the lower and the upper bound of gamma, and the share of the images that were cut
@@ -42,6 +42,9 @@ class CuttingPlanes:
     variables", 2009). Algorithm 1 solves it for given completions. These are then made anew, until gamma no longer
     falls.
 
+    For more than two labels, most violated labelings are found by expansion moves, and some may be missed. The lower
+    bound still holds, and the upper one only up to `Solution.inference_gap`.
+
     Parameters
     ----------
     C : float, default=1.0
@@ -52,6 +55,9 @@ class CuttingPlanes:
         The largest number of passes over the images.
     n_jobs : int, optional
         The number of threads that cut side by side, as in joblib.
+    bound_rounds : int, default=0
+        For more than two labels: the rounds by which `Solution.inference_gap` is computed at the end, each of one cut a
+        label and image. 0 leaves it unknown.
 
     Raises
     ------
@@ -73,6 +79,7 @@ class CuttingPlanes:
     tol: float = 1e-3
     max_iter: int = 100
     n_jobs: int | None = None
+    bound_rounds: int = 0
 
     def __post_init__(self) -> None:
         if not (self.tol >= 0 and self.max_iter >= 1):
@@ -93,29 +100,34 @@ class CuttingPlanes:
         Returns
         -------
         Solution
-            Slacks, value and gap are those of all labelings, for the truths as completed at the end. The multipliers
+            Slacks, value and gap are those of all labelings, for the truths as completed at the end. For more than two
+            labels they are those of the labelings that were found. The multipliers
             are those of (8) over the stored labelings. Learning has not converged if the gap was not closed within
             `max_iter` passes, or if the truths could still be completed better.
         """
         w = check_program(examples, self.C, w)
         with workers(self.n_jobs) as parallel:
             run = _Run(self, examples, parallel, report)
-            run.complete(w)
-            is_new = not any(len(example) for example in examples)
-            if is_new:
-                w = run.store_first(w)
-            solution = run.solve(w, w_is_near=not is_new)
-            while solution.converged:
-                # a truth completed anew at the optimum has less energy, so gamma can only fall
-                before = solution
-                incumbent = run.complete_at(before)
-                if incumbent is None:
-                    break
-                if before.n_iter >= self.max_iter:
-                    return run.bounded(incumbent, solve_program(examples, self.C, before.w), converged=False)
-                solution = run.solve(before.w, incumbent)
-                if before.value - solution.value <= self.tol * before.value:
-                    break
+            solution = self._learn(run, w)
+            return replace(solution, inference_gap=run.inference_gap(solution))
+
+    def _learn(self, run: "_Run", w: FloatArray) -> Solution:
+        run.complete(w)
+        is_new = not any(len(example) for example in run.examples)
+        if is_new:
+            w = run.store_first(w)
+        solution = run.solve(w, w_is_near=not is_new)
+        while solution.converged:
+            # a truth completed anew at the optimum has less energy, so gamma can only fall
+            before = solution
+            incumbent = run.complete_at(before)
+            if incumbent is None:
+                break
+            if before.n_iter >= self.max_iter:
+                return run.bounded(incumbent, solve_program(run.examples, self.C, before.w), converged=False)
+            solution = run.solve(before.w, incumbent)
+            if before.value - solution.value <= self.tol * before.value:
+                break
         return solution
 
     def objective(self, examples: Sequence[Example], w: FloatArray) -> float:
@@ -174,7 +186,21 @@ class _Run:
         for k, constraint in enumerate(self.parallel(jobs)):
             examples[k].add(constraint)
             slack[k] = max(constraint.loss - constraint.difference @ rows[k], 0.0)
+            if not examples[k].energy.is_exact:
+                slack[k] = max(slack[k], examples[k].slack(rows[k]))
         return slack
+
+    def inference_gap(self, solution: Solution) -> float:
+        """Give by how much the value of a solution may be too low, see `Solution`."""
+        slack, n_rounds = solution.slack.copy(), self.learner.bound_rounds
+        unsure = [n for n, example in enumerate(self.examples) if not example.energy.is_exact]
+        if unsure and not n_rounds:
+            return np.nan
+        problems = ((self.examples[n].energy, self.examples[n].annotation) for n in unsure)
+        jobs = (delayed(bound_of_slack)(solution.w, *problem, n_rounds) for problem in problems)
+        for n, bound in zip(unsure, list(self.parallel(jobs))):
+            slack[n] = max(slack[n], bound)
+        return float(self.learner.C * (self.shares @ (slack - solution.slack)))
 
     def store_first(self, w: FloatArray) -> FloatArray:
         """Store a first labeling of each image, and give weights to go on from.

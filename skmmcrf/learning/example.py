@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from skmmcrf._typing import BoolArray, FloatArray, IntArray
-from skmmcrf.field.energy import Energy
+from skmmcrf._typing import FloatArray, IntArray, LabelArray
+from skmmcrf.field.base_energy import BaseEnergy
 from skmmcrf.field.labels import Annotation, pack_labeling, unpack_labelings
+from skmmcrf.field.multiclass import MulticlassEnergy
 
 
 class Constraint(NamedTuple):
@@ -30,16 +31,16 @@ class Constraint(NamedTuple):
 
 
 class Example:
-    """An image to learn from, with the constraint set S_n of (8), packed to one bit a pixel and compressed.
+    """An image to learn from, with the constraint set S_n of (8), packed and compressed.
 
     Parameters
     ----------
-    energy : Energy
+    energy : Energy or MulticlassEnergy
     annotation : Annotation
 
     Attributes
     ----------
-    energy : Energy
+    energy : Energy or MulticlassEnergy
         Change it by `reprice`.
     annotation : Annotation
         Its truth is y_n. Change it by `complete`.
@@ -51,7 +52,7 @@ class Example:
     Raises
     ------
     ValueError
-        If energy and annotation differ in size.
+        If energy and annotation differ in size, in the number of labels, or in the dtype of labelings.
 
     Examples
     --------
@@ -68,9 +69,8 @@ class Example:
     array([[[ True,  True]]])
     """
 
-    def __init__(self, energy: Energy, annotation: Annotation) -> None:
-        if energy.shape != annotation.shape:
-            raise ValueError(f"log_odds must have the shape of the truth, {annotation.shape}, got {energy.shape}")
+    def __init__(self, energy: BaseEnergy, annotation: Annotation) -> None:
+        _check_fits(energy, annotation)
         self.energy = energy
         self.annotation = annotation
         # numbers, because small arrays that stay, between large ones that go, would keep the memory of these in use
@@ -81,7 +81,7 @@ class Example:
     def __len__(self) -> int:
         return len(self._packed)
 
-    def store(self, labels: BoolArray) -> bool:
+    def store(self, labels: LabelArray) -> bool:
         """Store a labeling unless it is there already, and tell whether it was new."""
         return self.add(constraint_of(labels, self.energy, self.annotation))
 
@@ -94,21 +94,25 @@ class Example:
         self.losses.append(constraint.loss)
         return True
 
-    def unpack(self, indices: Sequence[int] | IntArray) -> BoolArray:
-        """Give the labelings at some indices, as an array of bool and shape (len(indices), H, W)."""
+    def unpack(self, indices: Sequence[int] | IntArray) -> LabelArray:
+        """Give the labelings at some indices, as an array of shape (len(indices), H, W)."""
         packed = list(self._packed)
-        return unpack_labelings([packed[k] for k in indices], self.annotation.shape)
+        return unpack_labelings([packed[k] for k in indices], self.annotation.shape, self.annotation.dtype)
 
-    def reprice(self, energy: Energy) -> None:
+    def slack(self, w: FloatArray) -> float:
+        """Give the slack that the stored labelings ask for at the weights w, (n_weights,)."""
+        margins = np.array(self.differences).reshape(-1, len(w)) @ w
+        return float((np.array(self.losses) - margins).max(initial=0.0))
+
+    def reprice(self, energy: BaseEnergy) -> None:
         """Take another energy of the image, and recompute the stored constraints.
 
         Parameters
         ----------
-        energy : Energy
+        energy : Energy or MulticlassEnergy
             If it shares the features of the former energy, only the unary differences change.
         """
-        if energy.shape != self.annotation.shape:
-            raise ValueError(f"log_odds must have the shape of the truth, {self.annotation.shape}, got {energy.shape}")
+        _check_fits(energy, self.annotation)
         shared = energy.pairwise is self.energy.pairwise
         self.energy = energy
         if not len(self):
@@ -118,13 +122,10 @@ class Example:
             energy = energy.in_memory()
             self.differences = [energy.difference(labels, truth).tolist() for labels in stored]
             return
-        # 0 where labels agree, so that large log-odds there cost no digits
-        changes = truth.astype(np.int8) - stored
-        unary = changes.reshape(len(self), -1) @ np.ravel(energy.log_odds).astype(float)
-        for difference, value in zip(self.differences, unary.tolist()):
+        for difference, value in zip(self.differences, energy.unary_differences(stored, truth).tolist()):
             difference[0] = value
 
-    def complete(self, labels: BoolArray, shift: FloatArray) -> None:
+    def complete(self, labels: LabelArray, shift: FloatArray) -> None:
         """Give the unlabelled pixels of y_n these labels. `shift` is psi(y_n) before less psi(y_n) after."""
         self.annotation = self.annotation.completed(labels)
         self.differences = [(difference + shift).tolist() for difference in np.array(self.differences)]
@@ -141,12 +142,13 @@ class Example:
         self.losses = [self.losses[k] for k in kept]
 
     def gradient(self, w: FloatArray, multipliers: FloatArray) -> FloatArray:
-        """Give the gradient of gamma, the optimum of (8), in the log-odds of the image.
+        """Give the gradient of gamma, the optimum of (8), in the log-odds or scores of the image.
 
-        gamma is the optimal value of a program whose constraints depend on the log-odds l. By the envelope theorem only
-        this explicit dependence counts:
+        gamma is the optimal value of a program whose constraints depend on the log-odds l, or on the scores s(c) of
+        several labels. By the envelope theorem only this explicit dependence counts:
 
             dgamma/dl_i = w1 * sum_k lambda_k (y_k,i - y_n,i)
+            dgamma/ds_i(c) = w1 * sum_k lambda_k ([y_k,i = c] - [y_n,i = c])
 
         over the stored labelings y_k. Neither the probability nor its inverse enters, and no linear system is solved.
 
@@ -159,16 +161,16 @@ class Example:
 
         Returns
         -------
-        ndarray of float64 and shape (H, W)
+        ndarray of float64 and shape (H, W), or (K, H, W)
             At most ``|w1| C/N`` in size, times the weight of the image.
         """
         if len(multipliers) != len(self):
             raise ValueError(f"multipliers must be of shape ({len(self)},), one a labeling, got {len(multipliers)}")
-        gradient = np.zeros(self.annotation.shape)
         active = np.flatnonzero(multipliers)
         truth = self.annotation.truth
+        gradient = np.zeros(self.energy.change(truth, truth).shape)
         for multiplier, labels in zip(multipliers[active], self.unpack(active)):
-            gradient += multiplier * (labels.astype(np.int8) - truth)
+            gradient += multiplier * self.energy.change(labels, truth)
         return w[0] * gradient
 
     def state_dict(self) -> dict[str, np.ndarray]:
@@ -203,27 +205,27 @@ class Example:
         self.losses = losses.tolist()
         if len(self) != len(self.unpack(range(len(losses)))):
             raise ValueError("a labeling is stored twice")
-        (truth,) = unpack_labelings([state["truth"].tobytes()], self.annotation.shape)
+        (truth,) = unpack_labelings([state["truth"].tobytes()], self.annotation.shape, self.annotation.dtype)
         self.annotation = self.annotation.completed(truth)
 
 
-def constraint_of(labels: BoolArray, energy: Energy, annotation: Annotation) -> Constraint:
+def constraint_of(labels: LabelArray, energy: BaseEnergy, annotation: Annotation) -> Constraint:
     """Give the constraint of (8) that a labeling (H, W) makes."""
     return Constraint(pack_labeling(labels), energy.difference(labels, annotation.truth), annotation.loss(labels))
 
 
-def most_violated(w: FloatArray, energy: Energy, annotation: Annotation) -> Constraint:
-    """Find the labeling that violates its constraint of (8) most at the weights w."""
+def most_violated(w: FloatArray, energy: BaseEnergy, annotation: Annotation) -> Constraint:
+    """Find the labeling that violates its constraint of (8) most at the weights w, or of several labels, much."""
     energy = energy.in_memory()
     return constraint_of(energy.most_violated(w, annotation), energy, annotation)
 
 
-def completion(w: FloatArray, energy: Energy, annotation: Annotation) -> tuple[BoolArray, FloatArray]:
+def completion(w: FloatArray, energy: BaseEnergy, annotation: Annotation) -> tuple[LabelArray, FloatArray]:
     """Find the labels of unlabelled pixels under which the truth has the least energy at the weights w.
 
     Returns
     -------
-    labels : ndarray of bool and shape (H, W)
+    labels : ndarray of shape (H, W)
         y_n with them.
     shift : ndarray of shape (n_weights,)
         psi(y_n) before, less psi(labels).
@@ -233,7 +235,7 @@ def completion(w: FloatArray, energy: Energy, annotation: Annotation) -> tuple[B
     return labels, energy.difference(annotation.truth, labels)
 
 
-def violation(w: FloatArray, energy: Energy, annotation: Annotation) -> tuple[float, NDArray[np.int8]]:
+def violation(w: FloatArray, energy: BaseEnergy, annotation: Annotation) -> tuple[float, NDArray[np.int8]]:
     """Find how far an image misses its margin of (8) at the weights w, and by which labeling.
 
     Unlabelled pixels of the truth take the labels of least energy.
@@ -242,9 +244,9 @@ def violation(w: FloatArray, energy: Energy, annotation: Annotation) -> tuple[fl
     -------
     slack : float
         xi_n.
-    change : ndarray of int8 and shape (H, W)
-        y - y_n of the most violated labeling y, or 0 where the slack is. The gradient of xi_n in the log-odds for fixed
-        w is w1 times that.
+    change : ndarray of int8 and shape (H, W), or (K, H, W)
+        y - y_n of the most violated labeling y, or of several labels c, [y = c] - [y_n = c]. 0 where the slack is. The
+        gradient of xi_n in the log-odds or scores for fixed w is w1 times that.
     """
     energy = energy.in_memory()
     if not annotation.is_fully_labelled:
@@ -252,5 +254,23 @@ def violation(w: FloatArray, energy: Energy, annotation: Annotation) -> tuple[fl
     labels, truth = energy.most_violated(w, annotation), annotation.truth
     slack = annotation.loss(labels) - energy.difference(labels, truth) @ w
     if slack <= 0:
-        return 0.0, np.zeros(annotation.shape, np.int8)
-    return float(slack), labels.astype(np.int8) - truth
+        return 0.0, energy.change(truth, truth)
+    return float(slack), energy.change(labels, truth)
+
+
+def bound_of_slack(w: FloatArray, energy: MulticlassEnergy, annotation: Annotation, n_rounds: int) -> float:
+    """Give the slack that no labeling exceeds at the weights w, by `MulticlassEnergy.bound`."""
+    energy = energy.in_memory()
+    labels, gap = energy.bound(w, annotation, n_rounds)
+    return float(annotation.loss(labels) - energy.difference(labels, annotation.truth) @ w + gap)
+
+
+def _check_fits(energy: BaseEnergy, annotation: Annotation) -> None:
+    if energy.shape != annotation.shape:
+        raise ValueError(f"{energy.name} must have the shape of the truth, {annotation.shape}, got {energy.shape}")
+    of_energy, of_truth = ((np.dtype(each.dtype), each.n_labels) for each in (energy, annotation))
+    if of_energy != of_truth:
+        raise ValueError(
+            f"{energy.name} are of {of_energy[1]} labels, whose truth is of {of_energy[0]} and class_weight of as many "
+            f"entries, got a truth of {of_truth[0]} and {of_truth[1]} entries"
+        )

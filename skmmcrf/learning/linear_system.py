@@ -4,6 +4,7 @@ Training uses `Example.gradient`. The linear system is the reference for tests o
 w, of the slacks and of the multipliers.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -124,7 +125,7 @@ class LinearSystem:
         return np.concatenate([solved[:n_unknown], solved[n_unknown:] / scale])
 
     def derivatives(self, n: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Give the derivatives of the optimum in the log-odds of image n.
+        """Give the derivatives of the optimum in the log-odds of image n, or in its scores, (K, H, W) for (H, W).
 
         Parameters
         ----------
@@ -141,19 +142,21 @@ class LinearSystem:
         """
         example, active = self._examples[n], self.active[n]
         truth, n_unknown = example.annotation.truth, self._rows.shape[1]
+        shape = example.energy.change(truth, truth).shape
         first = n_unknown + sum(len(k) for k in self.active[:n])
         of_image = slice(first, first + len(active))
-        pixels = (truth.astype(np.int8) - example.unpack(active)).reshape(len(active), truth.size)  # U
+        changes = [-example.energy.change(labels, truth) for labels in example.unpack(active)]  # U
+        pixels = np.array(changes, np.int8).reshape(len(active), math.prod(shape))
         moved = np.flatnonzero(pixels.any(axis=0))
         right = np.zeros((sum(self._rows.shape), len(moved)))
         right[0] = self.multipliers[of_image.start - n_unknown : of_image.stop - n_unknown] @ pixels[:, moved]
         right[of_image] = -self._w[0] * pixels[:, moved]
-        solved = np.zeros((len(right), truth.size))
+        solved = np.zeros((len(right), pixels.shape[1]))
         solved[:, moved] = self._solve(right)
-        of_weights = np.zeros((len(self._w), truth.size))
+        of_weights = np.zeros((len(self._w), pixels.shape[1]))
         of_weights[self.free] = solved[: len(self.free)]
         parts = of_weights, solved[len(self.free) : n_unknown], solved[n_unknown:]
-        w, slack, multipliers = (part.reshape(-1, *truth.shape) for part in parts)
+        w, slack, multipliers = (part.reshape(-1, *shape) for part in parts)
         return w, slack, multipliers
 
     def gradient(self, n: int) -> FloatArray:

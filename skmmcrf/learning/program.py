@@ -36,7 +36,12 @@ class Solution:
     value : float
         gamma: ``1/2 |w|^2 + C/N`` times the sum of the slacks, each times the weight of its image.
     dual_gap : float
-        `value` less the value of the dual, which bounds the distance from the minimum.
+        `value` less the value of the dual of (8) over the stored labelings, which is never above gamma. For two labels
+        it bounds the distance of `value` from gamma.
+    inference_gap : float
+        By how much `value` may be too low, because for more than two labels the most violated labelings need not be
+        found. The objective of (8) at `w` over all labelings is between `value` and `value + inference_gap`, so that
+        gamma is between `value - dual_gap` and `value + inference_gap`. 0 for two labels, NaN if it was not computed.
     n_iter : int
         Passes over the images: the number of cuts after the first labelings over the number of images, rounded up.
     converged : bool
@@ -48,6 +53,7 @@ class Solution:
     multipliers: list[FloatArray]
     value: float
     dual_gap: float = 0.0
+    inference_gap: float = np.nan
     n_iter: int = 0
     converged: bool = True
 

@@ -175,7 +175,7 @@ class JaccardOfField(Callback):
 def reprice(examples: Sequence[Example], log_odds: Sequence[np.ndarray]) -> None:
     """Give examples changed log-odds, a list or another sequence of arrays of float and shape (H, W)."""
     for example, values in zip(examples, sources(log_odds), strict=True):
-        example.reprice(example.energy.with_log_odds(values))
+        example.reprice(example.energy.with_unary(values))
 
 
 def joint_net(

@@ -8,7 +8,18 @@ from hypothesis import given
 from small_images import all_differences, all_labelings, all_losses, is_completion
 from strategies import problems, weights
 
-from skmmcrf.field import Annotation, Contrast, Energy, Field, Grid, PairwiseFeatures, Smoothness, build_terms, grid_cut
+from skmmcrf.field import (
+    Annotation,
+    Contrast,
+    Energy,
+    Field,
+    Grid,
+    PairwiseFeatures,
+    Smoothness,
+    base_energy,
+    build_terms,
+    grid_cut,
+)
 from skmmcrf.field import blocks as blocks_module
 from skmmcrf.field import energy as energy_module
 from skmmcrf.field.energy import LARGEST_LOG_ODDS, least_labelings, smoothed_log_odds
@@ -150,7 +161,7 @@ def test_smoothed_log_odds_say_which_pixels_change_as_all_log_odds_do(monkeypatc
     w = np.array(w)
     expected = {level: energy.with_log_odds(energy.log_odds - level).least(w) for level in LEVELS}
     if in_float32:
-        monkeypatch.setattr(energy_module, "_MOST_PIXELS_DOUBLE", 0)
+        monkeypatch.setattr(base_energy, "_MOST_PIXELS_DOUBLE", 0)
     smoothed = energy.smoothed_log_odds(w)
     assert smoothed.dtype == np.float32
     assert smoothed.min() < -3
@@ -237,7 +248,7 @@ def test_labelings_of_large_images_are_as_good_in_float32(monkeypatch, random_gr
     w = np.array([1.0, 0.3, 0.9])[: energy.pairwise.field.n_weights]
     expected = energy.least(w)
     assert expected.any()
-    monkeypatch.setattr(energy_module, "_MOST_PIXELS_DOUBLE", expected.size - 1)
+    monkeypatch.setattr(base_energy, "_MOST_PIXELS_DOUBLE", expected.size - 1)
     assert energy._cut(w).terminal.dtype == (np.float32 if grid_cut.available() else np.float64)
     assert energy.difference(energy.least(w), expected) @ w == pytest.approx(0, abs=1e-4)
 

@@ -94,3 +94,52 @@ def test_balanced_weights_count_labelled_pixels_by_the_weight_of_their_image():
     partly = Annotation(np.array([[True, False, False, True]]), np.array([[True, True, True, False]]))
     assert balanced(partly) == balanced(Annotation(one))
     assert balanced(Annotation(np.zeros((2, 2), bool))) == (1.0, 1.0)
+
+
+def test_labels_of_several_classes_are_packed_weighted_and_completed():
+    rng = np.random.default_rng(0)
+    truth, labels = rng.integers(4, size=(2, 7, 9), dtype=np.uint8)
+    labelled, class_weight = rng.uniform(size=truth.shape) < 0.6, (0.5, 2.0, 3.0, 1.0)
+    annotation = Annotation(truth, labelled, weight=2.0, class_weight=class_weight)
+    assert (annotation.n_labels, annotation.dtype, annotation.is_fully_labelled) == (4, np.uint8, False)
+    np.testing.assert_array_equal(annotation.truth, truth * labelled)
+    np.testing.assert_array_equal(annotation.labelled, labelled)
+    np.testing.assert_array_equal(annotation.mask, np.where(labelled, truth, UNLABELLED))
+    np.testing.assert_array_equal(annotation.pixel_weights, np.array(class_weight)[truth] * labelled)
+    assert annotation.loss(labels) == annotation.pixel_weights[labels != truth].sum()
+    completed = annotation.completed(labels)
+    np.testing.assert_array_equal(completed.truth, np.where(labelled, truth, labels))
+    np.testing.assert_array_equal(completed.mask, annotation.mask)
+    packed = [pack_labeling(y) for y in (truth, labels)]
+    unpacked = unpack_labelings(packed, truth.shape, np.uint8)
+    np.testing.assert_array_equal(unpacked, [truth, labels])
+    unpacked[0] = 0  # it can be written to
+
+
+def test_two_classes_are_the_same_by_number_and_by_bool():
+    rng = np.random.default_rng(0)
+    truth, labelled, labels = rng.uniform(size=(3, 7, 9)) < 0.5
+    one, other = (Annotation(y, labelled, class_weight=(1.0, 3.0)) for y in (truth, truth.astype(np.uint8)))
+    for name in ("truth", "mask", "pixel_weights", "margin"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    assert one.loss(labels) == other.loss(labels.astype(np.uint8))
+
+
+def test_labels_without_a_class_weight_and_other_dtypes_are_refused():
+    truth = np.array([[0, 1, 3]], np.uint8)
+    with pytest.raises(
+        ValueError, match="truth must hold the labels 0 to 2, one for each entry of class_weight, got 3"
+    ):
+        Annotation(truth, class_weight=(1.0, 1.0, 1.0))
+    Annotation(truth, truth < 3, class_weight=(1.0, 1.0, 1.0))
+    for other in (truth.astype(int), truth.astype(float)):
+        with pytest.raises(TypeError, match=f"truth must be of bool or uint8, got {other.dtype}"):
+            Annotation(other)
+
+
+def test_balanced_weights_of_several_classes_are_those_of_scikit_learn_and_leave_out_missing_ones():
+    truth = np.random.default_rng(0).choice(4, size=(9, 9), p=[0.5, 0.3, 0.2, 0.0]).astype(np.uint8)
+    annotation = Annotation(truth, class_weight=(1.0,) * 4)
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=truth.ravel())
+    np.testing.assert_allclose(balanced_class_weight([annotation], (1e-4, 1e4)), [*expected, 1.0])
+    assert balanced_class_weight([], (1e-4, 1e4)) == (1.0, 1.0)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_images import Gamma, all_labelings, field_of, squares
+from small_images import Gamma, all_differences, all_labelings, all_losses, field_of, random_classes, squares, stripes
 from strategies import problems
 
-from skmmcrf.field import Annotation, Energy, Grid, PairwiseFeatures, estimate_sigma, grid_cut
+from skmmcrf.field import Annotation, Energy, Grid, MulticlassEnergy, PairwiseFeatures, estimate_sigma, grid_cut
 from skmmcrf.learning import CuttingPlanes, Example, cutting_planes, solve_program
 from skmmcrf.learning.example import most_violated, violation
 
@@ -462,3 +462,112 @@ def test_both_engines_of_cuts_lead_to_the_same_weights(phantoms, monkeypatch):
     assert compiled.value == pytest.approx(listed.value, rel=1e-12)
     for one, other in zip(with_compiled, with_listed):
         np.testing.assert_array_equal(one.energy.least(compiled.w), other.energy.least(compiled.w))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# several labels
+
+
+def examples_of_classes(seed, n_images=3, shape=(3, 3), scale=1.0):
+    drawn = [random_classes(10 * seed + n, shape, scale=scale) for n in range(n_images)]
+    return [Example(energy, Annotation(truth, class_weight=(1.0, 0.5, 2.0))) for energy, truth in drawn]
+
+
+def with_every_labeling(examples):
+    for example in examples:
+        for labels in all_labelings(example.annotation.shape, 3):
+            example.store(labels)
+    return examples
+
+
+def enumerated(energy, w, annotation):
+    """The most violated labeling, without expansion moves."""
+    violations = all_losses(annotation) - all_differences(energy, annotation.truth) @ w
+    return all_labelings(energy.shape, energy.n_labels)[violations.argmax()]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_learning_several_labels_equals_the_program_over_every_labeling_if_the_most_violated_are_found(
+    seed, monkeypatch
+):
+    shape = (2, 3)
+    expected = solve_program(with_every_labeling(examples_of_classes(seed, shape=shape)), 2.0)
+    found = learn(examples_of_classes(seed, shape=shape), C=2.0)
+    monkeypatch.setattr(MulticlassEnergy, "most_violated", enumerated)
+    exact = learn(examples_of_classes(seed, shape=shape), C=2.0)
+    assert exact.value == pytest.approx(expected.value, rel=1e-8)
+    np.testing.assert_allclose(exact.w, expected.w, rtol=1e-6, atol=1e-9)
+    # expansion moves miss little here
+    assert 0.99 * expected.value <= found.value <= expected.value * (1 + 1e-8)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("max_iter", [1, 100])
+@pytest.mark.parametrize("edges_count", [True, False])
+def test_gamma_of_several_labels_lies_between_the_gaps(seed, max_iter, edges_count, monkeypatch):
+    examples = examples_of_classes(seed, shape=(2, 3), scale=0.5)
+    gamma_at, gamma = Gamma(examples, 1.0), solve_program(with_every_labeling(forgotten(examples)), 1.0).value
+    if not edges_count:  # when labelings are sought
+        find = MulticlassEnergy.most_violated
+        monkeypatch.setattr(
+            MulticlassEnergy, "most_violated", lambda energy, w, annotation: find(energy, w * [1, 0, 0], annotation)
+        )
+    solution = CuttingPlanes(1.0, 1e-9, max_iter, bound_rounds=20).learn(examples)
+    lower, upper = solution.value - solution.dual_gap, solution.value + solution.inference_gap
+    assert lower - 1e-9 <= gamma <= gamma_at(solution.w) + 1e-9
+    assert solution.value - 1e-9 <= gamma_at(solution.w) <= upper + 1e-9
+    assert edges_count or solution.inference_gap > 1e-3 * gamma
+
+
+def test_the_gap_of_inference_is_unknown_unless_it_is_asked_for_and_none_for_two_labels():
+    assert np.isnan(learn(examples_of_classes(0)).inference_gap)
+    assert learn(many(0)).inference_gap == 0
+
+
+def test_a_labeling_that_moves_miss_but_is_stored_counts(monkeypatch):
+    (example,) = examples_of_classes(0, 1, scale=0.5)
+    w = np.array([0.1, 0.2, 0.2])
+    best = example.energy.most_violated(w, example.annotation)
+    example.store(best)
+    expected = example.slack(w)
+    monkeypatch.setattr(MulticlassEnergy, "most_violated", lambda energy, w, annotation: annotation.truth)
+    run = cutting_planes._Run(CuttingPlanes(), [example], cutting_planes.workers(1))
+    np.testing.assert_array_equal(run.store_most_violated(w, np.array([0])), [expected])
+    assert expected > 0
+
+
+@pytest.mark.parametrize("n_images", [3, 20])
+@pytest.mark.parametrize("class_weight", [(1.0, 1.0), (0.5, 3.0)])
+def test_scores_of_two_labels_learn_what_log_odds_do(n_images, class_weight):
+    rng, binary, multiclass = np.random.default_rng(0), [], []
+    for example in many(3, n_images):
+        l, truth = example.energy.log_odds, example.annotation.truth
+        labelled, common = rng.uniform(size=truth.shape) < 0.8, rng.normal(size=truth.shape)
+        scores = MulticlassEnergy(np.array([common, common + l]), example.energy.pairwise)
+        binary.append(Example(example.energy, Annotation(truth, labelled, class_weight=class_weight)))
+        truth = truth.astype(np.uint8)
+        multiclass.append(Example(scores, Annotation(truth, labelled, class_weight=class_weight)))
+    expected, found = (learn(examples, C=0.3, tol=1e-8) for examples in (binary, multiclass))
+    assert found.value == pytest.approx(expected.value, rel=1e-9)
+    np.testing.assert_allclose(found.w, expected.w, rtol=1e-6, atol=1e-9)
+    assert (found.n_iter, found.inference_gap) == (expected.n_iter, 0)
+    for one, other, m in zip(binary, multiclass, expected.multipliers):
+        np.testing.assert_array_equal(one.unpack(range(len(one))), other.unpack(range(len(other))))
+        gradient = one.gradient(expected.w, m)
+        np.testing.assert_allclose(other.gradient(expected.w, m), [-gradient, gradient], atol=1e-12)
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_several_labels_are_learned_with_unlabelled_pixels_which_never_raises_gamma(n_jobs):
+    def annotate(truth, class_weight):
+        return Annotation(truth, np.random.default_rng(1).uniform(size=truth.shape) < 0.6, class_weight=class_weight)
+
+    values = []
+    for max_iter in (1, 2, 4, 30):
+        examples = stripes(0, annotate=annotate, scale=1.5)
+        solution = CuttingPlanes(0.1, 1e-3, max_iter, n_jobs, bound_rounds=5).learn(examples)
+        values.append(solution.value)
+        assert solution.inference_gap < 0.05 * solution.value
+    assert solution.converged
+    assert (np.diff(values) <= 1e-9).all()
+    assert CuttingPlanes(0.1).objective(examples, solution.w) == pytest.approx(solution.value, rel=1e-6)

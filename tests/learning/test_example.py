@@ -3,7 +3,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from small_images import field_of, move_log_odds, partly_labelled, squares, weighted
+from small_images import field_of, move_log_odds, partly_labelled, random_classes, squares, stripes, weighted
 
 from skmmcrf.field import Annotation, Energy, Field, Grid, PairwiseFeatures, build_terms
 from skmmcrf.field.labels import pack_labeling, unpack_labelings
@@ -220,3 +220,96 @@ def test_of_a_violation_unlabelled_pixels_take_the_labels_of_least_energy():
     assert slack == 0
     assert not change.any()
     np.testing.assert_array_equal(annotation.truth, [[True, False, False]])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# several labels
+
+
+def stored_classes(example, n=4, seed=1):
+    rng, n_labels = np.random.default_rng(seed), example.energy.n_labels
+    for _ in range(n):
+        assert example.store(rng.integers(n_labels, size=example.annotation.shape, dtype=np.uint8))
+    return example
+
+
+def test_labelings_of_several_labels_come_back_are_repriced_completed_and_restored():
+    energy, truth = random_classes(0, (5, 6), 4)
+    annotation = Annotation(truth, truth != 2, class_weight=(1.0, 2.0, 3.0, 0.5))
+    example = stored_classes(Example(energy, annotation))
+    labelings = example.unpack(range(4))
+    assert labelings.dtype == np.uint8
+    assert not example.store(labelings[2])
+    np.testing.assert_allclose(example.differences, differences(example))
+    assert example.losses == [annotation.loss(labels) for labels in labelings]
+    example.reprice(energy.with_scores(random_classes(1, (5, 6), 4)[0].scores))
+    np.testing.assert_allclose(example.differences, differences(example), atol=1e-12)
+    example.reprice(random_classes(2, (5, 6), 4)[0])
+    np.testing.assert_allclose(example.differences, differences(example), atol=1e-12)
+
+    completed = annotation.completed(labelings[0]).truth
+    example.complete(labelings[0], example.energy.difference(annotation.truth, completed))
+    np.testing.assert_array_equal(example.annotation.truth, completed)
+    np.testing.assert_allclose(example.differences, differences(example), atol=1e-12)
+    other = Example(example.energy, annotation)
+    other.load_state_dict(example.state_dict())
+    np.testing.assert_array_equal(other.unpack(range(4)), labelings)
+    np.testing.assert_array_equal(other.annotation.truth, completed)
+    assert (other.differences, other.losses) == (example.differences, example.losses)
+
+
+def test_the_slack_is_that_of_the_worst_stored_labeling_and_not_negative():
+    energy, truth = random_classes(0, (5, 6))
+    example, w = Example(energy, Annotation(truth, class_weight=(1.0,) * 3)), np.array([0.1, 0.1, 0.1])
+    assert example.slack(w) == 0
+    example.store(truth)
+    assert example.slack(w) == 0
+    stored_classes(example)
+    expected = max(loss - np.dot(difference, w) for loss, difference in zip(example.losses, example.differences))
+    assert example.slack(w) == pytest.approx(expected)
+    assert expected > 0
+
+
+@pytest.mark.parametrize("C", [0.02, 0.3])
+def test_gradient_in_scores_is_the_slope_of_gamma(C):
+    learner, examples = CuttingPlanes(C, tol=0.0, max_iter=200), stripes(0)
+    solution = learner.learn(examples)
+    gradients = [e.gradient(solution.w, m) for e, m in zip(examples, solution.multipliers)]
+    assert [g.shape for g in gradients] == [(3, 5, 6), (3, 4, 7)]
+    np.testing.assert_allclose([g.sum(axis=0).max() for g in gradients], 0, atol=1e-12)
+
+    def gamma(n, pixel, step):
+        examples = stripes(0)
+        scores = examples[n].energy.scores.copy()
+        scores[pixel] += step
+        examples[n].reprice(examples[n].energy.with_scores(scores))
+        return learner.learn(examples).value
+
+    largest = [np.unravel_index(np.abs(g).argmax(), g.shape) for g in gradients]
+    for n, pixel in [(0, (0, 1, 1)), (0, (2, 3, 4)), (1, (1, 2, 3)), *enumerate(largest)]:
+        slope = (gamma(n, pixel, 1e-5) - gamma(n, pixel, -1e-5)) / 2e-5
+        assert gradients[n][pixel] == pytest.approx(slope, rel=1e-4, abs=1e-6)
+
+
+def test_a_violation_of_several_labels_has_a_change_for_each():
+    example, w = stripes(0, scale=1.5)[0], np.array([1.0, 0.5, 0.2])
+    energy, annotation = example.energy, example.annotation
+    labels = energy.most_violated(w, annotation)
+    slack, change = violation(w, energy, annotation)
+    assert slack == pytest.approx(annotation.loss(labels) - energy.difference(labels, annotation.truth) @ w)
+    assert slack > 0
+    np.testing.assert_array_equal(change, energy.change(labels, annotation.truth))
+    sure = energy.with_scores(np.array([100.0 * (annotation.truth == label) for label in range(3)]))
+    slack, change = violation(w, sure, annotation)
+    assert slack == 0
+    assert change.shape == (3, 5, 6)
+    assert not change.any()
+
+
+def test_labels_of_another_kind_or_number_than_the_scores_are_refused(random_grid):
+    (energy, truth), (binary, _) = random_classes(0), random_grid(0, (3, 3))
+    for wrong in (Annotation(truth == 1), Annotation(truth, class_weight=(1.0,) * 4)):
+        with pytest.raises(ValueError, match="scores are of 3 labels, whose truth is of uint8"):
+            Example(energy, wrong)
+    with pytest.raises(ValueError, match="log_odds are of 2 labels, whose truth is of bool"):
+        Example(binary, Annotation(truth, class_weight=(1.0,) * 3))

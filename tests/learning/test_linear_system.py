@@ -2,7 +2,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from small_images import field_of, move_log_odds, partly_labelled, squares, weighted
+from small_images import field_of, move_log_odds, partly_labelled, squares, stripes, weighted
 
 from skmmcrf.field import Annotation
 from skmmcrf.field.labels import pack_labeling
@@ -181,3 +181,13 @@ def test_diffcp_agrees():
         gradient = np.tensordot(values.grad[owners == n, 0].numpy(), moves, axes=1)
         expected = example.gradient(solution.w, solution.multipliers[n])
         np.testing.assert_allclose(gradient, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_the_gradient_in_scores_of_several_labels_is_that_of_the_envelope_theorem():
+    learner, examples = CuttingPlanes(0.02, tol=0.0, max_iter=200), stripes(0)
+    solution = learner.learn(examples)
+    system = LinearSystem(solution, examples, 0.02)
+    for n, (example, multipliers) in enumerate(zip(examples, solution.multipliers)):
+        expected = example.gradient(solution.w, multipliers)
+        assert np.abs(expected).max() > 0
+        np.testing.assert_allclose(system.gradient(n), expected, atol=1e-9)
