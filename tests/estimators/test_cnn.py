@@ -151,7 +151,8 @@ def test_skorch_holds_a_backbone_for_some_epochs(phantoms):
     assert not torch.equal(start, thawed)
 
 
-def test_a_pretrained_module_of_ones_own_trains_as_the_named_one_does(phantoms, tmp_path):
+def test_a_pretrained_module_of_ones_own_trains_as_the_named_one_does_but_for_its_rate(phantoms, tmp_path, monkeypatch):
+    monkeypatch.setattr("skmmcrf.estimators.cnn._RATE_OF_BACKBONE", 1.0)
     model, file = torchvision.models.mobilenet_v3_small(), tmp_path / "weights.pth"
     for norm in model.modules():
         if isinstance(norm, nn.BatchNorm2d):
