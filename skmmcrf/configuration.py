@@ -19,7 +19,7 @@ from skmmcrf.estimators.scale_search import ScaleSearch, candidate_factors
 from skmmcrf.estimators.segmenter import DeepStructuredSegmenter
 from skmmcrf.field.labels import Annotation
 from skmmcrf.images.checking import LabelledImages, check_labelled_images, warn_of_range
-from skmmcrf.images.labels import LabelScheme
+from skmmcrf.images.labels import LABEL_CONSTRAINTS, LabelScheme
 from skmmcrf.networks import build_network
 from skmmcrf.networks.running import resolve_device
 from skmmcrf.training.batches import batch_sizes
@@ -42,6 +42,7 @@ def configure(
     network: NetworkLike = "auto",
     weights: str | PathLike[str] | None = "imagenet",
     time_budget: float = 1800.0,
+    pos_label: int = 1,
     device: str | torch.device = "auto",
     random_state: RandomStateLike = None,
     verbose: int = 1,
@@ -64,9 +65,7 @@ def configure(
     Parameters
     ----------
     %(X_to_fit)s
-    y : array of shape (n, H, W), sequence, or None
-        Labels: 0, 1 for foreground, and 255 for unlabelled pixels. None if the entries of X are pairs of image and
-        labels. See `DeepStructuredSegmenter.fit`.
+    %(y_to_fit)s
     network : "auto", str, torch.nn.Module or callable, default="auto"
         "auto" is a U-Net on MobileNetV2 ("unet_mobilenet_v2"), or the small "unet" without `weights`. Other values are
         kept. See `CNNSegmenter`.
@@ -74,6 +73,7 @@ def configure(
         Weights of the backbone. torchvision downloads those for ImageNet. Networks without a backbone have none.
     time_budget : float, default=1800.0
         Seconds for this function and the later fit together, on this machine. This is an estimate, not a bound.
+    %(pos_label)s
     device : str, default="auto"
         A device of torch, as in `CNNSegmenter`.
     random_state : int, RandomState or None, default=None
@@ -109,9 +109,10 @@ def configure(
     >>> model = model.set_params(cnn__n_epochs=2, n_epochs=1).fit(X, y)
     """
     began = time.perf_counter()
-    given = {"time_budget": time_budget, "device": device, "random_state": random_state, "verbose": verbose}
-    validate_parameter_constraints(_CONSTRAINTS, given, caller_name="configure")
-    data = _checked(X, y)
+    given = {"time_budget": time_budget, "pos_label": pos_label, "device": device, "random_state": random_state}
+    validate_parameter_constraints(_CONSTRAINTS, given | {"verbose": verbose}, caller_name="configure")
+    scheme = LabelScheme(pos_label)
+    data = _checked(X, y, scheme)
     _warn_of(data)
 
     def chosen(name: str, value: Any, why: str) -> Any:
@@ -128,13 +129,14 @@ def configure(
         network,
         weights=weights,
         batch_size=batch_size,
+        pos_label=pos_label,
         class_weight=class_weight,
         device=device,
         random_state=random_state,
         verbose=verbose,
     )
     search = cnn.search_scale(
-        data.with_class_weight(LabelScheme().check_class_weight(class_weight, data.annotations)),
+        data.with_class_weight(scheme.check_class_weight(class_weight, data.annotations)),
         seconds=_SHARE_FOR_SEARCH * time_budget,
     )
     shapes = [annotation.shape for annotation in data.annotations]
@@ -153,14 +155,15 @@ def configure(
 
 _CONSTRAINTS: dict[str, Any] = {
     "time_budget": [Interval(Real, 0, None, closed="neither")],
+    "pos_label": LABEL_CONSTRAINTS["pos_label"],
     "device": [str, torch.device],
     "random_state": ["random_state"],
     "verbose": [Interval(Integral, 0, None, closed="left"), "boolean"],
 }
 
 
-def _checked(X: ImagesLike, y: LabelsLike | None) -> LabelledImages:
-    data = check_labelled_images(X, y, LabelScheme())
+def _checked(X: ImagesLike, y: LabelsLike | None, scheme: LabelScheme) -> LabelledImages:
+    data = check_labelled_images(X, y, scheme)
     warn_of_range(data[0][0], "X[0]")
     if not any(annotation.truth.any() for annotation in data.annotations):
         raise ValueError("y has no foreground in any image, so settings can't be compared: give some with foreground")

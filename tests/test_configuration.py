@@ -48,6 +48,13 @@ def test_a_model_is_given_that_can_be_fitted(data, monkeypatch, capsys):
     check_is_fitted(model.set_params(cnn__n_epochs=1, n_epochs=1).fit(*data))
 
 
+def test_masks_may_have_another_label_of_foreground(data, searches):
+    X, y = data
+    model = configure(X, 255 * y, weights=None, pos_label=255, verbose=0)
+    assert model.cnn.pos_label == 255
+    assert all(annotation.truth.any() for annotation in searches[0][1].annotations)
+
+
 def test_nothing_is_printed_without_verbose(data, searches, capsys):
     configure(*data, weights=None, verbose=0)
     assert capsys.readouterr().out == ""
