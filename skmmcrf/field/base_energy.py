@@ -3,10 +3,9 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 import skmmcrf.field.grid_cut as grid_cut
 from skmmcrf._typing import FloatArray, LabelArray
@@ -47,7 +46,7 @@ class BaseEnergy(ABC):
     #: How errors call the unary values.
     name: ClassVar[str]
     #: Of labelings.
-    dtype: ClassVar[DTypeLike]
+    dtype: ClassVar[np.dtype[Any]]
 
     def __init__(self, unary: Source, pairwise: PairwiseFeatures) -> None:
         values = read(unary)
@@ -170,6 +169,6 @@ class BaseEnergy(ABC):
         for name, labels in labelings.items():
             if labels.dtype != self.dtype or labels.shape != self.shape:
                 raise ValueError(
-                    f"{name} must be of {np.dtype(self.dtype)} and the shape of {self.name}, {self.shape}, got "
+                    f"{name} must be of {self.dtype} and the shape of {self.name}, {self.shape}, got "
                     f"{labels.dtype} and {labels.shape}"
                 )

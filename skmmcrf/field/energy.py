@@ -133,7 +133,7 @@ class Energy(BaseEnergy):
     See `Field`.
     """
 
-    name, dtype = "log_odds", bool
+    name, dtype = "log_odds", np.dtype(bool)
 
     def __init__(self, log_odds: Source, pairwise: PairwiseFeatures) -> None:
         super().__init__(log_odds, pairwise)

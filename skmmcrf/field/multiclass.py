@@ -58,7 +58,7 @@ class MulticlassEnergy(BaseEnergy):
     Bound(labels=array([[0, 0, 2]], dtype=uint8), gap=0.0)
     """
 
-    name, dtype = "scores", np.uint8
+    name, dtype = "scores", np.dtype(np.uint8)
 
     def __init__(self, scores: Source, pairwise: PairwiseFeatures) -> None:
         super().__init__(scores, pairwise)
