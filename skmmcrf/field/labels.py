@@ -196,6 +196,18 @@ def balanced_class_weight(annotations: Iterable[Annotation], bounds: tuple[float
     return tuple(np.clip(weights, *bounds).tolist())
 
 
+def likeliest_labels(unary: FloatArray) -> LabelArray:
+    """Give the labels of an image that a network alone finds, by log-odds (H, W) or scores (K, H, W).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> likeliest_labels(np.array([[-1.0, 2.0]])), likeliest_labels(np.array([[[0.5]], [[0.0]], [[0.7]]]))
+    (array([[False,  True]]), array([[2]], dtype=uint8))
+    """
+    return unary > 0 if unary.ndim == 2 else unary.argmax(axis=0).astype(np.uint8)
+
+
 def _counts(labels: LabelArray, n_labels: int) -> IntArray:
     """Count the pixels of each label, (n_labels,)."""
     return np.bincount(labels.ravel(), minlength=n_labels)

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from skmmcrf._typing import FloatArray, ImagesLike, LabelledImagesLike, LabelsLike
 from skmmcrf.field.labels import Annotation
 from skmmcrf.images.entries import READABLE, as_array, as_sequence, image_and_labels, read_named
-from skmmcrf.images.labels import LabelScheme
+from skmmcrf.images.labels import LabelScheme, OpenScheme
 from skmmcrf.images.pairing import first_mispaired
 from skmmcrf.images.sequences import ImageList, Mapped
 
@@ -40,11 +40,14 @@ class LabelledImages:
     annotations : list of Annotation
     pairs : sequence of tuple (ndarray, Annotation), optional
         Entries of a dataset that gives both in one call, and may change them together each time.
+    scheme : LabelScheme
+        What the numbers of the annotations mean.
     """
 
     images: Sequence[np.ndarray]
     annotations: list[Annotation]
     pairs: Sequence[tuple[np.ndarray, Annotation]] | None = None
+    scheme: LabelScheme = LabelScheme()
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -77,7 +80,7 @@ class LabelledImages:
         return replace(self, annotations=annotations)
 
     def with_class_weight(self, class_weight: tuple[float, ...]) -> "LabelledImages":
-        """Give the same with the weights of a background and of a foreground pixel."""
+        """Give the same with the weight of a pixel of each class."""
         return replace(self, annotations=[a.weighted(a.weight, class_weight) for a in self.annotations])
 
     def chosen(self, numbers: Sequence[int]) -> "LabelledImages":
@@ -85,7 +88,7 @@ class LabelledImages:
         read = self.images.__getitem__
         images = Mapped(read, list(numbers)) if self.is_lazy else [read(n) for n in numbers]
         pairs = None if self.pairs is None else Mapped(self.pairs.__getitem__, list(numbers))
-        return LabelledImages(images, [self.annotations[n] for n in numbers], pairs)
+        return LabelledImages(images, [self.annotations[n] for n in numbers], pairs, self.scheme)
 
 
 def check_images(X: ImagesLike, *, n_channels: int | None = None, name: str = "X") -> Sequence[np.ndarray]:
@@ -131,6 +134,7 @@ def check_labelled_images(
     *,
     n_channels: int | None = None,
     names: tuple[str, str] = ("X", "y"),
+    find_classes: bool = False,
 ) -> LabelledImages:
     """Check images and their labels.
 
@@ -145,6 +149,9 @@ def check_labelled_images(
     n_channels : int, optional
     names : tuple of str, default=("X", "y")
         What errors call images and labels.
+    find_classes : bool, default=False
+        Whether labels that are none of the scheme are classes too, if more than two are found. The images that are
+        given have the scheme of all classes.
 
     Raises
     ------
@@ -166,22 +173,25 @@ def check_labelled_images(
                 "labels"
             )
         _warn_of_wrong_pairs(entries, labels, names)
-    read_pair = partial(_read_pair, entries, None if y is None else labels, scheme, names)
+    reader = OpenScheme(scheme) if find_classes else scheme
+    read_pair = partial(_read_pair, entries, None if y is None else labels, names)
     images, annotations, checksums = [], [], []
     for n in range(len(entries)):
-        image, annotation = read_pair(n)
+        image, annotation = read_pair(reader, n)
         n_channels = _check_channels(image, n_channels, f"{names[0]}[{n}]")
         annotations.append(annotation)
         if lazy:
             checksums.append(_checksum(image))
         else:
             images.append(image)
+    if isinstance(reader, OpenScheme):
+        scheme, annotations = reader.closed(annotations)
     scheme.check_foreground_is_meant(annotations, names[1])
     if not lazy:
-        return LabelledImages(images, annotations)
-    pairs = Mapped(read_pair, range(len(entries))) if y is None else None
+        return LabelledImages(images, annotations, scheme=scheme)
+    pairs = Mapped(partial(read_pair, scheme), range(len(entries))) if y is None else None
     read_again = partial(_read_again, entries, checksums, names[0])
-    return LabelledImages(Mapped(read_again, range(len(entries))), annotations, pairs)
+    return LabelledImages(Mapped(read_again, range(len(entries))), annotations, pairs, scheme)
 
 
 def check_labels(
@@ -285,7 +295,11 @@ def _entries_of_images(X: ImagesLike, name: str) -> tuple[Sequence[Any], bool]:
 
 
 def _read_pair(
-    images: Sequence[Any], labels: Sequence[Any] | None, scheme: LabelScheme, names: tuple[str, str], n: int
+    images: Sequence[Any],
+    labels: Sequence[Any] | None,
+    names: tuple[str, str],
+    scheme: LabelScheme | OpenScheme,
+    n: int,
 ) -> tuple[np.ndarray, Annotation]:
     """The image of a number and its annotation, both from one call if the labels are part of the images' entries."""
     name = f"{names[0]}[{n}]"
@@ -314,7 +328,7 @@ def _warn_of_wrong_pairs(images: Sequence[Any], labels: Sequence[Any], names: tu
         )
 
 
-def _read_labels(labels: Any, shape: tuple[int, ...], scheme: LabelScheme, name: str) -> Annotation:
+def _read_labels(labels: Any, shape: tuple[int, ...], scheme: LabelScheme | OpenScheme, name: str) -> Annotation:
     annotation = scheme.read(labels, name)
     if annotation.shape != shape:
         raise ValueError(f"{name} has shape {annotation.shape}, but its image has {shape}")

@@ -1,8 +1,8 @@
-"""Reading labels: the numbers of a mask that mean foreground, background and unlabelled."""
+"""Reading labels: the numbers of a mask that mean classes, such as foreground and background, or unlabelled."""
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skmmcrf._shown import shown
+from skmmcrf._typing import BoolArray, LabelArray
 from skmmcrf.field.labels import UNLABELLED, Annotation, balanced_class_weight
 from skmmcrf.images.entries import READABLE, as_array, read_named
 from skmmcrf.images.files import described_mask
@@ -29,6 +30,13 @@ CLASS_WEIGHT_BOUNDS = (1e-4, 1e4)
 _HINT_OF_LOSS = (
     ". It seems to be compressed with loss, as by JPEG: skmmcrf.datasets.load_image_pairs has `foreground` for that"
 )
+_HINT_OF_BLUR = (
+    ". It seems to be a mask of 0 and 255 with blurred borders: give masks of 0 and 255 alone with pos_label=255, or "
+    "ignore_label=255 if these are classes"
+)
+# a mask of more labels may be blurred
+_MANY_LABELS = 8
+_LARGEST_LABEL = 2**31
 
 
 @dataclass(frozen=True)
@@ -38,10 +46,12 @@ class LabelScheme:
     Parameters
     ----------
     pos_label : int, default=1
-        The label of foreground. True is always foreground. Background is 0.
+        The label of foreground, of two labels. True is always foreground. Background is 0.
     ignore_label : int, None or "auto", default="auto"
         The label of unlabelled pixels. "auto" is 255 unless that is `pos_label`. None means that all pixels are
         labelled.
+    several : tuple of int, default=()
+        The labels of more than two classes, in ascending order. True is then 1.
 
     Raises
     ------
@@ -54,10 +64,13 @@ class LabelScheme:
     (255, None)
     >>> LabelScheme().read([[0, 1, 255]], "y").mask
     array([[  0,   1, 255]], dtype=uint8)
+    >>> LabelScheme(several=(0, 5, 9)).read([[0, 5, 9, 255]], "y").mask
+    array([[  0,   1,   2, 255]], dtype=uint8)
     """
 
     pos_label: int = 1
     ignore_label: int | str | None = "auto"
+    several: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.ignore_label in (0, self.pos_label):
@@ -65,6 +78,11 @@ class LabelScheme:
                 f"ignore_label must be neither 0, the background, nor pos_label={self.pos_label}, got "
                 f"{self.ignore_label}"
             )
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The labels in ascending order. Inside the package they are numbered so."""
+        return self.several or (0, self.pos_label)
 
     @property
     def unlabelled(self) -> int | None:
@@ -84,30 +102,42 @@ class LabelScheme:
         ValueError
             If the labels can't be read. If another label is found. The message begins with the name.
         """
-        given = labels
+        values = self.values(labels, name)
+        truth, labelled, unknown = self.numbered(values)
+        if unknown.any():
+            raise self.refusal(values[unknown], f"{name}{described_mask(labels)}")
+        return Annotation(truth, labelled, class_weight=(1.0,) * len(self.classes))
+
+    def values(self, labels: Any, name: str) -> np.ndarray:
+        """Give the numbers of one image's labels, (H, W). See `read`."""
         if isinstance(labels, READABLE):
             labels = read_named(labels, name, as_labels=True)
         elif isinstance(labels, torch.Tensor):
             labels = labels[0] if labels.ndim == 3 and len(labels) == 1 else labels
-        labels = as_array(labels, name)
-        if labels.ndim != 2 or 0 in labels.shape:
-            raise ValueError(f"{name} must be of shape (H, W), none of them 0, got {labels.shape}")
-        if labels.dtype.kind == "b":
-            return Annotation(labels)
-        if labels.dtype.kind not in "uif":
-            raise ValueError(f"{name} must hold the labels 0 and {self.pos_label}, got dtype {labels.dtype}")
-        truth = labels == self.pos_label
-        labelled = np.ones(labels.shape, dtype=bool) if self.unlabelled is None else labels != self.unlabelled
-        other = labelled & ~truth & (labels != 0)
-        if other.any():
-            more = "" if self.unlabelled is None else f" and {self.unlabelled}"
-            allowed = f"0{',' if more else ' and'} {self.pos_label}{more}"
-            found = np.unique(labels[other])[:5].tolist()
-            raise ValueError(
-                f"{name}{described_mask(given)} must hold the labels {allowed} only, found {found}"
-                + (_HINT_OF_LOSS if _has_traces_of_loss(labels[other]) else "")
-            )
-        return Annotation(truth, labelled)
+        values = as_array(labels, name)
+        if values.ndim != 2 or 0 in values.shape:
+            raise ValueError(f"{name} must be of shape (H, W), none of them 0, got {values.shape}")
+        if values.dtype.kind not in "buif":
+            raise ValueError(f"{name} must hold the labels {_listed(self.classes)}, got dtype {values.dtype}")
+        return values
+
+    def numbered(self, values: np.ndarray) -> tuple[LabelArray, BoolArray, BoolArray]:
+        """Give the truth of numbers (H, W), where they are known, and where they are none of the scheme."""
+        if values.dtype.kind == "b" and not self.several:
+            return values, np.ones(values.shape, bool), np.zeros(values.shape, bool)
+        labelled = np.ones(values.shape, bool) if self.unlabelled is None else values != self.unlabelled
+        if self.several:
+            truth = np.searchsorted(self.several[:-1], values).astype(np.uint8)
+            return truth, labelled, labelled & (np.take(self.several, truth) != values)
+        truth = values == self.pos_label
+        return truth, labelled, labelled & ~truth & (values != 0)
+
+    def refusal(self, unknown: np.ndarray, name: str) -> ValueError:
+        """Give the error that names labels which are none of the scheme."""
+        allowed = self.classes if self.unlabelled is None else (*self.classes, self.unlabelled)
+        found = np.unique(unknown)[:5].tolist()
+        hint = _HINT_OF_LOSS if _has_traces_of_loss(unknown) else ""
+        return ValueError(f"{name} must hold the labels {_listed(allowed)} only, found {found}{hint}")
 
     def check_foreground_is_meant(self, annotations: Sequence[Annotation], name: str) -> None:
         """Check that 255 is not meant as foreground, unless `ignore_label` says that it means unlabelled.
@@ -122,7 +152,7 @@ class LabelScheme:
         UserWarning
             If some masks hold foreground and no 255, others 255 and no foreground.
         """
-        if self.ignore_label != "auto":
+        if self.ignore_label != "auto" or self.several:
             return
         with_foreground = [bool(annotation.truth.any()) for annotation in annotations]
         complete = [annotation.is_fully_labelled for annotation in annotations]
@@ -143,19 +173,19 @@ class LabelScheme:
     def check_class_weight(
         self, class_weight: dict[int, float] | str | None, annotations: Sequence[Annotation]
     ) -> tuple[float, ...]:
-        """Give the weights of a pixel of the background and of the foreground.
+        """Give the weight of a pixel of each class.
 
         Parameters
         ----------
         class_weight : dict, "balanced" or None
-            Weights by label, 1.0 for a missing label. "balanced" gives both classes the same total weight, within the
+            Weights by label, 1.0 for a missing label. "balanced" gives all classes the same total weight, within the
             bounds 1e-4 and 1e4.
         annotations : sequence of Annotation
 
         Raises
         ------
         ValueError
-            If a label is neither 0 nor `pos_label`. If a weight is not between 1e-4 and 1e4.
+            If a label is none of the classes. If a weight is not between 1e-4 and 1e4.
 
         Examples
         --------
@@ -165,15 +195,106 @@ class LabelScheme:
         low, high = CLASS_WEIGHT_BOUNDS
         if isinstance(class_weight, str):
             return balanced_class_weight(annotations, CLASS_WEIGHT_BOUNDS)
-        weights: dict[int, Any] = {0: 1.0, self.pos_label: 1.0} | (class_weight or {})
+        weights: dict[int, Any] = dict.fromkeys(self.classes, 1.0) | (class_weight or {})
         for label, weight in weights.items():
-            if label not in (0, self.pos_label):
+            if label not in self.classes:
                 raise ValueError(
-                    f"class_weight must have only the labels 0 and {self.pos_label} as keys, got {shown(label)}"
+                    f"class_weight must have only the labels {_listed(self.classes)} as keys, got {shown(label)}"
                 )
             if not (isinstance(weight, Real) and low <= float(weight) <= high):
                 raise ValueError(f"class_weight must be between {low:g} and {high:g}, got {shown(weight)} for {label}")
-        return float(weights[0]), float(weights[self.pos_label])
+        return tuple(float(weights[label]) for label in self.classes)
+
+
+class OpenScheme:
+    """A scheme that takes any classes: it reads masks one after the other, and then knows their labels.
+
+    Parameters
+    ----------
+    scheme : LabelScheme
+        Of two labels. It counts if these are all that is found.
+
+    Examples
+    --------
+    >>> reader = OpenScheme(LabelScheme())
+    >>> annotations = [reader.read([[label]], "y") for label in (7, 0, 2)]
+    >>> scheme, annotations = reader.closed(annotations)
+    >>> scheme.classes, [annotation.truth.item() for annotation in annotations]
+    ((0, 2, 7), [2, 0, 1])
+    """
+
+    def __init__(self, scheme: LabelScheme) -> None:
+        self.scheme = scheme
+        self._found: list[tuple[int, ...]] = []
+        self._refusals: list[ValueError] = []
+
+    def read(self, labels: Any, name: str) -> Annotation:
+        """Read the labels of one image, whose numbers have a meaning after `closed`. See `LabelScheme.read`."""
+        values = self.scheme.values(labels, name)
+        truth, labelled, unknown = self.scheme.numbered(values)
+        classes = self.scheme.classes
+        if unknown.any():
+            refusal = self.scheme.refusal(values[unknown], f"{name}{described_mask(labels)}")
+            classes = self._classes_of(values, labelled, unknown, refusal)
+            truth = np.searchsorted(classes, values).astype(np.uint8)
+            self._refusals.append(refusal)
+        self._found.append(classes)
+        return Annotation(truth, labelled, class_weight=(1.0,) * len(classes))
+
+    def closed(self, annotations: Sequence[Annotation]) -> tuple[LabelScheme, list[Annotation]]:
+        """Give the scheme of all labels found, and by it the annotations that `read` gave, in the same order.
+
+        Raises
+        ------
+        ValueError
+            If two labels are found, or one, and they are not those of the scheme. If they are more than 255.
+        """
+        if not self._refusals:
+            return self.scheme, list(annotations)
+        present: set[int] = set()
+        for annotation, own in zip(annotations, self._found, strict=True):
+            # of two labels, one may be nowhere
+            present.update(own[n] for n in np.unique(annotation.truth[annotation.labelled]).astype(int))
+        classes = tuple(sorted(present))
+        if len(classes) <= 2:
+            hint = f". Give pos_label={classes[1]} if that is the foreground" if classes[0] == 0 < classes[-1] else ""
+            raise ValueError(f"{self._refusals[0]}{hint}")
+        if len(classes) > UNLABELLED:
+            raise ValueError(f"labels must be of at most {UNLABELLED} classes, found {len(classes)}")
+        of_scheme = replace(self.scheme, several=classes)
+        renumbered = [
+            Annotation(
+                np.searchsorted(classes, own).astype(np.uint8)[annotation.truth.astype(np.uint8)],
+                annotation.labelled,
+                class_weight=(1.0,) * len(classes),
+            )
+            for annotation, own in zip(annotations, self._found)
+        ]
+        return of_scheme, renumbered
+
+    def _classes_of(
+        self, values: np.ndarray, labelled: BoolArray, unknown: BoolArray, refusal: ValueError
+    ) -> tuple[int, ...]:
+        """Give the labels of an image in ascending order, or raise an error if they seem to be no classes."""
+        if self.scheme.pos_label != 1:
+            raise ValueError(f"{refusal}. pos_label is for two labels: leave it out for several classes")
+        found = np.unique(values[labelled])
+        if not (np.abs(found, dtype=float) <= _LARGEST_LABEL).all() or (found != np.round(found)).any():
+            raise refusal
+        if self.scheme.ignore_label == "auto":
+            if _has_traces_of_loss(values[unknown]):
+                raise ValueError(f"{refusal}. Or give ignore_label=255 if these are classes")
+            if len(found) > _MANY_LABELS and np.count_nonzero(values[labelled]) < np.count_nonzero(~labelled):
+                raise ValueError(f"{refusal}{_HINT_OF_BLUR}")
+        if len(found) > UNLABELLED:
+            raise ValueError(f"{refusal}. Classes may be {UNLABELLED} at most, found {len(found)}")
+        return tuple(found.astype(int).tolist())
+
+
+def _listed(labels: Sequence[int]) -> str:
+    """Name labels in a sentence, or the first and the last ones of many."""
+    texts = list(map(str, labels if len(labels) <= 10 else (*labels[:3], "...", *labels[-2:])))
+    return f"{', '.join(texts[:-1])} and {texts[-1]}"
 
 
 def _has_traces_of_loss(others: np.ndarray) -> bool:

@@ -403,3 +403,24 @@ def test_floats_that_hold_the_values_of_integers_are_told():
         warn_of_range(np.full((4, 5, 1), 255.0), "X[3]")
     for image in (np.full((4, 5, 1), 255, np.uint8), np.full((4, 5, 1), 9.0)):
         warn_of_range(image, "X[3]")
+
+
+def test_classes_are_found_in_all_labels_and_go_with_parts_of_the_images():
+    X, y = np.zeros((3, 1, 2), np.uint8), [[[0, 4]], [[0, 0]], [[9, 255]]]
+    data = check_labelled_images(X, y, LabelScheme(), find_classes=True)
+    assert data.scheme.classes == data.chosen([1]).weighted(np.ones(1)).scheme.classes == (0, 4, 9)
+    assert [a.mask.tolist() for a in data.annotations] == [[[0, 1]], [[0, 0]], [[2, 255]]]
+    with pytest.raises(ValueError, match=r"y\[0\] must hold the labels 0, 1 and 255 only, found \[4\]"):
+        check_labelled_images(X, y, LabelScheme())
+
+
+def test_datasets_of_pairs_are_read_again_by_the_classes_that_were_found():
+    class Pairs:
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, n):
+            return np.full((1, 2), n, np.uint8), np.array([[[0, 4]], [[9, 9]]])[n]
+
+    data = check_labelled_images(Pairs(), None, LabelScheme(), find_classes=True)
+    assert [data[n][1].truth.tolist() for n in (0, 1)] == [[[0, 1]], [[2, 2]]]

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from skmmcrf.field import Annotation
-from skmmcrf.images.labels import LabelScheme
+from skmmcrf.images.labels import LabelScheme, OpenScheme
 
 FEW = Annotation(np.array([[True, False, False, False]]))
 NONE = Annotation(np.zeros((1, 4), bool))
@@ -143,3 +143,81 @@ def test_balanced_weights_let_both_classes_count_alike_within_bounds():
     rare[0, 0] = True
     weights = LabelScheme().check_class_weight("balanced", [Annotation(rare)])
     assert max(weights) == 1e4
+
+
+def found_in(*masks, **parameters):
+    """The scheme and the annotations of masks whose classes are found."""
+    reader = OpenScheme(LabelScheme(**parameters))
+    return reader.closed([reader.read(mask, f"y[{n}]") for n, mask in enumerate(masks)])
+
+
+@pytest.mark.parametrize("dtype", [np.int16, float, ">i4"])
+def test_labels_of_several_classes_are_numbered_in_their_order_over_all_masks(dtype):
+    masks = [[[0, 300, 255]], [[-2, -2, 300]], [[0, 0, 0]], [[255, 255, 7]]]
+    scheme, annotations = found_in(*(np.array(mask, dtype) for mask in masks))
+    assert scheme.classes == (-2, 0, 7, 300)
+    assert [a.mask.tolist() for a in annotations] == [[[1, 3, 255]], [[0, 0, 3]], [[1, 1, 1]], [[255, 255, 2]]]
+    assert all(a.dtype == np.uint8 and a.class_weight == 4 * (1.0,) for a in annotations)
+    for mask, annotation in zip(masks, annotations):
+        assert scheme.read(mask, "y").mask.tolist() == annotation.mask.tolist()
+
+
+def test_masks_of_two_labels_are_read_as_a_closed_scheme_reads_them():
+    scheme, annotations = found_in([[0, 1, 255]], np.array([[True, False, False]]))
+    assert scheme == LabelScheme()
+    assert [a.dtype for a in annotations] == [bool, bool]
+    assert [a.mask.tolist() for a in annotations] == [[[0, 1, 255]], [[1, 0, 0]]]
+
+
+def test_bool_masks_among_several_classes_are_of_the_labels_0_and_1():
+    scheme, annotations = found_in(np.array([[True, False]]), [[2, 2]])
+    assert scheme.classes == (0, 1, 2)
+    assert annotations[0].truth.tolist() == scheme.read(np.array([[True, False]]), "y").truth.tolist() == [[1, 0]]
+
+
+def test_labels_that_are_nowhere_are_no_classes():
+    assert found_in([[0, 0]], [[2, 3]])[0].classes == (0, 2, 3)
+
+
+BLURRED = np.r_[[0] * 20, [255] * 30, np.arange(40, 240, 20)][None]
+
+
+@pytest.mark.parametrize(
+    ("masks", "parameters", "message"),
+    [
+        ([[[0, 0]], [[0, 2]]], {}, r"y\[1\] must hold the labels 0, 1 and 255 only, found \[2\]. Give pos_label=2 if"),
+        ([[[1, 2]]], {}, r"y\[0\] must hold the labels 0, 1 and 255 only, found \[2\]$"),
+        ([[[0, 0.5, 3]]], {}, r"y\[0\] must hold the labels 0, 1 and 255 only, found \[0.5, 3.0\]$"),
+        ([[[0, np.nan, 3]]], {}, r"y\[0\] must hold the labels"),
+        ([[[0, 2.0**40, 3]]], {}, r"y\[0\] must hold the labels"),
+        ([[[0, 2, 5]]], {"pos_label": 2}, "found .5.. pos_label is for two labels: leave it out for several classes"),
+        ([[[0, 2, 250, 253, 255, 255]]], {}, "compressed with loss.* Or give ignore_label=255 if these are classes"),
+        ([BLURRED], {}, "blurred borders: give .* pos_label=255, or ignore_label=255 if these are classes"),
+        ([np.arange(256)[None]], {"ignore_label": None}, "Classes may be 255 at most, found 256"),
+        ([np.arange(255)[None], [[300]]], {"ignore_label": None}, "at most 255 classes, found 256"),
+    ],
+)
+def test_what_seems_to_be_no_mask_of_several_classes_is_told(masks, parameters, message):
+    with pytest.raises(ValueError, match=message):
+        found_in(*masks, **parameters)
+
+
+@pytest.mark.parametrize("mask", [[[0, 2, 250, 253, 255, 255]], BLURRED])
+def test_an_explicit_ignore_label_says_that_labels_are_meant(mask):
+    assert 255 not in found_in(mask, ignore_label=255)[0].classes
+
+
+def test_other_labels_than_those_of_several_classes_are_told():
+    with pytest.raises(ValueError, match=r"y must hold the labels 0, 5, 9 and 255 only, found \[1, 300\]"):
+        LabelScheme(several=(0, 5, 9)).read([[0, 1, 300]], "y")
+    with pytest.raises(ValueError, match=r"labels 0, 1, 2, ..., 29 and 255 only, found \[77\]"):
+        LabelScheme(several=tuple(range(30))).read([[77]], "y")
+
+
+def test_class_weights_of_several_classes_are_given_by_their_labels():
+    scheme = LabelScheme(several=(0, 5, 9))
+    assert scheme.check_class_weight({9: 3}, []) == (1.0, 1.0, 3.0)
+    with pytest.raises(ValueError, match="only the labels 0, 5 and 9 as keys, got 1"):
+        scheme.check_class_weight({1: 3}, [])
+    weights = scheme.check_class_weight("balanced", [scheme.read([[0, 0, 0, 5]], "y")])
+    assert weights == pytest.approx((2 / 3, 2.0, 1.0))
