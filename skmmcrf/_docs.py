@@ -151,6 +151,10 @@ backbone_weights => weights : None, "imagenet" or path, default=None
     Weights of the backbone: random, those for ImageNet (torchvision or timm downloads them), or a file with its state
     dict. "imagenet" means timm's own for a model of timm.
 
+n_maps : int, default=1
+    Maps that the network gives: 1 for log-odds of two labels, K for scores of K classes, whose softmax gives the
+    probabilities.
+
 size_divisor : int
     Heights and widths must be multiples of it. Estimators pad the images accordingly.
 

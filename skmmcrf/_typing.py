@@ -26,7 +26,7 @@ LabelledImagesLike: TypeAlias = tuple[ImagesLike, LabelsLike] | Sequence[Any]
 TensorsLike: TypeAlias = "torch.Tensor | Sequence[torch.Tensor]"
 
 # a name, a module, or a function of the number of channels that gives one
-NetworkLike: TypeAlias = "str | nn.Module | Callable[[int], nn.Module]"
+NetworkLike: TypeAlias = "str | nn.Module | Callable[..., nn.Module]"
 
 # what scikit-learn's check_random_state takes
 RandomStateLike: TypeAlias = int | np.random.RandomState | None

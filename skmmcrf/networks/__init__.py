@@ -1,10 +1,13 @@
-"""Networks that give every pixel's log-odds, and code that runs them."""
+"""Networks that give every pixel's log-odds or scores, and code that runs them."""
 
 import copy
+import inspect
+from collections.abc import Callable
 from os import PathLike
 
 from torch import nn
 
+from skmmcrf._docs import documented
 from skmmcrf._shown import shown
 from skmmcrf._typing import NetworkLike
 from skmmcrf.networks.any_size import AnySize, keep_prepared_layers
@@ -18,7 +21,10 @@ __all__ = ["AnySize", "BackboneUNet", "FCN8s", "UNet", "backbone_names", "build_
 _ON_BACKBONES = {"unet": BackboneUNet, "fcn8s": FCN8s}
 
 
-def build_network(network: NetworkLike, n_channels: int, weights: str | PathLike[str] | None = None) -> nn.Module:
+@documented
+def build_network(
+    network: NetworkLike, n_channels: int, weights: str | PathLike[str] | None = None, *, n_maps: int = 1
+) -> nn.Module:
     """Make the network that an estimator's parameters name.
 
     Parameters
@@ -26,11 +32,12 @@ def build_network(network: NetworkLike, n_channels: int, weights: str | PathLike
     network : str, torch.nn.Module or callable
         "unet", or ``"unet_"`` or ``"fcn8s_"`` with the name of a backbone, as in "fcn8s_vgg16" (of torchvision) or
         "unet_timm/resnet18" (of timm). A module is copied. A function takes the number of channels and returns a
-        module.
+        module. If it has a parameter of the name `n_maps`, it gets `n_maps` by that name where this is not 1.
     n_channels : int
         Channels of the images.
     weights : None, "imagenet" or path, default=None
         Weights of the backbone. See `BackboneUNet`.
+    %(n_maps)s
 
     Returns
     -------
@@ -47,20 +54,22 @@ def build_network(network: NetworkLike, n_channels: int, weights: str | PathLike
     --------
     >>> build_network("unet", n_channels=3).size_divisor
     8
+    >>> build_network(UNet, n_channels=3, n_maps=4).score.out_channels
+    4
     """
     keep_prepared_layers()
     if isinstance(network, str):
         kind, _, backbone = network.partition("_")
         if kind in _ON_BACKBONES and "_" in network:
-            return _ON_BACKBONES[kind](backbone, n_channels, weights=weights).float()
+            return _ON_BACKBONES[kind](backbone, n_channels, weights=weights, n_maps=n_maps).float()
     if weights is not None:
         raise ValueError(f"weights: only networks named after a backbone take weights for it, not {shown(network)}")
     if isinstance(network, nn.Module):
         return _copied(network)
     if network == "unet":
-        return UNet(n_channels).float()
+        return UNet(n_channels, n_maps=n_maps).float()
     if callable(network):
-        made = network(n_channels)
+        made = network(n_channels, n_maps=n_maps) if n_maps > 1 and _takes_n_maps(network) else network(n_channels)
         if not isinstance(made, nn.Module):
             raise TypeError(f"network: the function given must return a torch.nn.Module, got {type(made).__name__}")
         return made
@@ -78,6 +87,13 @@ def is_own(network: nn.Module) -> bool:
     (True, False)
     """
     return isinstance(network, (UNet, OnBackbone))
+
+
+def _takes_n_maps(make: Callable[..., nn.Module]) -> bool:
+    try:
+        return "n_maps" in inspect.signature(make).parameters
+    except (TypeError, ValueError):  # of a function of another language
+        return False
 
 
 def _copied(network: nn.Module) -> nn.Module:

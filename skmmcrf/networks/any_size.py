@@ -98,7 +98,7 @@ def share_a_batch(sizes: Sequence[Sequence[int]]) -> bool:
 
 
 class AnySize(nn.Module):
-    """Give a network's log-odds for lists of images whose sizes may differ.
+    """Give a network's log-odds, or scores of several classes, for lists of images whose sizes may differ.
 
     Images of one size go through the network together, in its dtype. They are padded to multiples of ``size_divisor``
     by repeating their border, and the output is cropped back. ``size_divisor`` is an attribute of the network or of the
@@ -111,7 +111,10 @@ class AnySize(nn.Module):
     Parameters
     ----------
     network : torch.nn.Module
-        It takes (n, channels, H, W) and gives log-odds (n, 1, H, W) or (n, H, W).
+        It takes (n, channels, H, W) and gives log-odds (n, 1, H, W) or (n, H, W), or scores (n, n_maps, H, W).
+    n_maps : int, default=1
+        1 for log-odds of two labels, K for scores of K labels, whose softmax gives the probabilities. Maps of scores
+        are of shape (K, H, W) where those of log-odds are (H, W).
     freeze_batch_norm : bool, default=False
         Whether all batch-norm layers keep their statistics while training.
     average_mirrored : bool, default=False
@@ -135,6 +138,7 @@ class AnySize(nn.Module):
         self,
         network: nn.Module,
         *,
+        n_maps: int = 1,
         freeze_batch_norm: bool = False,
         average_mirrored: bool = False,
         scale: float | Sequence[float] = 1.0,
@@ -146,6 +150,7 @@ class AnySize(nn.Module):
         self.scales = check_scales(scale, "scale")
         keep_prepared_layers()
         self.network = network
+        self.n_maps = n_maps
         norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
         self._held_norms = [norm for norm in norms if freeze_batch_norm or _is_pretrained(norm)]
         self.average_mirrored = average_mirrored
@@ -165,7 +170,7 @@ class AnySize(nn.Module):
         return any(norm.training and norm.track_running_stats for norm in norms)
 
     def forward(self, images: Sequence[torch.Tensor], names: Sequence[str] | None = None) -> list[torch.Tensor]:
-        """Compute the log-odds (H, W), float32, of each image (channels, H, W).
+        """Compute the log-odds (H, W), or scores (K, H, W), float32, of each image (channels, H, W).
 
         Parameters
         ----------
@@ -176,8 +181,8 @@ class AnySize(nn.Module):
         Raises
         ------
         ValueError
-            If an image has another shape. If the network fails on it, or does not give one map of the size of its
-            input.
+            If an image has another shape. If the network fails on it, or does not give as many maps as are wanted, of
+            the size of its input.
         """
         for n, image in enumerate(images):
             if image.ndim != 3:
@@ -188,7 +193,7 @@ class AnySize(nn.Module):
         return [log_odds[n] for n in range(len(images))]
 
     def of_one_size(self, images: torch.Tensor, name: str | None = None) -> torch.Tensor:
-        """Compute the log-odds (n, H, W), float32, of images (n, channels, H, W).
+        """Compute the log-odds (n, H, W), or scores (n, K, H, W), float32, of images (n, channels, H, W).
 
         Raises
         ------
@@ -197,7 +202,8 @@ class AnySize(nn.Module):
         """
         seen = f" ({name})" if name else ""
         try:
-            return self._of_all_scales(images)
+            maps = self._of_all_scales(images)
+            return maps[:, 0] if self.n_maps == 1 else maps
         except _NetworkFailed as failed:
             channels, height, width = images.shape[1:]
             raise ValueError(
@@ -207,7 +213,7 @@ class AnySize(nn.Module):
             raise ValueError(f"{error}{seen}") from None
 
     def of_stacks(self, stacks: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Compute the log-odds (n, H, W), float32, of stacks of images (n, channels, H, W).
+        """Compute the log-odds (n, H, W), or scores (n, K, H, W), float32, of stacks of images (n, channels, H, W).
 
         If batch-norm layers learn statistics, all images go through the network together, because statistics of single
         images are poor. Smaller images are padded, and the padding has no part in the statistics. If sizes differ too
@@ -258,7 +264,7 @@ class AnySize(nn.Module):
             return self._padded(images)
         size = _scaled_size(images.shape[2:], scale)
         resized = F.interpolate(images, size=size, mode="bilinear", antialias=True)
-        return F.interpolate(self._padded(resized)[:, None], size=images.shape[2:], mode="bilinear")[:, 0]
+        return F.interpolate(self._padded(resized), size=images.shape[2:], mode="bilinear")
 
     def _padded(self, images: torch.Tensor) -> torch.Tensor:
         height, width = images.shape[2:]
@@ -266,11 +272,10 @@ class AnySize(nn.Module):
         down, right = -height % divisor, -width % divisor
         top, left = down // 2, right // 2
         padded = F.pad(images, (left, right - left, top, down - top), mode="replicate")
-        log_odds = self._run(padded)
-        return log_odds[:, top : top + height, left : left + width]
+        return self._run(padded)[..., top : top + height, left : left + width]
 
     def _run(self, images: torch.Tensor) -> torch.Tensor:
-        """Log-odds (n, H, W) of images whose size fits the network."""
+        """Maps (n, n_maps, H, W) of images whose size fits the network."""
         dtypes = (parameter.dtype for parameter in self.network.parameters() if parameter.is_floating_point())
         images = images.to(next(dtypes, images.dtype))
         if self.amp and images.is_cuda:  # the layout that its matrix units take
@@ -290,16 +295,22 @@ class AnySize(nn.Module):
         if not log_odds.is_floating_point():
             raise _WrongOutput(f"network: it must give log-odds, a tensor of float, not {log_odds.dtype}")
         n, size = len(images), images.shape[2:]
-        if log_odds.shape not in ((n, 1, *size), (n, *size)):
+        wanted = (n, self.n_maps, *size)
+        if log_odds.shape != wanted and not (self.n_maps == 1 and log_odds.shape == (n, *size)):
+            what = "one log-odds map of its input's size, (n, 1, H, W)"
+            if self.n_maps > 1:
+                what = (
+                    f"a map of scores of its input's size for each of {self.n_maps} classes, (n, {self.n_maps}, H, W)"
+                )
             raise _WrongOutput(
-                "network: it must give one log-odds map of its input's size, (n, 1, H, W), but for images of shape "
-                f"{tuple(images.shape)} it gave {tuple(log_odds.shape)}{_way_to_one_map(log_odds.shape, (n, *size))}"
+                f"network: it must give {what}, but for images of shape {tuple(images.shape)} it gave "
+                f"{tuple(log_odds.shape)}{_way_to_maps(log_odds.shape, wanted)}"
             )
-        return log_odds.float().view(n, *size)
+        return log_odds.float().view(wanted)
 
 
 class _WrongOutput(Exception):
-    """A network gave something else than one map of log-odds."""
+    """A network gave something else than the maps that are wanted."""
 
 
 class _NetworkFailed(Exception):
@@ -339,11 +350,13 @@ def _explained(error: Exception, what: str) -> str:
     return f"network: it can't take {what}: {text}{_ON_MULTIPLES if is_about_size else ''}"
 
 
-def _way_to_one_map(given: Sequence[int], wanted: tuple[int, int, int]) -> str:
-    """How to come to the output that is wanted, of shape (n, H, W) or (n, 1, H, W)."""
-    n, *size = wanted
-    if tuple(given) == (n, 2, *size):
+def _way_to_maps(given: Sequence[int], wanted: tuple[int, ...]) -> str:
+    """How to come to the output that is wanted, (n, n_maps, H, W)."""
+    n, n_maps, *size = wanted
+    if n_maps == 1 and tuple(given) == (n, 2, *size):
         return ". If these are scores z of background and foreground, return z[:, 1:] - z[:, :1], without softmax"
-    if tuple(given[:-2]) in ((n,), (n, 1)):
+    if n_maps > 1 and tuple(given[2:]) == tuple(size):
+        return f". Its last layer must have {n_maps} channels"
+    if tuple(given[:-2]) in ((n,), (n, n_maps)):
         return _ON_MULTIPLES
     return ""

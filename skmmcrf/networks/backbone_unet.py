@@ -31,6 +31,7 @@ class BackboneUNet(OnBackbone):
     %(backbone)s
     %(n_channels)s
     %(backbone_weights)s
+    %(n_maps)s
 
     Attributes
     ----------
@@ -51,7 +52,9 @@ class BackboneUNet(OnBackbone):
     torch.Size([1, 1, 64, 96])
     """
 
-    def __init__(self, backbone: str, n_channels: int = 3, *, weights: str | PathLike[str] | None = None) -> None:
+    def __init__(
+        self, backbone: str, n_channels: int = 3, *, weights: str | PathLike[str] | None = None, n_maps: int = 1
+    ) -> None:
         super().__init__(backbone, n_channels, weights, _all_stages)
         channels = [n for n, _ in self.feature_sizes]
         widths = [min(8 * stride, 128) for _, stride in self.feature_sizes]
@@ -61,10 +64,10 @@ class BackboneUNet(OnBackbone):
             nn.Sequential(_convolution(coarse + fine, fine), _convolution(fine, fine))
             for fine, coarse in zip(widths, widths[1:])
         )
-        self.score = nn.Conv2d(widths[0], 1, 1)
+        self.score = nn.Conv2d(widths[0], n_maps, 1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Compute the log-odds (n, 1, H, W) of images (n, n_channels, H, W), scaled to [0, 1]."""
+        """Compute the log-odds or scores (n, n_maps, H, W) of images (n, n_channels, H, W), scaled to [0, 1]."""
         *fine, coarsest = self.features(images)
         features = self.context(coarsest)
         for skip, block in zip(reversed(self.skips), reversed(self.up)):

@@ -7,12 +7,14 @@ from torch import nn
 
 
 class MeanOfNetworks(nn.Module):
-    """Give the mean log-odds of several networks.
+    """Give the mean log-odds of several networks, or the mean scores of several classes.
+
+    The softmax of mean scores is that of the mean logarithms of the probabilities, so both kinds of mean are the same.
 
     Parameters
     ----------
     networks : iterable of torch.nn.Module
-        Networks that take the same images and give log-odds of the same shape.
+        Networks that take the same images and give log-odds or scores of the same shape.
 
     Examples
     --------
@@ -30,5 +32,5 @@ class MeanOfNetworks(nn.Module):
         return len(self.networks)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Compute the mean log-odds of images (n, channels, H, W)."""
+        """Compute the mean log-odds or scores of images (n, channels, H, W)."""
         return torch.stack([network(images) for network in self.networks]).mean(dim=0)

@@ -34,6 +34,7 @@ class FCN8s(OnBackbone):
     %(backbone)s
     %(n_channels)s
     %(backbone_weights)s
+    %(n_maps)s
 
     Attributes
     ----------
@@ -53,14 +54,16 @@ class FCN8s(OnBackbone):
     torch.Size([1, 1, 64, 96])
     """
 
-    def __init__(self, backbone: str, n_channels: int = 3, *, weights: str | PathLike[str] | None = None) -> None:
+    def __init__(
+        self, backbone: str, n_channels: int = 3, *, weights: str | PathLike[str] | None = None, n_maps: int = 1
+    ) -> None:
         super().__init__(backbone, n_channels, weights, _three_stages)
         widths = [channels for channels, _ in self.feature_sizes[-3:]]
-        self.scores = nn.ModuleList(_zero_conv(width) for width in widths)
-        self.upsample = nn.ModuleList(_bilinear_upsampling() for _ in widths[1:])
+        self.scores = nn.ModuleList(_zero_conv(width, n_maps) for width in widths)
+        self.upsample = nn.ModuleList(_bilinear_upsampling(n_maps) for _ in widths[1:])
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Compute the log-odds (n, 1, H, W) of images (n, n_channels, H, W), scaled to [0, 1]."""
+        """Compute the log-odds or scores (n, n_maps, H, W) of images (n, n_channels, H, W), scaled to [0, 1]."""
         fine, middle, coarse = [score(f) for score, f in zip(self.scores, self.features(images)[-3:])]
         middle = middle + self.upsample[1](coarse)
         fine = fine + self.upsample[0](middle)
@@ -78,16 +81,18 @@ def _three_stages(model: nn.Module) -> nn.ModuleList:
     return cut_into_stages(layers, ends)
 
 
-def _zero_conv(n_in: int) -> nn.Conv2d:
-    conv = nn.Conv2d(n_in, 1, 1)
+def _zero_conv(n_in: int, n_out: int) -> nn.Conv2d:
+    conv = nn.Conv2d(n_in, n_out, 1)
     nn.init.zeros_(conv.weight)
     nn.init.zeros_(conv.bias)  # type: ignore[arg-type]  # nn.Conv2d has a bias by default
     return conv
 
 
-def _bilinear_upsampling() -> nn.ConvTranspose2d:
-    upsample = nn.ConvTranspose2d(1, 1, 4, stride=2, padding=1, bias=False)
+def _bilinear_upsampling(n_maps: int) -> nn.ConvTranspose2d:
+    upsample = nn.ConvTranspose2d(n_maps, n_maps, 4, stride=2, padding=1, bias=False)
     weights = torch.tensor([0.25, 0.75, 0.75, 0.25])
     with torch.no_grad():
-        upsample.weight.copy_(weights * weights[:, None])
+        upsample.weight.zero_()
+        for n in range(n_maps):
+            upsample.weight[n, n] = weights * weights[:, None]
     return upsample

@@ -32,6 +32,8 @@ class Runner:
         See `skmmcrf.networks.AnySize`.
     amp : bool, default=False
         See `skmmcrf.networks.AnySize`.
+    n_maps : int, default=1
+        1 for log-odds of two labels, K for scores of K labels. See `skmmcrf.networks.AnySize`.
     progress : bool, default=False
         Whether a bar shows the tiles of a large image. See `skmmcrf.networks.tiles.Tiled`.
 
@@ -49,6 +51,7 @@ class Runner:
     scale: float | Sequence[float] = 1.0
     amp: bool = False
     progress: bool = False
+    n_maps: int = 1
 
     @property
     def may_overlap(self) -> bool:
@@ -60,7 +63,7 @@ class Runner:
 
         Yields
         ------
-        log_odds : ndarray of float32 and shape (H, W)
+        log_odds : ndarray of float32 and shape (H, W), or scores (n_maps, H, W)
         image : ndarray of shape (H, W, channels)
             Its pixels. Floats become float32.
 
@@ -72,7 +75,7 @@ class Runner:
             If its log-odds are not finite.
         """
         tiled = Tiled(network, progress=self.progress)
-        module = AnySize(tiled, average_mirrored=self.average_mirrored, scale=self.scale, amp=self.amp)
+        module = self.wrapped(tiled)
         module.to(self.device).eval()
         n_done = 0
         for batch in self._batches(images):
@@ -89,6 +92,17 @@ class Runner:
                 yield log_odds[n], image.permute(1, 2, 0).numpy()
             n_done += len(batch)
 
+    def wrapped(self, network: nn.Module, *, freeze_batch_norm: bool = False) -> AnySize:
+        """Give a network that takes images of any size, as these settings say."""
+        return AnySize(
+            network,
+            n_maps=self.n_maps,
+            freeze_batch_norm=freeze_batch_norm,
+            average_mirrored=self.average_mirrored,
+            scale=self.scale,
+            amp=self.amp,
+        )
+
     def _batches(self, images: Sequence[np.ndarray]) -> Iterator[list[torch.Tensor]]:
         """Images that go through the network together, of which one more would not fit."""
         batch: list[torch.Tensor] = []
@@ -102,7 +116,7 @@ class Runner:
             yield batch
 
     def log_odds(self, network: nn.Module, images: Sequence[np.ndarray]) -> Sequence[NDArray[np.float32]]:
-        """Run a network over images, and keep the log-odds in memory, or on disk if the images are lazy."""
+        """Run a network over images, and keep what it gives in memory, or on disk if the images are lazy."""
         kept: Any = ArraysOnDisk(np.float32) if isinstance(images, Mapped) else []
         for log_odds, _ in self.run(network, images):
             kept.append(log_odds)

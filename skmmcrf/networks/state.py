@@ -25,10 +25,10 @@ def network_arrays(network: nn.Module) -> dict[str, np.ndarray]:
     return {key: value.numpy(force=True) for key, value in state.items()}
 
 
-def empty_network(name: str, n_channels: int) -> nn.Module:
+def empty_network(name: str, n_channels: int, *, n_maps: int = 1) -> nn.Module:
     """Build a network by its name for `load_arrays`, without memory for its weights."""
     with torch.device("meta"):
-        return build_network(name, n_channels)
+        return build_network(name, n_channels, n_maps=n_maps)
 
 
 def load_arrays(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> nn.Module:

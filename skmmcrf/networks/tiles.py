@@ -31,8 +31,8 @@ class Tiled(nn.Module):
     Parameters
     ----------
     network : torch.nn.Module
-        In evaluation mode. It takes (n, channels, H, W) and gives log-odds (n, 1, H, W) or (n, H, W). Tiles begin at
-        multiples of `divisor_of`.
+        In evaluation mode. It takes (n, channels, H, W) and gives log-odds (n, 1, H, W) or (n, H, W), or scores of
+        several classes (n, K, H, W). Tiles begin at multiples of `divisor_of`.
     side : int, default=SIDE
         Images larger than a square of this side, in pixels, are cut into tiles. No tile is higher or wider than that.
     progress : bool, default=False
@@ -188,20 +188,20 @@ def _run_in_tiles(
     known: list[_Moments],
     report: Callable[[], Any] = lambda: None,
 ) -> tuple[torch.Tensor, list[_Moments]]:
-    """Log-odds (1, 1, H, W) of an image, or the moments of the next layer's input that are not known yet."""
-    size = image.shape[2:]
-    log_odds, parts = image.new_empty((1, 1, *size)), []
-    for inner, outer in tiles.of(size):
+    """Maps (1, n_maps, H, W) of an image, or the moments of the next layer's input that are not known yet."""
+    maps, parts = image.new_empty(0), []
+    for inner, outer in tiles.of(image.shape[2:]):
         tile = _part(image, outer)
         within = [slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer)]
         try:
             with _WholeImageLayers(known, partial(_stop_at, within, tile.shape[2:])):
-                found = network(tile)
-            _part(log_odds, inner).copy_(_part(found.view(1, 1, *tile.shape[2:]), within))
+                found = _as_maps(network(tile), tile)
+            maps = maps if len(maps) else image.new_empty((1, found.shape[1], *image.shape[2:]))
+            _part(maps, inner).copy_(_part(found, within))
         except _Measured as measured:
             parts.append(measured.moments)
         report()
-    return log_odds, parts
+    return maps, parts
 
 
 def _stop_at(within: Sequence[slice], size: Sequence[int], features: torch.Tensor) -> _Moments:
@@ -256,7 +256,7 @@ def _spoilt_maps(network: nn.Module, trial: torch.Tensor, spoilt: slice) -> list
 
     with _WholeImageLayers([], measure):
         log_odds = network(trial)
-    return [*maps, log_odds.view(1, 1, *trial.shape[2:])]
+    return [*maps, _as_maps(log_odds, trial)]
 
 
 def _is_aligned(features: torch.Tensor, image: torch.Tensor, divisor: int) -> bool:
@@ -272,6 +272,11 @@ def _reach(features: torch.Tensor, begin: int, end: int, size: int) -> int:
             stride = size // m
             reach = max(reach, begin - int(numbers.min()) * stride, (int(numbers.max()) + 1) * stride - end)
     return reach
+
+
+def _as_maps(log_odds: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    """Log-odds (1, H, W) or (1, 1, H, W), or scores (1, K, H, W), as maps (1, n_maps, H, W) of an image."""
+    return log_odds.view(1, -1, *image.shape[2:])
 
 
 def _part(maps: torch.Tensor, slices: Sequence[slice]) -> torch.Tensor:

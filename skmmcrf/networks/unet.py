@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 
 class UNet(nn.Module):
-    """U-Net that gives one log-odds map.
+    """U-Net that gives one log-odds map, or a map of scores for each of several classes.
 
     The architecture of Ronneberger, Fischer, Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation"
     (2015). Three changes suit small data sets and any batch size. The network has fewer channels, it uses group
@@ -23,6 +23,8 @@ class UNet(nn.Module):
         Channels of the first level, a multiple of 8. Each further level has twice as many.
     depth : int, default=3
         The number of times that the resolution is halved.
+    n_maps : int, default=1
+        1 for log-odds of two labels, K for scores of K classes.
 
     Attributes
     ----------
@@ -41,12 +43,12 @@ class UNet(nn.Module):
     torch.Size([2, 1, 32, 40])
     """
 
-    def __init__(self, n_channels: int = 1, *, width: int = 16, depth: int = 3) -> None:
+    def __init__(self, n_channels: int = 1, *, width: int = 16, depth: int = 3, n_maps: int = 1) -> None:
         super().__init__()
-        least = {"n_channels": 1, "width": 8, "depth": 0}
+        least = {"n_channels": 1, "width": 8, "depth": 0, "n_maps": 1}
         validate_parameter_constraints(
             {name: [Interval(Integral, n, None, closed="left")] for name, n in least.items()},
-            {"n_channels": n_channels, "width": width, "depth": depth},
+            {"n_channels": n_channels, "width": width, "depth": depth, "n_maps": n_maps},
             caller_name="UNet",
         )
         if width % 8:
@@ -55,10 +57,10 @@ class UNet(nn.Module):
         widths = [width * 2**level for level in range(depth + 1)]
         self.down = nn.ModuleList(_block(i, o) for i, o in zip([n_channels, *widths], widths))
         self.up = nn.ModuleList(_block(i + o, o) for i, o in zip(widths[:0:-1], widths[-2::-1]))
-        self.score = nn.Conv2d(width, 1, 1)
+        self.score = nn.Conv2d(width, n_maps, 1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Compute the log-odds (n, 1, H, W) of images (n, n_channels, H, W), scaled to [0, 1]."""
+        """Compute the log-odds or scores (n, n_maps, H, W) of images (n, n_channels, H, W), scaled to [0, 1]."""
         features = self.down[0](images)
         skips = []
         for block in self.down[1:]:

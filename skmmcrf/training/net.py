@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from skmmcrf.field.energy import LogOddsError
 from skmmcrf.images.tensors import scaled
-from skmmcrf.networks import AnySize
 from skmmcrf.networks.running import Runner
 from skmmcrf.training.augmentation import RandomChanges
 from skmmcrf.training.batches import Batch, Batches, Sample, ShuffledOrder, Stack
@@ -202,13 +201,7 @@ def segmentation_net(
         Initialised.
     """
     net = net_class(
-        AnySize(
-            network,
-            freeze_batch_norm=freeze_batch_norm,
-            average_mirrored=runner.average_mirrored,
-            scale=runner.scale,
-            amp=runner.amp,
-        ),
+        runner.wrapped(network, freeze_batch_norm=freeze_batch_norm),
         criterion,
         device=runner.device,
         optimizer__fused=torch.device(runner.device).type in ("cpu", "cuda"),

@@ -73,6 +73,38 @@ def test_the_way_to_one_map_is_told(network, way_out):
         AnySize(network)([torch.zeros(1, 4, 4)])
 
 
+@pytest.mark.parametrize("shape", [(8, 12), (5, 7)])
+def test_each_map_of_scores_is_made_as_the_only_map_of_another_network(shape):
+    with seeded(0):
+        network, image = nn.Conv2d(1, 3, 3, padding=1), torch.rand(1, *shape)
+    network.size_divisor = 4
+    ways = {"scale": (0.5, 1.0), "average_mirrored": True}
+    (scores,) = AnySize(network, n_maps=3, **ways).eval()([image])
+    for n, of_class in enumerate(scores):
+        alone = Function(lambda images, n=n: network(images)[:, n], size_divisor=4)
+        torch.testing.assert_close(of_class, AnySize(alone, **ways).eval()([image])[0])
+
+
+@pytest.mark.parametrize(
+    ("network", "way_out"),
+    [
+        (nn.Conv2d(1, 1, 1), "Its last layer must have 3 channels"),
+        (nn.Conv2d(1, 4, 1), "Its last layer must have 3 channels"),
+        (nn.Sequential(nn.Conv2d(1, 3, 1), nn.MaxPool2d(2)), "set its attribute size_divisor to that number"),
+    ],
+)
+def test_the_way_to_maps_of_scores_is_told(network, way_out):
+    what = "a map of scores of its input's size for each of 3 classes"
+    with pytest.raises(ValueError, match=f"network: it must give {what}, .*{way_out}"):
+        AnySize(network, n_maps=3)([torch.zeros(1, 4, 4)])
+
+
+def test_stacks_of_scores_go_together_if_batch_norm_learns():
+    network = nn.Sequential(nn.Conv2d(1, 3, 1), nn.BatchNorm2d(3))
+    stacks = [torch.rand(2, 1, 5, 6), torch.rand(1, 1, 6, 5)]
+    assert [maps.shape for maps in AnySize(network, n_maps=3).of_stacks(stacks)] == [(2, 3, 5, 6), (1, 3, 6, 5)]
+
+
 def raising(error):
     def function(images):
         raise error

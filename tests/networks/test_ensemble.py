@@ -25,3 +25,12 @@ def test_it_runs_in_tiles():
     mean, image = MeanOfNetworks(networks(2)), torch.rand(1, 1, 66, 80)
     with torch.no_grad():
         torch.testing.assert_close(Tiled(mean, side=48)(image), mean(image), atol=1e-5, rtol=0)
+
+
+def test_the_mean_of_scores_gives_the_probabilities_of_the_mean_of_their_logarithms():
+    several = [UNet(1, width=8, depth=1, n_maps=3).eval() for _ in range(2)]
+    images = torch.rand(1, 1, 12, 10)
+    with torch.no_grad():
+        mean = MeanOfNetworks(several)(images)
+        logarithms = sum(network(images).log_softmax(dim=1) for network in several) / 2
+    torch.testing.assert_close(mean.softmax(dim=1), logarithms.softmax(dim=1))

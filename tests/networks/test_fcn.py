@@ -28,6 +28,13 @@ def test_scores_start_at_zero_and_upsampling_is_bilinear():
     torch.testing.assert_close(inner.diff(), torch.full((11,), 0.5))
 
 
+def test_each_map_of_scores_is_upsampled_by_itself():
+    one, several = FCN8s("squeezenet1_1"), FCN8s("squeezenet1_1", n_maps=3)
+    maps = torch.rand(1, 3, 4, 5)
+    for n in range(3):
+        torch.testing.assert_close(several.upsample[0](maps)[:, n], one.upsample[0](maps[:, [n]])[:, 0])
+
+
 def test_one_channel_is_repeated():
     with seeded(0):
         grey = FCN8s("squeezenet1_1", 1).eval()

@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -13,6 +15,20 @@ def test_names(name, kind):
     assert isinstance(network, kind)
     size = network.size_divisor
     assert network(torch.rand(1, 2, 2 * size, 2 * size)).shape == (1, 1, 2 * size, 2 * size)
+
+
+@pytest.mark.parametrize("network", ["unet", "fcn8s_squeezenet1_1", "unet_squeezenet1_1", UNet, partial(UNet, width=8)])
+def test_networks_of_several_classes_give_a_map_for_each(network):
+    assert build_network(network, 2, n_maps=3)(torch.rand(1, 2, 32, 32)).shape == (1, 3, 32, 32)
+
+
+def test_a_function_is_told_the_number_of_maps_if_it_takes_it_by_name_and_there_are_several():
+    def make(n_channels, n_maps=None):
+        return nn.Conv2d(n_channels, n_maps or 7, 1)
+
+    assert build_network(make, 2, n_maps=3).out_channels == 3
+    assert build_network(make, 2).out_channels == 7
+    assert build_network(lambda n_channels, width=5: nn.Conv2d(n_channels, width, 1), 2, n_maps=3).out_channels == 5
 
 
 def test_a_module_is_copied():

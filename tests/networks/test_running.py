@@ -124,3 +124,8 @@ def test_an_image_for_which_the_network_gives_another_size_is_named():
     images = [np.zeros((8, 6, 1), np.float32), np.zeros((7, 6, 1), np.float32)]
     with pytest.raises(ValueError, match=r"must give one log-odds map .* size_divisor .* \(image number 1\)$"):
         list(Runner(batch_size=2, device="cpu").run(halving, images))
+
+
+def test_scores_of_several_classes_come_as_a_map_for_each():
+    (scores,) = Runner(1, "cpu", n_maps=3).log_odds(UNet(1, width=8, depth=1, n_maps=3), [np.zeros((5, 6, 1))])
+    assert scores.shape == (3, 5, 6)

@@ -83,6 +83,21 @@ def test_tiles_give_them_with_the_mirror_image_and_at_all_scales(build):
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "of_classes", [lambda: UNet(2, width=8, depth=2, n_maps=3), lambda: nn.Conv2d(2, 3, 3, padding=1)]
+)
+def test_tiles_give_the_scores_of_several_classes(of_classes):
+    def build():
+        network = of_classes()
+        network.size_divisor = getattr(network, "size_divisor", 1)
+        return network
+
+    found, expected, sizes = run(build, 120, (121, 171), n_maps=3)
+    assert found.shape == (3, 121, 171)
+    assert len(sizes) > 1
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
 def convolution(size=3, **others):
     return nn.Conv2d(2, 2, size, padding="same", **others)
 
