@@ -23,7 +23,7 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 
 from skmmcrf._docs import documented
 from skmmcrf._shown import shown
-from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, LabelsLike
+from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, LabelArray, LabelsLike
 from skmmcrf.field.labels import Annotation
 from skmmcrf.images.checking import check_sample_weight
 from skmmcrf.images.entries import as_array, as_sequence, image_and_labels
@@ -714,7 +714,20 @@ def make_segmentation_scorer(measure: str | Callable[..., float], **parameters: 
     return _SegmentationScorer(score, -1 if measure == "hausdorff" else 1, parameters)
 
 
-def jaccard_of_annotations(annotations: Iterable[Annotation], labelings: Iterable[BoolArray]) -> FloatArray:
-    """Jaccard index of each labeling (H, W) over the labelled pixels. See `jaccard_indices`."""
-    both = ((a.truth & a.labelled, labels & a.labelled) for a, labels in zip(annotations, labelings))
-    return np.array([_jaccard(*pair) if np.any(pair) else np.nan for pair in both])
+def jaccard_of_annotations(annotations: Iterable[Annotation], labelings: Iterable[LabelArray]) -> FloatArray:
+    """Jaccard index of each labeling (H, W) over the labelled pixels. See `jaccard_indices`.
+
+    Of several classes it is the mean over those that occur in the truth or in the labeling, each against all others.
+    """
+    return np.array([_jaccard_of(*pair) for pair in zip(annotations, labelings)], dtype=float)
+
+
+def _jaccard_of(annotation: Annotation, labels: LabelArray) -> float:
+    if annotation.dtype == bool:
+        truth, found = annotation.truth & annotation.labelled, labels & annotation.labelled
+        return _jaccard(truth, found) if truth.any() or found.any() else np.nan
+    known = annotation.labelled
+    truth, found = annotation.truth[known], labels[known]
+    common, *each = (np.bincount(part, minlength=annotation.n_labels) for part in (truth[truth == found], truth, found))
+    union = sum(each) - common
+    return float(np.mean(common[union > 0] / union[union > 0])) if union.any() else np.nan

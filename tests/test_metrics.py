@@ -557,3 +557,15 @@ def test_bad_names_and_parameters_of_tables_are_told_before_anything_is_predicte
         with pytest.raises(ValueError, match=next(iter(bad))):
             evaluate(recorder, masks, masks, **bad)
     assert recorder.parts == []
+
+
+def test_the_index_of_several_classes_is_the_mean_over_those_that_occur_in_truth_or_labeling():
+    rng = np.random.default_rng(0)
+    for n_true, n_found in [(4, 4), (2, 4), (4, 1), (1, 1)]:
+        truth, found = (rng.integers(n, size=(6, 7), dtype=np.uint8) for n in (n_true, n_found))
+        labelled = rng.uniform(size=truth.shape) < 0.7
+        annotation = Annotation(truth, labelled, class_weight=5 * (1.0,))
+        expected = jaccard_score(truth[labelled], found[labelled], average="macro")
+        assert jaccard_of_annotations([annotation], [found])[0] == pytest.approx(expected)
+    unlabelled = Annotation(truth, np.zeros(truth.shape, bool), class_weight=5 * (1.0,))
+    assert np.isnan(jaccard_of_annotations([unlabelled], [found])).all()
