@@ -125,6 +125,19 @@ measured_pos_label => pos_label : int, default=1
 measured_ignore_label => ignore_label : int, None or "auto", default="auto"
     The label of unlabelled pixels in the truth. See `jaccard_indices`.
 
+measured_classes => classes : sequence of int, optional
+    The labels of several classes, which are measured one by one. See `jaccard_indices`.
+
+pooled_classes => classes : sequence of int, optional
+    The labels of the K classes in ascending order, such as ``model.classes_``. By default these are two: the background
+    0 and `pos_label`.
+
+class_names : sequence of K str, optional
+    The names of more than two classes, in the order of `classes_`. By default these are their labels.
+
+pixel_weight => sample_weight : array of shape (n,), optional
+    The weight of each image's pixels, not negative.
+
 both_empty : {"omit", "perfect"}, default="omit"
     The value of an image whose truth and prediction are both empty. See `jaccard_indices`.
 
