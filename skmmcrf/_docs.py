@@ -174,9 +174,12 @@ size_divisor : int
 channels : {"L", "RGB"}, optional
     Convert all images to grey ("L") or colour ("RGB"). By default they stay as stored.
 
-foreground : "auto", int, str or (red, green, blue), default="auto"
+foreground : "auto", int, str, (red, green, blue) or None, default="auto"
     The pixels of a mask that are foreground: all of one value, all above a bound such as ">127", or all of one colour.
-    All others are background. "auto" takes the value that is not 0, if all masks have the same one.
+    All others are background. None takes the values of masks as the labels of several classes, which stay as they are.
+    "auto" takes the value that is not 0, if all masks have the same one. It is as None if the masks hold three labels
+    or more that are numbered from 0 on, such as 0 to 10, apart from 255 for unlabelled pixels. Give None for images
+    that may lack some of the classes.
 
 mask_ignore_label => ignore_label : int, (red, green, blue) or None, default=None
     The value of unlabelled pixels in the masks.
