@@ -19,7 +19,7 @@ from skmmcrf._colours import UNLABELLED_COLOUR, class_colours, coloured
 from skmmcrf._docs import documented
 from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, IntArray, LabelsLike
 from skmmcrf._version import __version__
-from skmmcrf.field.labels import Annotation
+from skmmcrf.field.labels import UNLABELLED, Annotation
 from skmmcrf.images.checking import check_images
 from skmmcrf.images.entries import as_sequence, image_and_labels
 from skmmcrf.images.labels import LabelScheme
@@ -310,8 +310,11 @@ class _Classes:
         absent = "count as perfect" if both_empty == "perfect" else "are left out"
         yield (
             "The measures of an image are means over its classes. Classes that are in neither its truth nor its "
-            f"prediction {absent}. The pooled Jaccard index counts the pixels of all images together."
+            f"prediction {absent}. Those in only one of them have the worst values: the Hausdorff distance is the "
+            "image's diagonal."
         )
+        yield "Pooled Jaccard indices count the pixels of all images together. Other measures are means over images."
+        yield "Pictures show each image, its truth, its prediction, and what is wrong."
         if n := int(np.isnan(table["accuracy"]).sum()):
             yield f"{_images(n)} {_NO_LABEL}"
 
@@ -323,7 +326,7 @@ class _Classes:
         return {
             "image": _source(pixels),
             "truth of": _source(coloured(annotation.mask, n_classes)),
-            "prediction of": _source(coloured(found.truth, n_classes)),
+            "prediction of": _source(coloured(np.where(labelled, found.truth, UNLABELLED), n_classes)),
             "errors in": _source(_overlay(pixels, areas, _COLORS_OF_ERRORS)),
         }
 
