@@ -152,7 +152,8 @@ X_shown => X : array of shape (n, H, W) or (n, H, W, channels), or list of array
     Images of bool, uint8, uint16 or float.
 
 y_shown => y : array of shape (n, H, W) or list of arrays (H, W)
-    The truth: 0, `pos_label`, or 255 for unlabelled pixels, which are shaded and not counted.
+    The truth: 0, `pos_label`, or 255 for unlabelled pixels, which are shaded and not counted. With `classes` it is
+    these labels.
 
 backbone : str
     One of `backbone_names`, or ``"timm/"`` with the name of a model of timm.

@@ -124,7 +124,7 @@ def _read_pairs(
     classes: Sequence[int] | None = None,
 ) -> Iterator[tuple[Annotation, LabelArray]]:
     """The truth and the prediction of each image: its foreground, or the numbers of its classes."""
-    scheme = _read_scheme(pos_label, ignore_label, classes)
+    scheme = scheme_of_labels(pos_label, ignore_label, classes)
     labels, _ = as_sequence(y_true, "y_true", dimensions=(3,))
     predictions, _ = as_sequence(y_pred, "y_pred", dimensions=(3,))
     if len(labels) != len(predictions):
@@ -135,7 +135,8 @@ def _read_pairs(
         yield annotation, _read_found(predictions[n], annotation, scheme, (f"y_true[{n}]", f"y_pred[{n}]"))
 
 
-def _read_scheme(pos_label: int, ignore_label: _IgnoreLabel, classes: Sequence[int] | None) -> LabelScheme:
+def scheme_of_labels(pos_label: int, ignore_label: _IgnoreLabel, classes: Sequence[int] | None) -> LabelScheme:
+    """Give how measures read labels. See `jaccard_indices`."""
     _check_parameters(pos_label=pos_label, ignore_label=ignore_label)
     if classes is None:
         return LabelScheme(pos_label, ignore_label)
