@@ -125,6 +125,19 @@ measured_pos_label => pos_label : int, default=1
 measured_ignore_label => ignore_label : int, None or "auto", default="auto"
     The label of unlabelled pixels in the truth. See `jaccard_indices`.
 
+measured_classes => classes : sequence of int, optional
+    The labels of several classes, which are measured one by one. See `jaccard_indices`.
+
+pooled_classes => classes : sequence of int, optional
+    The labels of the K classes in ascending order, such as ``model.classes_``. By default these are two: the background
+    0 and `pos_label`.
+
+class_names : sequence of K str, optional
+    The names of more than two classes, in the order of `classes_`. By default these are their labels.
+
+pixel_weight => sample_weight : array of shape (n,), optional
+    The weight of each image's pixels, not negative.
+
 both_empty : {"omit", "perfect"}, default="omit"
     The value of an image whose truth and prediction are both empty. See `jaccard_indices`.
 
@@ -139,7 +152,8 @@ X_shown => X : array of shape (n, H, W) or (n, H, W, channels), or list of array
     Images of bool, uint8, uint16 or float.
 
 y_shown => y : array of shape (n, H, W) or list of arrays (H, W)
-    The truth: 0, `pos_label`, or 255 for unlabelled pixels, which are shaded and not counted.
+    The truth: 0, `pos_label`, or 255 for unlabelled pixels, which are shaded and not counted. With `classes` it is
+    these labels.
 
 backbone : str
     One of `backbone_names`, or ``"timm/"`` with the name of a model of timm.
@@ -161,9 +175,12 @@ size_divisor : int
 channels : {"L", "RGB"}, optional
     Convert all images to grey ("L") or colour ("RGB"). By default they stay as stored.
 
-foreground : "auto", int, str or (red, green, blue), default="auto"
+foreground : "auto", int, str, (red, green, blue) or None, default="auto"
     The pixels of a mask that are foreground: all of one value, all above a bound such as ">127", or all of one colour.
-    All others are background. "auto" takes the value that is not 0, if all masks have the same one.
+    All others are background. None takes the values of masks as the labels of several classes, which stay as they are.
+    "auto" takes the value that is not 0, if all masks have the same one. It is as None if the masks hold three labels
+    or more that are numbered from 0 on, such as 0 to 10, apart from 255 for unlabelled pixels. Give None for images
+    that may lack some of the classes.
 
 mask_ignore_label => ignore_label : int, (red, green, blue) or None, default=None
     The value of unlabelled pixels in the masks.

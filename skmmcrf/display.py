@@ -5,6 +5,8 @@ A display holds what is drawn. `plot` draws it in a new figure, or in a figure o
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import ceil
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +15,7 @@ from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils._param_validation import validate_parameter_constraints
 from sklearn.utils.validation import check_is_fitted
 
+from skmmcrf._colours import UNLABELLED_COLOUR, class_colours, coloured
 from skmmcrf._docs import documented
 from skmmcrf._shown import shown
 from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, LabelsLike
@@ -22,16 +25,20 @@ from skmmcrf.field.labels import UNLABELLED
 from skmmcrf.field.terms import scale_image
 from skmmcrf.images.checking import LabelledImages, check_images, check_labelled_images, check_labels
 from skmmcrf.images.labels import LABEL_CONSTRAINTS, LabelScheme
-from skmmcrf.metrics import jaccard_of_annotations, label_scheme_of
+from skmmcrf.metrics import jaccard_of_annotations, label_scheme_of, names_of_classes, scheme_of_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure, SubFigure
+    from matplotlib.patches import Patch
 
 
 class SegmentationDisplay:
     """Images, their truth and one or more results with the Jaccard index, outlined as in the paper's Fig. 1.
+
+    More than two classes are shown in colours, with a legend. The index is the mean over the classes in an image's
+    truth or result.
 
     Make one with `from_estimator` or `from_predictions`.
 
@@ -41,11 +48,13 @@ class SegmentationDisplay:
         bool, uint8, uint16 or float, of any sizes. Of several channels the first is shown, unless they
         are three. Floats are clipped to [0, 1].
     labels : list of n ndarrays of shape (H, W)
-        The truth: 0, 1, or 255 for unlabelled pixels.
-    predictions : dict of str to list of n ndarrays of bool and shape (H, W)
-        The foreground of results by their name.
+        The truth: 0, 1, or 255 for unlabelled pixels. If there are `class_names`, these are the numbers 0 to K - 1.
+    predictions : dict of str to list of n ndarrays of bool or uint8 and shape (H, W)
+        The foreground of results by their name. If there are `class_names`, these are the numbers 0 to K - 1.
     jaccard : dict of str to ndarray of shape (n,)
         The results' Jaccard indices, between 0 and 1. They are NaN where neither truth nor result has foreground.
+    class_names : sequence of K str, optional
+        The names of more than two classes.
 
     Attributes
     ----------
@@ -69,11 +78,13 @@ class SegmentationDisplay:
         labels: Sequence[np.ndarray],
         predictions: Mapping[str, Sequence[np.ndarray]],
         jaccard: Mapping[str, FloatArray],
+        class_names: Sequence[str] | None = None,
     ) -> None:
         self.images = images
         self.labels = labels
         self.predictions = predictions
         self.jaccard = jaccard
+        self.class_names = class_names
 
     @classmethod
     @documented
@@ -84,6 +95,7 @@ class SegmentationDisplay:
         y: LabelsLike,
         *,
         pos_label: int | None = None,
+        class_names: Sequence[str] | None = None,
         figure: "Figure | SubFigure | None" = None,
     ) -> "SegmentationDisplay":
         """Predict and plot.
@@ -97,6 +109,7 @@ class SegmentationDisplay:
             The truth, labelled as for fit. Unlabelled pixels are shaded and not counted.
         pos_label : int, optional
             The label of foreground, in y and in predictions. By default it is the estimator's.
+        %(class_names)s
         %(figure)s
 
         Returns
@@ -127,7 +140,7 @@ class SegmentationDisplay:
             if not hasattr(model, "predict"):
                 raise TypeError(f"estimator must have the method predict, {shown(name)} has none")
         predictions = {name: model.predict(X) for name, model in models.items()}
-        return cls._of_labels(data, predictions, scheme.pos_label).plot(figure=figure)
+        return cls._of_labels(data, predictions, scheme, class_names).plot(figure=figure)
 
     @classmethod
     @documented
@@ -138,6 +151,8 @@ class SegmentationDisplay:
         predictions: LabelsLike | Mapping[str, LabelsLike],
         *,
         pos_label: int = 1,
+        classes: Sequence[int] | None = None,
+        class_names: Sequence[str] | None = None,
         figure: "Figure | SubFigure | None" = None,
     ) -> "SegmentationDisplay":
         """Plot what was predicted.
@@ -150,6 +165,10 @@ class SegmentationDisplay:
             Each gets a column.
         pos_label : int, default=1
             The label of foreground, in y and in the predictions.
+        classes : sequence of int, optional
+            The labels of several classes in ascending order, such as ``model.classes_``.
+        class_names : sequence of str, optional
+            The names of these. By default they are the labels.
         %(figure)s
 
         Returns
@@ -160,23 +179,42 @@ class SegmentationDisplay:
         ------
         ImportError, ValueError
             If matplotlib is missing, images and labels do not fit, or labels have other values.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skmmcrf.display import SegmentationDisplay
+        >>> y = np.array([[[0, 0, 1], [2, 2, 255]]])
+        >>> display = SegmentationDisplay.from_predictions(
+        ...     y / 255, y, y % 255, classes=range(3), class_names=["sky", "road", "car"]
+        ... )
+        >>> display.axes_[0, 2].get_xlabel()
+        'mean Jaccard 100.0 %'
         """
         check_matplotlib_support(f"{cls.__name__}.from_predictions")
         named = predictions if isinstance(predictions, Mapping) else {"result": predictions}
-        data = check_labelled_images(X, y, _scheme(pos_label))
-        return cls._of_labels(data, named, pos_label).plot(figure=figure)
+        scheme = _scheme(pos_label, classes=classes)
+        data = check_labelled_images(X, y, scheme)
+        return cls._of_labels(data, named, scheme, class_names).plot(figure=figure)
 
     @classmethod
     def _of_labels(
-        cls, data: LabelledImages, predictions: Mapping[str, LabelsLike], pos_label: int
+        cls,
+        data: LabelledImages,
+        predictions: Mapping[str, LabelsLike],
+        scheme: LabelScheme,
+        class_names: Sequence[str] | None,
     ) -> "SegmentationDisplay":
+        names = names_of_classes(scheme, class_names)
         shapes = [annotation.shape for annotation in data.annotations]
         results = {}
         for name, result in predictions.items():
-            read = check_labels(result, shapes, LabelScheme(pos_label, None), ("X", f"predictions of {shown(name)}"))
+            complete = replace(scheme, ignore_label=None)
+            read = check_labels(result, shapes, complete, ("X", f"predictions of {shown(name)}"))
             results[name] = [annotation.truth for annotation in read]
         jaccard = {name: jaccard_of_annotations(data.annotations, result) for name, result in results.items()}
-        return cls(data.images, [annotation.mask for annotation in data.annotations], results, jaccard)
+        masks = [annotation.mask for annotation in data.annotations]
+        return cls(data.images, masks, results, jaccard, names if scheme.several else None)
 
     def plot(self, *, figure: "Figure | SubFigure | None" = None) -> "SegmentationDisplay":
         """Draw in a new figure, or in a figure or subfigure that is given."""
@@ -191,23 +229,59 @@ class SegmentationDisplay:
         names = ["image", "truth", *self.predictions]
         # columns are equally wide, and tall images do not take all the room
         heights = [2.2 * min(image.shape[0] / image.shape[1], 1.4) for image in self.images]
-        self.figure_ = figure or _new_figure(2.2 * len(names), sum(heights) + 0.3 * len(heights) + 0.3)
+        legend, n_columns = self._legend(2.2 * len(names))
+        height = sum(heights) + 0.3 * len(heights) + 0.3 + 0.25 * ceil(len(legend) / n_columns)
+        self.figure_ = figure or _new_figure(2.2 * len(names), height)
         self.axes_ = self.figure_.subplots(len(heights), len(names), height_ratios=heights, squeeze=False)
         for ax, name in zip(self.axes_[0], names):
             ax.set_title(fill(name, 26), fontsize="medium")
-        for row, (axes, image, truth) in enumerate(zip(self.axes_, self.images, self.labels)):
-            for ax in axes:
-                _show(ax, image)
-            unlabelled = truth == UNLABELLED
-            _outline(axes[1], truth == 1, "yellow")
-            if unlabelled.any():
-                _shade(axes[1], unlabelled)
-                axes[1].set_xlabel("shaded: unlabelled")
-            for ax, (name, labelings) in zip(axes[2:], self.predictions.items()):
-                _outline(ax, labelings[row], "deepskyblue")
-                index = self.jaccard[name][row]
-                ax.set_xlabel("Jaccard: both empty" if np.isnan(index) else f"Jaccard {100 * index:.1f} %")
+        plot_row = self._plot_foreground if self.class_names is None else self._plot_classes
+        for row, axes in enumerate(self.axes_):
+            plot_row(axes, row)
+        if legend:
+            self.figure_.legend(handles=legend, loc="outside lower center", ncols=n_columns, frameon=False)
         return self
+
+    def _plot_foreground(self, axes: Sequence["Axes"], row: int) -> None:
+        for ax in axes:
+            _show(ax, self.images[row])
+        truth = self.labels[row]
+        _outline(axes[1], truth == 1, "yellow")
+        if (truth == UNLABELLED).any():
+            _shade(axes[1], truth == UNLABELLED)
+            axes[1].set_xlabel("shaded: unlabelled")
+        for ax, (name, labelings) in zip(axes[2:], self.predictions.items()):
+            _outline(ax, labelings[row], "deepskyblue")
+            index = self.jaccard[name][row]
+            ax.set_xlabel("Jaccard: both empty" if np.isnan(index) else f"Jaccard {100 * index:.1f} %")
+
+    def _plot_classes(self, axes: Sequence["Axes"], row: int) -> None:
+        _show(axes[0], self.images[row])
+        n_classes = len(self.class_names or ())
+        for ax, mask in zip(axes[1:], [self.labels[row], *(labels[row] for labels in self.predictions.values())]):
+            _draw(ax, coloured(mask, n_classes), interpolation="nearest")
+        for ax, name in zip(axes[2:], self.predictions):
+            index = self.jaccard[name][row]
+            ax.set_xlabel("no label" if np.isnan(index) else f"mean Jaccard {100 * index:.1f} %")
+
+    def _legend(self, width: float) -> tuple[list["Patch"], int]:
+        """The classes that are shown, by their colours, and the number of columns that have room in so many inches."""
+        from matplotlib.patches import Patch
+
+        if self.class_names is None:
+            return [], 1
+        masks = [*self.labels, *(mask for labelings in self.predictions.values() for mask in labelings)]
+        numbers = set().union(*(np.unique(mask).tolist() for mask in masks))
+        colours = [*class_colours(len(self.class_names)).tolist(), UNLABELLED_COLOUR]
+        named = zip([*range(len(self.class_names)), UNLABELLED], [*self.class_names, "unlabelled"], colours)
+        legend = [
+            Patch(facecolor=tuple(part / 255 for part in colour), edgecolor="gray", label=name)
+            for n, name, colour in named
+            if n in numbers
+        ]
+        # letters of ten points take six on average, and a patch as much as five letters
+        longest = max(len(str(patch.get_label())) for patch in legend)
+        return legend, max(int(width * 72 / 6 / (5 + longest)), 1)
 
 
 class TrainingCurveDisplay:
@@ -424,7 +498,7 @@ class EnergyDisplay:
         TypeError
             If it is another estimator.
         ValueError
-            If the estimator is not fitted or has no field, or the image is not one it can take.
+            If the estimator is not fitted, has no field or more than two classes. If the image is not one it can take.
 
         Examples
         --------
@@ -441,6 +515,8 @@ class EnergyDisplay:
         if not isinstance(estimator, DeepStructuredSegmenter):
             raise TypeError(f"estimator must be a DeepStructuredSegmenter, got {type(estimator).__name__}")
         check_is_fitted(estimator)
+        if label_scheme_of(estimator).several:
+            raise ValueError(f"estimator must be of two labels, got the classes {shown(estimator.classes_)}")
         images = check_images([image], n_channels=estimator.n_channels_in_, name="image")
         energy = estimator.energy(images[0])
         return cls(images[0], energy.least(estimator.coef_), energy, estimator.coef_).plot(figure=figure)
@@ -546,20 +622,29 @@ def _history(estimator: Any) -> Sequence[Mapping[str, Any]]:
     return estimator.history_
 
 
-def _scheme(pos_label: int, ignore_label: int | str | None = "auto") -> LabelScheme:
+def _scheme(
+    pos_label: int, ignore_label: int | Literal["auto"] | None = "auto", classes: Sequence[int] | None = None
+) -> LabelScheme:
     """How labels are read. The unlabelled value is explicit, because a few images may have no foreground."""
     validate_parameter_constraints(LABEL_CONSTRAINTS, {"pos_label": pos_label}, caller_name="SegmentationDisplay")
-    return LabelScheme(pos_label, LabelScheme(pos_label, ignore_label).unlabelled)
+    scheme = scheme_of_labels(pos_label, ignore_label, classes)
+    return replace(scheme, ignore_label=scheme.unlabelled)
 
 
 def _common_scheme(models: Mapping[str, Any], pos_label: int | None) -> LabelScheme:
     """How all estimators read labels."""
     read = {name: label_scheme_of(model) for name, model in models.items()}
-    labels = [(s.pos_label if pos_label is None else pos_label, s.ignore_label) for s in read.values()]
-    schemes = [_scheme(*each) for each in labels]
+    schemes = [
+        _scheme(s.pos_label if pos_label is None else pos_label, s.ignore_label, s.several or None)  # type: ignore[arg-type]
+        for s in read.values()
+    ]
     if len(set(schemes)) > 1:
-        said = ", ".join(f"{shown(name)} {s.pos_label} and {s.unlabelled}" for name, s in zip(read, schemes))
-        raise ValueError(f"estimators must have the same foreground and unlabelled pixels, they have: {said}")
+        said = ", ".join(
+            f"{shown(name)} {s.several or s.pos_label} and {s.unlabelled}" for name, s in zip(read, schemes)
+        )
+        raise ValueError(
+            f"estimators must have the same foreground or classes, and the same unlabelled pixels, they have: {said}"
+        )
     return schemes[0]
 
 

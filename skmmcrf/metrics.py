@@ -2,12 +2,17 @@
 
 All measures leave unlabelled pixels out: truth and prediction count as background there. The measures of boundaries
 treat unlabelled pixels like the outside of the image, so the foreground ends there.
+
+With ``classes`` each class takes its turn as foreground. A measure is an array of shape (n, K) then, NaN where a class
+is in neither truth nor prediction. The means take the mean over the classes of each image, then over the images.
+Pooled measures count the pixels of all images together, as benchmarks of several classes do.
 """
 
 import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial, update_wrapper
 from numbers import Real
 from os import PathLike
@@ -23,7 +28,7 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 
 from skmmcrf._docs import documented
 from skmmcrf._shown import shown
-from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, LabelArray, LabelsLike
+from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, IntArray, LabelArray, LabelsLike
 from skmmcrf.field.labels import Annotation
 from skmmcrf.images.checking import check_sample_weight
 from skmmcrf.images.entries import as_array, as_sequence, image_and_labels
@@ -32,6 +37,9 @@ from skmmcrf.images.pairing import names_in_folders
 
 _IgnoreLabel: TypeAlias = int | Literal["auto"] | None
 _BothEmpty: TypeAlias = Literal["omit", "perfect"]
+_Measure: TypeAlias = Callable[[BoolArray, BoolArray], float]
+# the foreground of two labels, or the numbers of several classes
+Labeling: TypeAlias = tuple[str | Path | int, Annotation, LabelArray]
 
 # images of a dataset that are in memory at a time
 _AT_ONCE = 16
@@ -46,31 +54,36 @@ _CONSTRAINTS = {
 
 
 def _measure_images(
-    measure: Callable[[BoolArray, BoolArray], float],
+    measure: _Measure,
     best: float,
     y_true: LabelsLike,
     y_pred: LabelsLike,
     *,
     both_empty: _BothEmpty,
+    classes: Sequence[int] | None,
     **labels: Any,
 ) -> FloatArray:
-    """A measure of each image's true and predicted foreground. NaN or the best value where both are empty."""
+    """A measure of each image, and of each class if there are several. NaN or the best value where both are empty."""
     _check_parameters(both_empty=both_empty)
-    pairs = _read_pairs(y_true, y_pred, **labels)
-    return np.array([_measured(measure, best, *pair, both_empty) for pair in pairs], dtype=float)
+    pairs = _read_pairs(y_true, y_pred, classes=classes, **labels)
+    rows = np.array([_measured(measure, best, *pair, both_empty) for pair in pairs], dtype=float)
+    return rows[:, 0] if classes is None else rows
 
 
 def _measured(
-    measure: Callable[[BoolArray, BoolArray], float],
-    best: float,
-    annotation: Annotation,
-    found: BoolArray,
-    both_empty: _BothEmpty,
-) -> float:
-    truth = annotation.truth
-    if truth.any() or found.any():
-        return measure(truth, found)
-    return best if both_empty == "perfect" and annotation.labelled.any() else np.nan
+    measure: _Measure, best: float, annotation: Annotation, found: LabelArray, both_empty: _BothEmpty
+) -> list[float]:
+    """A measure of the foreground of an image, or of each of several classes."""
+    if_empty = best if both_empty == "perfect" and annotation.labelled.any() else np.nan
+    pairs = _foregrounds(annotation, found)
+    return [measure(*pair) if pair[0].any() or pair[1].any() else if_empty for pair in pairs]
+
+
+def _foregrounds(annotation: Annotation, found: LabelArray) -> Iterator[tuple[BoolArray, BoolArray]]:
+    """The true and the predicted pixels of the foreground, or of each of several classes."""
+    truth, labelled = annotation.truth, annotation.labelled
+    for n in [True] if annotation.dtype == bool else range(annotation.n_labels):
+        yield labelled & (truth == n), labelled & (found == n)
 
 
 def _jaccard(truth: BoolArray, found: BoolArray) -> float:
@@ -104,11 +117,14 @@ def _boundary_distances(truth: BoolArray, found: BoolArray) -> tuple[FloatArray,
 
 
 def _read_pairs(
-    y_true: LabelsLike, y_pred: LabelsLike, pos_label: int, ignore_label: _IgnoreLabel
-) -> Iterator[tuple[Annotation, BoolArray]]:
-    """The truth of each image, and the predicted foreground without unlabelled pixels."""
-    _check_parameters(pos_label=pos_label, ignore_label=ignore_label)
-    scheme = LabelScheme(pos_label, ignore_label)
+    y_true: LabelsLike,
+    y_pred: LabelsLike,
+    pos_label: int = 1,
+    ignore_label: _IgnoreLabel = "auto",
+    classes: Sequence[int] | None = None,
+) -> Iterator[tuple[Annotation, LabelArray]]:
+    """The truth and the prediction of each image: its foreground, or the numbers of its classes."""
+    scheme = scheme_of_labels(pos_label, ignore_label, classes)
     labels, _ = as_sequence(y_true, "y_true", dimensions=(3,))
     predictions, _ = as_sequence(y_pred, "y_pred", dimensions=(3,))
     if len(labels) != len(predictions):
@@ -116,18 +132,33 @@ def _read_pairs(
     annotations = [scheme.read(labels[n], f"y_true[{n}]") for n in range(len(labels))]
     scheme.check_foreground_is_meant(annotations, "y_true")
     for n, annotation in enumerate(annotations):
-        yield annotation, _read_found(predictions[n], annotation, pos_label, (f"y_true[{n}]", f"y_pred[{n}]"))
+        yield annotation, _read_found(predictions[n], annotation, scheme, (f"y_true[{n}]", f"y_pred[{n}]"))
 
 
-def _read_found(prediction: Any, annotation: Annotation, pos_label: int, names: tuple[str, str]) -> BoolArray:
-    """The predicted foreground of an image without unlabelled pixels. Errors call truth and prediction by the names."""
+def scheme_of_labels(pos_label: int, ignore_label: _IgnoreLabel, classes: Sequence[int] | None) -> LabelScheme:
+    """Give how measures read labels. See `jaccard_indices`."""
+    _check_parameters(pos_label=pos_label, ignore_label=ignore_label)
+    if classes is None:
+        return LabelScheme(pos_label, ignore_label)
+    if pos_label != 1:
+        raise ValueError(f"pos_label must be left out if classes are given, got {pos_label}")
+    numbers = np.asarray(classes)
+    if numbers.ndim != 1 or numbers.dtype.kind not in "bui" or len(numbers) < 2 or not (np.diff(numbers) > 0).all():
+        raise ValueError(
+            f"classes must be two labels or more in ascending order, such as model.classes_, got {shown(classes)}"
+        )
+    return LabelScheme(pos_label, ignore_label, tuple(map(int, numbers)))
+
+
+def _read_found(prediction: Any, annotation: Annotation, scheme: LabelScheme, names: tuple[str, str]) -> LabelArray:
+    """The prediction of an image, background where unlabelled. Errors call truth and prediction by the names."""
     of_truth, name = names
     found = as_array(prediction, name)
     if found.shape != annotation.shape:
         raise ValueError(f"{name} has shape {found.shape}, but {of_truth} has {annotation.shape}")
     if not annotation.is_fully_labelled:
-        found = np.where(annotation.labelled, found, np.zeros_like(found))
-    return LabelScheme(pos_label, None).read(found, name).truth
+        found = np.where(annotation.labelled, found, np.full_like(found, scheme.classes[0]))
+    return replace(scheme, ignore_label=None).read(found, name).truth
 
 
 def _check_parameters(**parameters: object) -> None:
@@ -199,6 +230,7 @@ def jaccard_indices(
     *,
     pos_label: int = 1,
     ignore_label: _IgnoreLabel = "auto",
+    classes: Sequence[int] | None = None,
     both_empty: _BothEmpty = "omit",
 ) -> FloatArray:
     """Jaccard index of each image: foreground common to both over foreground of either.
@@ -212,14 +244,17 @@ def jaccard_indices(
         The label of the foreground.
     ignore_label : int, None or "auto", default="auto"
         The label of unlabelled pixels in the truth, which count in neither truth nor prediction. "auto" is 255 unless
-        that is `pos_label`. None means that all pixels are labelled.
+        that is `pos_label` or a class. None means that all pixels are labelled.
+    classes : sequence of int, optional
+        The labels of several classes in ascending order, such as ``model.classes_``. Each class takes its turn as
+        foreground. By default `pos_label` alone is measured.
     both_empty : {"omit", "perfect"}, default="omit"
         The value of an image where neither truth nor prediction has foreground. "omit" gives NaN, and means leave the
         image out. "perfect" gives the best value of the measure: 1, or a distance of 0.
 
     Returns
     -------
-    ndarray of float and shape (n,)
+    ndarray of float and shape (n,), or (n, K) with K classes
         Between 0 and 1. NaN where no pixel is labelled, and where `both_empty` says so.
 
     Raises
@@ -236,8 +271,13 @@ def jaccard_indices(
     array([1.])
     >>> jaccard_indices([[[0, 1, 255]]], [[[0, 1, 1]]])
     array([1.])
+
+    Four classes, of which the last occurs in neither truth nor prediction:
+
+    >>> jaccard_indices([[[0, 0, 1, 2]]], [[[0, 1, 1, 1]]], classes=range(4)).round(2)
+    array([[0.5 , 0.33, 0.  ,  nan]])
     """
-    labels = {"pos_label": pos_label, "ignore_label": ignore_label}
+    labels: dict[str, Any] = {"pos_label": pos_label, "ignore_label": ignore_label, "classes": classes}
     return _measure_images(_jaccard, 1.0, y_true, y_pred, both_empty=both_empty, **labels)
 
 
@@ -248,6 +288,7 @@ def dice_indices(
     *,
     pos_label: int = 1,
     ignore_label: _IgnoreLabel = "auto",
+    classes: Sequence[int] | None = None,
     both_empty: _BothEmpty = "omit",
 ) -> FloatArray:
     """Dice index of each image, the F1 score of its pixels: twice the common foreground over the sum of both.
@@ -257,11 +298,12 @@ def dice_indices(
     %(measured_labels)s
     %(measured_pos_label)s
     %(measured_ignore_label)s
+    %(measured_classes)s
     %(both_empty)s
 
     Returns
     -------
-    ndarray of float and shape (n,)
+    ndarray of float and shape (n,), or (n, K) with K classes
         Between 0 and 1, or NaN (see `both_empty`).
 
     Raises
@@ -274,7 +316,7 @@ def dice_indices(
     >>> dice_indices([[[0, 1, 1]], [[0, 0, 0]]], [[[1, 1, 0]], [[0, 0, 0]]])
     array([0.5, nan])
     """
-    labels = {"pos_label": pos_label, "ignore_label": ignore_label}
+    labels: dict[str, Any] = {"pos_label": pos_label, "ignore_label": ignore_label, "classes": classes}
     return _measure_images(_dice, 1.0, y_true, y_pred, both_empty=both_empty, **labels)
 
 
@@ -285,6 +327,7 @@ def boundary_f_measures(
     *,
     pos_label: int = 1,
     ignore_label: _IgnoreLabel = "auto",
+    classes: Sequence[int] | None = None,
     both_empty: _BothEmpty = "omit",
     tolerance: float | None = None,
 ) -> FloatArray:
@@ -299,13 +342,14 @@ def boundary_f_measures(
     %(measured_labels)s
     %(measured_pos_label)s
     %(measured_ignore_label)s
+    %(measured_classes)s
     %(both_empty)s
     tolerance : float, optional
         In pixels. The default is 0.75 % of the image's diagonal, but at least one pixel.
 
     Returns
     -------
-    ndarray of float and shape (n,)
+    ndarray of float and shape (n,), or (n, K) with K classes
         Between 0 and 1, or NaN (see `both_empty`). 0 where only one of truth and prediction has foreground.
 
     Raises
@@ -326,7 +370,7 @@ def boundary_f_measures(
     """
     _check_parameters(tolerance=tolerance)
     measure = partial(_boundary_f, tolerance=tolerance)
-    labels = {"pos_label": pos_label, "ignore_label": ignore_label}
+    labels: dict[str, Any] = {"pos_label": pos_label, "ignore_label": ignore_label, "classes": classes}
     return _measure_images(measure, 1.0, y_true, y_pred, both_empty=both_empty, **labels)
 
 
@@ -337,6 +381,7 @@ def hausdorff_distances(
     *,
     pos_label: int = 1,
     ignore_label: _IgnoreLabel = "auto",
+    classes: Sequence[int] | None = None,
     both_empty: _BothEmpty = "omit",
     percentile: float = 100,
 ) -> FloatArray:
@@ -351,13 +396,14 @@ def hausdorff_distances(
     %(measured_labels)s
     %(measured_pos_label)s
     %(measured_ignore_label)s
+    %(measured_classes)s
     %(both_empty)s
     percentile : float, default=100
         Between 0 and 100. 100 is the greatest distance. 95 is usual as a measure that ignores outliers.
 
     Returns
     -------
-    ndarray of float and shape (n,)
+    ndarray of float and shape (n,), or (n, K) with K classes
         In pixels, or NaN (see `both_empty`). Where only one of truth and prediction has foreground, it is the diagonal
         of the image, sqrt(H^2 + W^2). This is more than the distance of any two pixels.
 
@@ -373,7 +419,7 @@ def hausdorff_distances(
     """
     _check_parameters(percentile=percentile)
     measure = partial(_hausdorff, percentile=percentile)
-    labels = {"pos_label": pos_label, "ignore_label": ignore_label}
+    labels: dict[str, Any] = {"pos_label": pos_label, "ignore_label": ignore_label, "classes": classes}
     return _measure_images(measure, 0.0, y_true, y_pred, both_empty=both_empty, **labels)
 
 
@@ -384,12 +430,14 @@ def _mean_of(measure: Callable[..., FloatArray], name: str, what: str) -> Callab
         y_true: LabelsLike, y_pred: LabelsLike, *, sample_weight: ArrayLike | None = None, **parameters: Any
     ) -> float:
         weights = check_sample_weight(sample_weight, len(as_sequence(y_true, "y_true", dimensions=(3,))[0]))
-        return warned_mean(measure(y_true, y_pred, **parameters), weights)
+        values = measure(y_true, y_pred, **parameters)
+        return warned_mean(mean_over_classes(values) if values.ndim == 2 else values, weights)
 
     mean.__name__ = mean.__qualname__ = name
     mean.__doc__ = f"""Mean {what} over the images for which it is no NaN.
 
-    These are the images with foreground in truth or prediction. With ``both_empty="perfect"`` all images count.
+    These are the images with foreground in truth or prediction. With ``both_empty="perfect"`` all images count. With
+    ``classes``, an image has the mean over the classes in its truth or its prediction.
 
     Parameters
     ----------
@@ -427,19 +475,265 @@ mean_dice = _mean_of(dice_indices, "mean_dice", "Dice index")
 mean_boundary_f = _mean_of(boundary_f_measures, "mean_boundary_f", "boundary F-measure")
 mean_hausdorff = _mean_of(hausdorff_distances, "mean_hausdorff", "Hausdorff distance in pixels")
 
+
+def mean_over_classes(values: FloatArray) -> FloatArray:
+    """Give each image the mean of a measure over the classes for which it is no NaN.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mean_over_classes(np.array([[0.5, np.nan, 1.0], [np.nan, np.nan, np.nan]]))
+    array([0.75,  nan])
+    """
+    return np.array([mean_of_defined(of_classes) for of_classes in values])
+
+
+@documented
+def confusion_matrices(
+    y_true: LabelsLike,
+    y_pred: LabelsLike,
+    *,
+    pos_label: int = 1,
+    ignore_label: _IgnoreLabel = "auto",
+    classes: Sequence[int] | None = None,
+) -> IntArray:
+    """Count the labelled pixels of each image by their true and their predicted class.
+
+    Their sum over the images, ``confusion_matrices(...).sum(axis=0)``, counts the pixels of all images together.
+
+    Parameters
+    ----------
+    %(measured_labels)s
+    %(measured_pos_label)s
+    %(measured_ignore_label)s
+    %(pooled_classes)s
+
+    Returns
+    -------
+    ndarray of int and shape (n, K, K)
+        A row for each true class, and a column for each predicted one, as in `sklearn.metrics.confusion_matrix`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `jaccard_indices`.
+
+    Examples
+    --------
+    >>> confusion_matrices([[[0, 0, 1, 2]]], [[[0, 1, 1, 1]]], classes=range(3))
+    array([[[1, 1, 0],
+            [0, 1, 0],
+            [0, 1, 0]]])
+    """
+    labels: dict[str, Any] = {"pos_label": pos_label, "ignore_label": ignore_label, "classes": classes}
+    return np.array([count_pixels(*pair) for pair in _read_pairs(y_true, y_pred, **labels)])
+
+
+def count_pixels(annotation: Annotation, found: LabelArray) -> IntArray:
+    """Give the confusion matrix of a labeling (H, W), ndarray of int and shape (K, K). See `confusion_matrices`."""
+    n_labels, labelled = annotation.n_labels, annotation.labelled
+    # scikit-learn's takes no image without any labelled pixel
+    cells = n_labels * annotation.truth[labelled].astype(int) + found[labelled]
+    return np.bincount(cells, minlength=n_labels**2).reshape(n_labels, n_labels)
+
+
+def jaccard_of_confusion(confusion: ArrayLike) -> FloatArray:
+    """Jaccard index of each class by counts of pixels: common pixels over those of truth or prediction.
+
+    Parameters
+    ----------
+    confusion : array of shape (..., K, K)
+        Counts as `confusion_matrices` gives them, or sums of these.
+
+    Returns
+    -------
+    ndarray of float and shape (..., K)
+        NaN for a class that is in neither truth nor prediction.
+
+    Examples
+    --------
+    >>> jaccard_of_confusion([[1, 1, 0], [0, 1, 0], [0, 0, 0]])
+    array([0.5, 0.5, nan])
+    """
+    common, of_both = _common_and_sum(confusion)
+    with np.errstate(invalid="ignore"):
+        return common / (of_both - common)
+
+
+def dice_of_confusion(confusion: ArrayLike) -> FloatArray:
+    """Dice index of each class by counts of pixels: twice the common pixels over the sum of truth and prediction.
+
+    Parameters
+    ----------
+    confusion : array of shape (..., K, K)
+        Counts as `confusion_matrices` gives them, or sums of these.
+
+    Returns
+    -------
+    ndarray of float and shape (..., K)
+        NaN for a class that is in neither truth nor prediction.
+
+    Examples
+    --------
+    >>> dice_of_confusion([[1, 1, 0], [0, 1, 0], [0, 0, 0]]).round(2)
+    array([0.67, 0.67,  nan])
+    """
+    common, of_both = _common_and_sum(confusion)
+    with np.errstate(invalid="ignore"):
+        return 2 * common / of_both
+
+
+def _common_and_sum(confusion: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Of each class the pixels common to truth and prediction, and the sum of the pixels of both."""
+    counts = np.asarray(confusion)
+    return np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(axis=-1) + counts.sum(axis=-2)
+
+
+@documented
+def pooled_jaccard_indices(
+    y_true: LabelsLike,
+    y_pred: LabelsLike,
+    *,
+    pos_label: int = 1,
+    ignore_label: _IgnoreLabel = "auto",
+    classes: Sequence[int] | None = None,
+    sample_weight: ArrayLike | None = None,
+) -> FloatArray:
+    """Jaccard index of each class over the pixels of all images together.
+
+    Benchmarks of several classes, such as CamVid, report the mean of these indices, `mean_pooled_jaccard`.
+
+    Parameters
+    ----------
+    %(measured_labels)s
+    %(measured_pos_label)s
+    %(measured_ignore_label)s
+    %(pooled_classes)s
+    %(pixel_weight)s
+
+    Returns
+    -------
+    ndarray of float and shape (K,)
+        Between 0 and 1. NaN for a class that is in neither truth nor prediction.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `jaccard_indices`. If `sample_weight` does not hold one weight an image.
+
+    Examples
+    --------
+    >>> pooled_jaccard_indices([[[0, 0, 1]], [[1, 1, 2]]], [[[0, 1, 1]], [[1, 1, 1]]], classes=range(3))
+    array([0.5, 0.6, 0. ])
+    """
+    labels: dict[str, Any] = {"pos_label": pos_label, "ignore_label": ignore_label, "classes": classes}
+    return jaccard_of_confusion(_pooled(y_true, y_pred, sample_weight, **labels))
+
+
+@documented
+def pooled_dice_indices(
+    y_true: LabelsLike,
+    y_pred: LabelsLike,
+    *,
+    pos_label: int = 1,
+    ignore_label: _IgnoreLabel = "auto",
+    classes: Sequence[int] | None = None,
+    sample_weight: ArrayLike | None = None,
+) -> FloatArray:
+    """Dice index of each class over the pixels of all images together.
+
+    Parameters
+    ----------
+    %(measured_labels)s
+    %(measured_pos_label)s
+    %(measured_ignore_label)s
+    %(pooled_classes)s
+    %(pixel_weight)s
+
+    Returns
+    -------
+    ndarray of float and shape (K,)
+        Between 0 and 1. NaN for a class that is in neither truth nor prediction.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `pooled_jaccard_indices`.
+
+    Examples
+    --------
+    >>> pooled_dice_indices([[[0, 0, 1]], [[1, 1, 2]]], [[[0, 1, 1]], [[1, 1, 1]]], classes=range(3)).round(2)
+    array([0.67, 0.75, 0.  ])
+    """
+    labels: dict[str, Any] = {"pos_label": pos_label, "ignore_label": ignore_label, "classes": classes}
+    return dice_of_confusion(_pooled(y_true, y_pred, sample_weight, **labels))
+
+
+def _pooled(y_true: LabelsLike, y_pred: LabelsLike, sample_weight: ArrayLike | None, **labels: Any) -> FloatArray:
+    """The confusion matrix of the pixels of all images."""
+    matrices = confusion_matrices(y_true, y_pred, **labels)
+    return np.tensordot(check_sample_weight(sample_weight, len(matrices)), matrices, axes=1)
+
+
+def _mean_of_pooled(measure: Callable[..., FloatArray], name: str, what: str) -> Callable[..., float]:
+    """Make the mean of a pooled measure over classes, as a function of this module."""
+
+    def mean(y_true: LabelsLike, y_pred: LabelsLike, **parameters: Any) -> float:
+        return warned_mean(measure(y_true, y_pred, **parameters))
+
+    mean.__name__ = mean.__qualname__ = name
+    mean.__doc__ = f"""Mean over the classes of the {what} over the pixels of all images together.
+
+    Classes that are in neither truth nor prediction are left out.
+
+    Parameters
+    ----------
+    %(measured_labels)s
+    **parameters
+        Further parameters of `{measure.__name__}`.
+
+    Returns
+    -------
+    float
+        NaN if no pixel is labelled.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `{measure.__name__}`.
+
+    Warns
+    -----
+    UserWarning
+        If no pixel is labelled.
+
+    Examples
+    --------
+    >>> round({name}([[[0, 1], [1, 2]]], [[[0, 1], [1, 1]]], classes=range(4)), 2)
+    {round(mean([[[0, 1], [1, 2]]], [[[0, 1], [1, 1]]], classes=range(4)), 2)}
+    """
+    return documented(mean)
+
+
+mean_pooled_jaccard = _mean_of_pooled(pooled_jaccard_indices, "mean_pooled_jaccard", "Jaccard index")
+mean_pooled_dice = _mean_of_pooled(pooled_dice_indices, "mean_pooled_dice", "Dice index")
+
 # by the name that scorers know them by, measure and mean
 _MEANS: dict[str, tuple[Callable[..., FloatArray], Callable[..., float]]] = {
     "jaccard": (jaccard_indices, mean_jaccard),
     "dice": (dice_indices, mean_dice),
     "boundary_f": (boundary_f_measures, mean_boundary_f),
     "hausdorff": (hausdorff_distances, mean_hausdorff),
+    "pooled_jaccard": (pooled_jaccard_indices, mean_pooled_jaccard),
+    "pooled_dice": (pooled_dice_indices, mean_pooled_dice),
 }
 
 
 def label_scheme_of(estimator: Any) -> LabelScheme:
     """Give how an estimator reads labels, also within a search, a Pipeline or scikit-learn's FrozenEstimator.
 
-    For other estimators the foreground is the second of two numbers in `classes_`, or else 1.
+    More than two numbers in `classes_` are the labels of several classes. Of two numbers in the `classes_` of other
+    estimators the second is the foreground. If they have none, the foreground is 1.
 
     Examples
     --------
@@ -454,9 +748,45 @@ def label_scheme_of(estimator: Any) -> LabelScheme:
         elif hasattr(estimator, "steps"):
             estimator = estimator.steps[-1][1]
         else:
-            classes = np.asarray(getattr(estimator, "classes_", None))
-            return LabelScheme(int(classes[1]) if classes.shape == (2,) and classes.dtype.kind in "bui" else 1)
-    return estimator._label_scheme
+            break
+    scheme = getattr(estimator, "_label_scheme", None)
+    classes = np.asarray(getattr(estimator, "classes_", None))
+    if classes.ndim == 1 and classes.dtype.kind in "bui":
+        if len(classes) > 2:
+            return replace(scheme or LabelScheme(), several=tuple(map(int, classes)))
+        if scheme is None and len(classes) == 2:
+            return LabelScheme(int(classes[1]))
+    return scheme or LabelScheme()
+
+
+def names_of_classes(scheme: LabelScheme, class_names: Sequence[str] | None) -> list[str]:
+    """Give the name of each class, which is its label by default.
+
+    Raises
+    ------
+    ValueError
+        If there is not one name a class. If there are names for two labels.
+
+    Examples
+    --------
+    >>> names_of_classes(LabelScheme(several=(0, 5, 9)), None)
+    ['0', '5', '9']
+    """
+    if class_names is None:
+        return list(map(str, scheme.classes))
+    if not scheme.several:
+        raise ValueError(f"class_names must be None for two labels, got {shown(class_names)}")
+    if isinstance(class_names, str) or len(class_names) != len(scheme.classes):
+        raise ValueError(
+            f"class_names must hold a name for each of the {len(scheme.classes)} classes, got {shown(class_names)}"
+        )
+    return list(map(str, class_names))
+
+
+def _label_parameters(scheme: LabelScheme) -> dict[str, Any]:
+    """The parameters of measures under which they read labels so."""
+    of_labels = {"classes": scheme.several} if scheme.several else {"pos_label": scheme.pos_label}
+    return of_labels | {"ignore_label": scheme.ignore_label}
 
 
 @documented
@@ -495,6 +825,10 @@ def evaluate(
         distance at percentile 95, in pixels. "true_foreground" and "predicted_foreground" have the foreground's share
         of the labelled pixels, between 0 and 1. They are NaN where no pixel is labelled.
 
+        With more than two classes, the measures are means over the classes in an image's truth or prediction. They are
+        also given for each class, as "jaccard_7" for the label 7. "true_7" and "predicted_7" have its share of the
+        labelled pixels. "accuracy" has the share of the labelled pixels whose label is right.
+
     Raises
     ------
     TypeError
@@ -518,13 +852,17 @@ def evaluate(
     >>> table["image"], table["true_foreground"].round(2)
     (array([0, 1, 2, 3]), array([0.16, 0.23, 0.14, 0.13]))
     """
-    return table_of(labelings_of(estimator, X, y, names), both_empty=both_empty, tolerance=tolerance)
+    labelings = labelings_of(estimator, X, y, names)
+    return table_of(labelings, label_scheme_of(estimator), both_empty=both_empty, tolerance=tolerance)
 
 
 def labelings_of(
     estimator: Any, X: ImagesLike, y: LabelsLike | None, names: Sequence[str] | None = None
-) -> Iterator[tuple[str | Path | int, Annotation, BoolArray]]:
-    """Give each image's name, file or number, its annotation, and the foreground that an estimator predicts."""
+) -> Iterator[Labeling]:
+    """Give each image's name, file or number, its annotation, and what an estimator predicts.
+
+    The prediction is the foreground of two labels, or the numbers of several classes.
+    """
     if not hasattr(estimator, "predict"):
         raise TypeError(f"estimator must have the method predict, {type(estimator).__name__} has none")
     scheme = label_scheme_of(estimator)
@@ -550,7 +888,7 @@ def labelings_of(
         for n, image, annotation, prediction in zip(numbers, images, read, found):
             name = given[n] if given else Path(image) if isinstance(image, (str, PathLike)) else n
             both = (called.format(n), f"the prediction of X[{n}]")
-            yield name, annotation, _read_found(prediction, annotation, scheme.pos_label, both)
+            yield name, annotation, _read_found(prediction, annotation, scheme, both)
         annotations += read
     scheme.check_foreground_is_meant(annotations, "X" if y is None else "y")
 
@@ -569,31 +907,45 @@ def _predict(estimator: Any, images: ImagesLike, start: int) -> LabelsLike:
 
 
 def table_of(
-    labelings: Iterable[tuple[str | Path | int, Annotation, BoolArray]],
+    labelings: Iterable[Labeling],
+    scheme: LabelScheme,
     *,
     both_empty: _BothEmpty = "omit",
     tolerance: float | None = None,
 ) -> dict[str, np.ndarray]:
     """Measure images as `labelings_of` gives them. See `evaluate`."""
     _check_parameters(both_empty=both_empty, tolerance=tolerance)
-    measures: dict[str, tuple[Callable[[BoolArray, BoolArray], float], float]] = {
+    measures: dict[str, tuple[_Measure, float]] = {
         "jaccard": (_jaccard, 1.0),
         "dice": (_dice, 1.0),
         "boundary_f": (partial(_boundary_f, tolerance=tolerance), 1.0),
         "hausdorff_95": (partial(_hausdorff, percentile=95), 0.0),
     }
-    names, rows = [], []
+    names, rows, accuracy = [], [], []
     for name, annotation, found in labelings:
         names.append(name)
         measured = [_measured(*measure, annotation, found, both_empty) for measure in measures.values()]
-        n_labelled = np.count_nonzero(annotation.labelled) or np.nan
-        rows.append([*measured, *(np.count_nonzero(part) / n_labelled for part in (annotation.truth, found))])
+        rows.append([*measured, *_shares(annotation, found)])
+        right = (found == annotation.truth)[annotation.labelled]
+        accuracy.append(right.mean() if right.size else np.nan)
     files = [name for name in names if isinstance(name, Path)]
-    columns = [*measures, "true_foreground", "predicted_foreground"]
-    return {
-        "image": np.array(names_in_folders(files) if len(files) == len(names) else names),
-        **dict(zip(columns, np.array(rows, dtype=float).T)),
-    }
+    table = {"image": np.array(names_in_folders(files) if len(files) == len(names) else names)}
+    # each of shape (images, classes)
+    columns = dict(zip([*measures, "true", "predicted"], np.array(rows, dtype=float).swapaxes(0, 1)))
+    if not scheme.several:
+        foreground = {name: f"{name}_foreground" for name in ("true", "predicted")}
+        return table | {foreground.get(name, name): values[:, 0] for name, values in columns.items()}
+    table |= {name: mean_over_classes(columns[name]) for name in measures} | {"accuracy": np.array(accuracy)}
+    for name, values in columns.items():
+        table |= {f"{name}_{label}": of_class for label, of_class in zip(scheme.classes, values.T)}
+    return table
+
+
+def _shares(annotation: Annotation, found: LabelArray) -> Iterator[list[float]]:
+    """The shares of labelled pixels that are truly foreground or of each class, and that are predicted so."""
+    n_labelled = np.count_nonzero(annotation.labelled) or np.nan
+    for areas in zip(*_foregrounds(annotation, found)):
+        yield [np.count_nonzero(area) / n_labelled for area in areas]
 
 
 class _SegmentationScorer(_Scorer):
@@ -614,9 +966,11 @@ class _SegmentationScorer(_Scorer):
         if y_true is None:
             X, y_true = _of_pairs(X)
         y_pred = method_caller(estimator, "predict", X, pos_label=None)
-        scheme = label_scheme_of(estimator)
-        labels = {"pos_label": scheme.pos_label, "ignore_label": scheme.ignore_label}
-        return self._sign * self._score_func(y_true, y_pred, **{**labels, **self._kwargs, **kwargs})
+        labels = _label_parameters(label_scheme_of(estimator))
+        given = {**self._kwargs, **kwargs}
+        if {"classes", "pos_label"} & given.keys():
+            labels = {"ignore_label": labels["ignore_label"]}
+        return self._sign * self._score_func(y_true, y_pred, **{**labels, **given})
 
 
 def _of_pairs(X: ImagesLike) -> tuple[list[Any], list[Any]]:
@@ -639,12 +993,15 @@ def _score_of_pixels(
 ) -> float:
     """A metric of scikit-learn over the labelled pixels of all images. A pixel has the weight of its image."""
     truths, found = [], []
-    for annotation, foreground in _read_pairs(y_true, y_pred, **labels):
+    for annotation, prediction in _read_pairs(y_true, y_pred, **labels):
         truths.append(annotation.truth[annotation.labelled])
-        found.append(foreground[annotation.labelled])
+        found.append(prediction[annotation.labelled])
     weights = check_sample_weight(sample_weight, len(truths))
     of_pixels = {} if sample_weight is None else {"sample_weight": np.repeat(weights, list(map(len, truths)))}
-    return metric(np.concatenate(truths), np.concatenate(found), **of_pixels)
+    pixels = np.concatenate(truths), np.concatenate(found)
+    if labels.get("classes") is not None:
+        pixels = np.take(labels["classes"], pixels[0]), np.take(labels["classes"], pixels[1])
+    return metric(*pixels, **of_pixels)
 
 
 def make_segmentation_scorer(measure: str | Callable[..., float], **parameters: Any) -> Callable[..., float]:
@@ -656,13 +1013,15 @@ def make_segmentation_scorer(measure: str | Callable[..., float], **parameters: 
 
     Parameters
     ----------
-    measure : {"jaccard", "dice", "boundary_f", "hausdorff"} or callable
-        The measure whose mean over the images is the score. A callable is a metric of scikit-learn, such as
-        `sklearn.metrics.precision_score`. It is called once, with the truth and the prediction of the labelled pixels
-        of all images, as arrays of bool.
+    measure : {"jaccard", "dice", "boundary_f", "hausdorff", "pooled_jaccard", "pooled_dice"} or callable
+        The measure whose mean over the images is the score, or of a pooled measure the mean over the classes. A
+        callable is a metric of scikit-learn, such as `sklearn.metrics.precision_score`. It is called once, with the
+        truth and the prediction of the labelled pixels of all images, as arrays of bool. Those of several classes are
+        arrays of labels.
     **parameters
-        Parameters of `jaccard_indices`, `dice_indices`, `boundary_f_measures` or `hausdorff_distances`. A callable
-        takes `pos_label` and `ignore_label` here. By default these two are the ones of the estimator that is scored.
+        Parameters of the function that measures, such as `jaccard_indices` or `pooled_jaccard_indices`. A callable
+        takes `pos_label`, `ignore_label` and `classes` here. By default these are the ones of the estimator that is
+        scored.
 
     Returns
     -------
@@ -717,17 +1076,7 @@ def make_segmentation_scorer(measure: str | Callable[..., float], **parameters: 
 def jaccard_of_annotations(annotations: Iterable[Annotation], labelings: Iterable[LabelArray]) -> FloatArray:
     """Jaccard index of each labeling (H, W) over the labelled pixels. See `jaccard_indices`.
 
-    Of several classes it is the mean over those that occur in the truth or in the labeling, each against all others.
+    Of several classes it is the mean over those in the truth or the labeling.
     """
-    return np.array([_jaccard_of(*pair) for pair in zip(annotations, labelings)], dtype=float)
-
-
-def _jaccard_of(annotation: Annotation, labels: LabelArray) -> float:
-    if annotation.dtype == bool:
-        truth, found = annotation.truth & annotation.labelled, labels & annotation.labelled
-        return _jaccard(truth, found) if truth.any() or found.any() else np.nan
-    known = annotation.labelled
-    truth, found = annotation.truth[known], labels[known]
-    common, *each = (np.bincount(part, minlength=annotation.n_labels) for part in (truth[truth == found], truth, found))
-    union = sum(each) - common
-    return float(np.mean(common[union > 0] / union[union > 0])) if union.any() else np.nan
+    of_images = [_measured(_jaccard, 1.0, a, labels, "omit") for a, labels in zip(annotations, labelings)]
+    return mean_over_classes(np.array(of_images)) if of_images else np.array([])

@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from skmmcrf import CNNSegmenter, DeepStructuredSegmenter, MaxMarginCRF
 from skmmcrf.display import EnergyDisplay, SegmentationDisplay, TrainingCurveDisplay
 from skmmcrf.field import Field, Grid, build_terms
+from skmmcrf.metrics import jaccard_indices
 from skmmcrf.networks import UNet
 
 
@@ -156,6 +157,93 @@ def test_unlabelled_pixels_are_shaded_and_not_counted():
     # a few images may well be without foreground
     empty = SegmentationDisplay.from_predictions(np.zeros((1, 1, 4)), [255 * (truth == 255)], [wrong])
     np.testing.assert_array_equal(empty.jaccard["result"], [0])
+
+
+# several classes
+
+
+class Classes(BaseEstimator):
+    """The image is the result."""
+
+    classes_ = np.array([0, 5, 9])
+
+    def predict(self, X):
+        return X
+
+
+# of the classes 0, 5 and 9
+FIRST_COLOURS = [[0, 114, 178], [230, 159, 0], [0, 158, 115]]
+NEUTRAL = [190, 190, 190]
+
+
+def three_classes():
+    return np.array([[[0, 5, 5, 9]], [[9, 9, 9, 9]]], np.uint8), np.array([[[0, 5, 255, 5]], [[9, 9, 9, 9]]])
+
+
+def legend_of(display):
+    """The colours of a legend by their names."""
+    (legend,) = display.figure_.legends
+    colours = [np.rint(255 * np.array(patch.get_facecolor()[:3])).tolist() for patch in legend.get_patches()]
+    return dict(zip([text.get_text() for text in legend.get_texts()], colours))
+
+
+def test_classes_are_shown_in_colours_with_a_legend():
+    X, y = three_classes()
+    display = SegmentationDisplay.from_estimator(Classes(), X, y, class_names=["sky", "road", "car"])
+    sky, road, car = FIRST_COLOURS
+    truth, result = (display.axes_[0, n].images[0].get_array().tolist() for n in (1, 2))
+    assert truth == [[sky, road, NEUTRAL, road]]
+    assert result == [[sky, road, road, car]]
+    assert legend_of(display) == {"sky": sky, "road": road, "car": car, "unlabelled": NEUTRAL}
+    expected = np.nanmean(jaccard_indices(y, X, classes=(0, 5, 9)), axis=1)
+    np.testing.assert_allclose(display.jaccard["Classes"], expected)
+    assert [ax.get_xlabel() for ax in display.axes_[:, 2]] == ["mean Jaccard 50.0 %", "mean Jaccard 100.0 %"]
+
+
+def test_the_legend_has_the_classes_that_are_shown_and_labels_if_there_are_no_names():
+    X, y = (part[1:] for part in three_classes())
+    display = SegmentationDisplay.from_predictions(X, y, {"a": X, "b": X}, classes=(0, 5, 9))
+    assert legend_of(display) == {"9": FIRST_COLOURS[2]}
+    assert display.axes_.shape == (1, 4)
+
+
+@pytest.mark.parametrize("n_classes", [3, 21])
+def test_the_legend_lies_below_the_pictures(n_classes):
+    y = np.arange(n_classes).reshape(1, 3, -1)
+    names = [f"class of number {n}" for n in range(n_classes)]
+    display = SegmentationDisplay.from_predictions(y / 255, y, y, classes=range(n_classes), class_names=names)
+    display.figure_.canvas.draw()
+    (legend,) = display.figure_.legends
+    assert len(legend.get_texts()) == n_classes
+    box, whole = legend.get_window_extent(), display.figure_.bbox
+    assert box.y1 <= min(ax.get_tightbbox().y0 for ax in display.axes_.flat)
+    assert 0 <= box.x0 < box.x1 <= whole.x1
+    assert max(ax.title.get_window_extent().y1 for ax in display.axes_.flat) <= whole.y1
+
+
+def test_images_without_any_label_have_no_index():
+    X, y = three_classes()
+    y[1] = 255
+    display = SegmentationDisplay.from_predictions(X, y, X, classes=(0, 5, 9))
+    assert display.axes_[1, 2].get_xlabel() == "no label"
+
+
+def test_what_does_not_fit_several_classes_is_told():
+    X, y = three_classes()
+    with pytest.raises(ValueError, match="class_names must hold a name for each of the 3 classes"):
+        SegmentationDisplay.from_estimator(Classes(), X, y, class_names=["a"])
+    with pytest.raises(ValueError, match="pos_label must be left out if classes are given, got 9"):
+        SegmentationDisplay.from_estimator(Classes(), X, y, pos_label=9)
+    with pytest.raises(ValueError, match="they have: 'a' \\(0, 5, 9\\) and 255, 'b' 1 and 255"):
+        SegmentationDisplay.from_estimator({"a": Classes(), "b": Threshold(90)}, X, y)
+    with pytest.raises(ValueError, match=r"predictions of 'result'\[0\] must hold the labels 0, 5 and 9 only"):
+        SegmentationDisplay.from_predictions(X, y, y, classes=(0, 5, 9))
+
+
+def test_energies_of_several_classes_are_refused(phantoms, models, monkeypatch):
+    monkeypatch.setattr(DeepStructuredSegmenter, "classes_", np.arange(3))
+    with pytest.raises(ValueError, match=r"estimator must be of two labels, got the classes array\(\[0, 1, 2\]\)"):
+        EnergyDisplay.from_estimator(models["piecewise"], phantoms[0][0])
 
 
 # curves of training

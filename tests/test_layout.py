@@ -22,7 +22,7 @@ FLOORS = [
 ]
 BELOW = {name: set().union(*FLOORS[:n]) for n, floor in enumerate(FLOORS) for name in floor}
 BELOW["datasets"] = {"images", "field"}
-FOR_ALL = {"_typing", "_version", "_docs", "_shown"}
+FOR_ALL = {"_typing", "_version", "_docs", "_shown", "_colours"}
 
 ROOT = Path(skmmcrf.__file__).parent
 

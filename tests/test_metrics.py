@@ -1,4 +1,5 @@
 import pickle
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from scipy.spatial.distance import cdist, directed_hausdorff
 from sklearn import config_context
 from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator
-from sklearn.metrics import accuracy_score, f1_score, jaccard_score, precision_score
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, jaccard_score, precision_score
 from sklearn.model_selection import GridSearchCV, KFold, cross_validate
 from sklearn.pipeline import make_pipeline
 from strategies import shapes
@@ -23,11 +24,14 @@ from skmmcrf.field import Annotation
 from skmmcrf.images.labels import LabelScheme
 from skmmcrf.metrics import (
     boundary_f_measures,
+    confusion_matrices,
     dice_indices,
+    dice_of_confusion,
     evaluate,
     hausdorff_distances,
     jaccard_indices,
     jaccard_of_annotations,
+    jaccard_of_confusion,
     label_scheme_of,
     make_segmentation_scorer,
     mean_boundary_f,
@@ -35,6 +39,10 @@ from skmmcrf.metrics import (
     mean_hausdorff,
     mean_jaccard,
     mean_of_defined,
+    mean_pooled_dice,
+    mean_pooled_jaccard,
+    pooled_dice_indices,
+    pooled_jaccard_indices,
 )
 
 MEASURES = {
@@ -366,7 +374,7 @@ def test_scorers_read_labels_as_the_estimator_does(labels):
 
 
 def test_of_estimators_of_others_two_classes_tell_the_foreground():
-    known = {(0, 255): 255, (False, True): 1, (0, 1, 2): 1, ("a", "b"): 1}
+    known = {(0, 255): 255, (False, True): 1, (1,): 1, ("a", "b"): 1, ("a", "b", "c"): 1}
     for classes, pos_label in known.items():
         assert label_scheme_of(Labelled(classes)) == LabelScheme(pos_label)
     assert label_scheme_of(Given()) == LabelScheme()
@@ -559,13 +567,184 @@ def test_bad_names_and_parameters_of_tables_are_told_before_anything_is_predicte
     assert recorder.parts == []
 
 
-def test_the_index_of_several_classes_is_the_mean_over_those_that_occur_in_truth_or_labeling():
-    rng = np.random.default_rng(0)
-    for n_true, n_found in [(4, 4), (2, 4), (4, 1), (1, 1)]:
-        truth, found = (rng.integers(n, size=(6, 7), dtype=np.uint8) for n in (n_true, n_found))
-        labelled = rng.uniform(size=truth.shape) < 0.7
-        annotation = Annotation(truth, labelled, class_weight=5 * (1.0,))
-        expected = jaccard_score(truth[labelled], found[labelled], average="macro")
-        assert jaccard_of_annotations([annotation], [found])[0] == pytest.approx(expected)
-    unlabelled = Annotation(truth, np.zeros(truth.shape, bool), class_weight=5 * (1.0,))
-    assert np.isnan(jaccard_of_annotations([unlabelled], [found])).all()
+# several classes
+
+CLASSES = (-3, 0, 7, 200)
+
+
+@st.composite
+def class_labelings(draw, number=2, max_pixels=40):
+    """Label images of one shape, each with some of the classes. The first, a truth, may have unlabelled pixels."""
+    shape = draw(shapes(max_pixels))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    labels = [rng.choice(draw(st.permutations(CLASSES))[: draw(st.integers(1, 4))], size=shape) for _ in range(number)]
+    labels[0][rng.uniform(size=shape) < draw(st.sampled_from([0, 0.3]))] = 255
+    return labels
+
+
+def as_foreground(label, truth, found):
+    """A class as foreground, without pixels that are unlabelled."""
+    return [(truth == label).astype(int)], [(found == label) & (truth != 255)]
+
+
+@every_measure
+@given(pair=class_labelings())
+def test_each_class_takes_its_turn_as_foreground(measure, pair):
+    of_classes = measure([pair[0]], [pair[1]], classes=CLASSES)
+    assert of_classes.shape == (1, 4)
+    expected = [measure(*as_foreground(label, *pair))[0] for label in CLASSES]
+    np.testing.assert_array_equal(of_classes[0], expected)
+    perfect = measure([pair[0]], [pair[1]], classes=CLASSES, both_empty="perfect")[0]
+    if_empty = best(measure) if (pair[0] != 255).any() else np.nan
+    np.testing.assert_array_equal(perfect, np.where(np.isnan(expected), if_empty, expected))
+
+
+@given(st.lists(class_labelings(), min_size=1, max_size=4))
+def test_counts_and_indices_are_those_of_scikit_learn(pairs):
+    truths, found = zip(*pairs)
+    assume(all((truth != 255).any() for truth in truths))
+    matrices = confusion_matrices(truths, found, classes=CLASSES)
+    pixels = [(truth[truth != 255], labels[truth != 255]) for truth, labels in pairs]
+    for matrix, row, both in zip(matrices, jaccard_indices(truths, found, classes=CLASSES), pixels):
+        np.testing.assert_array_equal(matrix, confusion_matrix(*both, labels=CLASSES))
+        np.testing.assert_allclose(row, jaccard_of_confusion(matrix))
+    of_all = [np.concatenate(each) for each in zip(*pixels)]
+    occurs = np.isin(CLASSES, np.concatenate(of_all))
+    for measures, mean, of_confusion, score in (
+        (pooled_jaccard_indices, mean_pooled_jaccard, jaccard_of_confusion, jaccard_score),
+        (pooled_dice_indices, mean_pooled_dice, dice_of_confusion, f1_score),
+    ):
+        pooled = measures(truths, found, classes=CLASSES)
+        np.testing.assert_array_equal(np.isnan(pooled), ~occurs)
+        expected = score(*of_all, labels=CLASSES, average=None, zero_division=0)
+        np.testing.assert_allclose(pooled[occurs], expected[occurs])
+        np.testing.assert_array_equal(of_confusion(matrices.sum(axis=0)), pooled)
+        assert mean(truths, found, classes=CLASSES) == pytest.approx(np.nanmean(pooled))
+        twice = measures([*truths, truths[0]], [*found, found[0]], classes=CLASSES)
+        weights = [2, *[1] * (len(truths) - 1)]
+        np.testing.assert_allclose(measures(truths, found, classes=CLASSES, sample_weight=weights), twice)
+
+
+@every_mean
+def test_means_are_over_the_classes_of_each_image_and_then_over_the_images(measure, mean):
+    truths, found = [[[0, 1, 1]], [[2, 2, 2]], [[255, 255, 255]]], [[[0, 1, 0]], [[2, 2, 2]], [[0, 1, 2]]]
+    values = measure(truths, found, classes=range(3))
+    first = values[0, :2].mean()
+    assert first != best(measure)
+    assert mean(truths, found, classes=range(3)) == pytest.approx((first + best(measure)) / 2)
+    weighted = mean(truths, found, classes=range(3), sample_weight=[3, 1, 1])
+    assert weighted == pytest.approx((3 * first + best(measure)) / 4)
+
+
+@given(class_labelings())
+def test_annotations_have_the_mean_index_of_their_classes(pair):
+    annotation = LabelScheme(several=CLASSES).read(pair[0], "y")
+    labels = LabelScheme(several=CLASSES).read(pair[1], "y").truth
+    expected = jaccard_indices([pair[0]], [pair[1]], classes=CLASSES)[0]
+    expected = np.nan if np.isnan(expected).all() else np.nanmean(expected)
+    np.testing.assert_allclose(jaccard_of_annotations([annotation.completed(labels)], [labels]), [expected])
+
+
+def test_without_classes_pooled_measures_are_of_background_and_foreground():
+    truths, found = [[[0, 255, 255, 7]], [[0, 0, 0, 0]]], [[[0, 255, 0, 0]], [[0, 0, 0, 255]]]
+    matrices = confusion_matrices(truths, found, pos_label=255, ignore_label=7)
+    np.testing.assert_array_equal(matrices, [[[1, 0], [1, 1]], [[3, 1], [0, 0]]])
+    pooled = pooled_jaccard_indices(truths, found, pos_label=255, ignore_label=7)
+    np.testing.assert_allclose(pooled, [4 / 6, 1 / 3])
+    np.testing.assert_array_equal(confusion_matrices([[[True]]], [[[False]]]), [[[0, 0], [1, 0]]])
+
+
+def test_pooled_measures_of_nothing_are_nan():
+    unlabelled = [[[255, 255]]]
+    with pytest.warns(UserWarning, match="score is NaN") as told:
+        assert np.isnan(mean_pooled_dice(unlabelled, [[[0, 1]]], classes=range(3)))
+    assert told[0].filename == __file__
+
+
+@every_mean
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"y_true": [[[0, 3]]]}, r"y_true\[0\] must hold the labels 0, 1, 2 and 255 only, found \[3\]"),
+        ({"y_pred": [[[0, 255]]]}, r"y_pred\[0\] must hold the labels 0, 1 and 2 only, found \[255\]"),
+        ({"y_pred": [[[0]]]}, r"y_pred\[0\] has shape \(1, 1\), but y_true\[0\] has \(1, 2\)"),
+        *(
+            ({"classes": wrong}, "classes must be two labels or more in ascending order, such as model.classes_, got")
+            for wrong in (3, ["a", "b"], [0], [0, 2, 1], [0, 1, 1])
+        ),
+        ({"ignore_label": 2}, "ignore_label must not be one of the classes, got 2"),
+        ({"pos_label": 2}, "pos_label must be left out if classes are given, got 2"),
+    ],
+)
+def test_bad_classes_are_told(measure, mean, change, message):
+    arguments = {"y_true": [[[0, 1]]], "y_pred": [[[0, 2]]], "classes": range(3)} | change
+    for each in (measure, mean):
+        with pytest.raises(ValueError, match=message):
+            each(**arguments)
+
+
+class OfClasses(Labelled):
+    """An estimator of others that has several classes, and gives its images as results."""
+
+    def __init__(self, classes=(0, 5, 9)):
+        super().__init__(classes)
+
+
+def three_classes():
+    """Truths and predictions of labels 0, 5 and 9, as arrays."""
+    return np.array([[[0, 5, 255, 9]], [[0, 0, 5, 5]]]), np.array([[[0, 5, 9, 5]], [[5, 0, 5, 5]]])
+
+
+def test_scorers_take_the_classes_of_the_estimator():
+    y, found = three_classes()
+    search = GridSearchCV(
+        OfClasses(), {}, cv=2, scoring=make_segmentation_scorer("pooled_jaccard"), error_score="raise"
+    )
+    search.fit(found, y)
+    pooled = mean_pooled_jaccard(y, found, classes=(0, 5, 9))
+    assert search.score(found, y) == pooled
+    assert label_scheme_of(make_pipeline("passthrough", search)) == LabelScheme(several=(0, 5, 9))
+    for estimator in (OfClasses(), search, FrozenEstimator(OfClasses())):
+        assert label_scheme_of(estimator) == LabelScheme(several=(0, 5, 9))
+        assert make_segmentation_scorer("pooled_jaccard")(estimator, found, y) == pooled
+        assert make_segmentation_scorer("jaccard")(estimator, found, y) == mean_jaccard(y, found, classes=(0, 5, 9))
+    pixels = y[y != 255], found[y != 255]
+    for metric in (partial(f1_score, average="macro"), accuracy_score):
+        assert make_segmentation_scorer(metric)(OfClasses(), found, y) == metric(*pixels)
+    # what is said counts
+    order = {"classes": [0, 5, 9, 255], "ignore_label": None}
+    assert make_segmentation_scorer("dice", **order)(OfClasses(), found, y) == mean_dice(y, found, **order)
+
+
+def test_pooled_scorers_of_two_labels_count_background_and_foreground():
+    masks, found = [np.array([[0, 255, 255]])], [np.array([[0, 255, 0]])]
+    assert make_segmentation_scorer("pooled_jaccard")(Labelled((0, 255)), found, masks) == 0.5
+
+
+def test_a_table_of_several_classes_has_their_measures_and_shares():
+    y, found = three_classes()
+    table = evaluate(OfClasses(), found, y)
+    measures = {
+        "jaccard": jaccard_indices,
+        "dice": dice_indices,
+        "boundary_f": boundary_f_measures,
+        "hausdorff_95": partial(hausdorff_distances, percentile=95),
+    }
+    of_classes = [f"{name}_{label}" for name in (*measures, "true", "predicted") for label in (0, 5, 9)]
+    assert list(table) == ["image", *measures, "accuracy", *of_classes]
+    for name, measure in measures.items():
+        values = measure(y, found, classes=(0, 5, 9))
+        np.testing.assert_array_equal(np.transpose([table[f"{name}_{label}"] for label in (0, 5, 9)]), values)
+        np.testing.assert_allclose(table[name], np.nanmean(values, axis=1))
+    np.testing.assert_allclose(table["accuracy"], [2 / 3, 3 / 4])
+    np.testing.assert_allclose([table[f"true_{n}"] for n in (0, 5, 9)], [[1 / 3, 1 / 2], [1 / 3, 1 / 2], [1 / 3, 0]])
+    np.testing.assert_allclose([table[f"predicted_{n}"] for n in (0, 5, 9)], [[1 / 3, 1 / 4], [2 / 3, 3 / 4], [0, 0]])
+    pd.DataFrame(table)
+
+
+def test_an_image_of_several_classes_without_any_label_counts_nowhere():
+    y, found = three_classes()
+    y[0] = 255
+    table = evaluate(OfClasses(), found, y, both_empty="perfect")
+    numbers = np.array([column for name, column in table.items() if name != "image"])
+    np.testing.assert_array_equal(np.isnan(numbers), np.broadcast_to([True, False], numbers.shape))

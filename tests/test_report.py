@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from sklearn.base import BaseEstimator
 
-from skmmcrf.metrics import evaluate
+from skmmcrf.metrics import confusion_matrices, evaluate, pooled_jaccard_indices
 from skmmcrf.report import make_report
 
 BLUE, YELLOW, ORANGE, PURPLE = (86, 180, 233), (240, 228, 66), (213, 94, 0), (204, 121, 167)
@@ -228,3 +228,86 @@ def test_the_legend_names_unlabelled_pixels_only_where_there_are_some():
 def test_a_bad_number_of_cases_is_told(n_cases):
     with pytest.raises(ValueError, match="'n_cases' parameter of make_report"):
         make_report(Bright(), *images_of(0.5), n_cases=n_cases)
+
+
+# several classes
+
+
+class Third(BaseEstimator):
+    """The first of 3 channels is the result."""
+
+    classes_ = np.array([0, 5, 9])
+
+    def predict(self, X):
+        return [x[..., 0] for x in X]
+
+
+# of the classes 0, 5 and 9
+FIRST_COLORS = [(0, 114, 178), (230, 159, 0), (0, 158, 115)]
+NEUTRAL = (190, 190, 190)
+
+
+def three_classes():
+    found = np.array([[[0, 0, 5, 5, 9, 9]], [[5, 5, 5, 5, 5, 5]]], np.uint8).repeat(2, axis=1)
+    truth = np.array([[[0, 5, 5, 5, 9, 255]], [[5, 5, 5, 5, 5, 5]]]).repeat(2, axis=1)
+    return np.repeat(found[..., np.newaxis], 3, axis=3), truth
+
+
+def test_pictures_of_classes_have_truth_and_prediction_in_colours_and_what_is_wrong():
+    X, y = three_classes()
+    page = Page(make_report(Third(), X, y).html)
+    assert [alt.split(" ")[0] for alt in page.all_of("img", "alt")] == ["image", "truth", "prediction", "errors"] * 2
+    image, truth, result, errors = (picture[80, 40::80].tolist() for picture in page.pictures()[:4])
+    assert image == [[value] * 3 for value in X[0, 0, :, 0]]
+    one, two, three = map(list, FIRST_COLORS)
+    assert truth == [one, two, two, two, three, list(NEUTRAL)]
+    assert result == [one, one, two, two, three, list(NEUTRAL)]
+    grey = [np.repeat(value, 3).astype(float) for value in X[0, 0, :, 0]]
+    grey[1] = 0.8 * np.array(ORANGE) + 0.2 * grey[1]
+    grey[5] = 0.8 * np.array(NEUTRAL) + 0.2 * grey[5]
+    np.testing.assert_allclose(errors, grey, atol=1)
+
+
+def test_the_table_of_classes_has_pooled_indices_and_means_over_images():
+    X, y = three_classes()
+    report = make_report(Third(), X, y, class_names=["a & b", "car", "sky"])
+    found = X[..., 0]
+    np.testing.assert_array_equal(report.confusion, confusion_matrices(y, found, classes=(0, 5, 9)).sum(axis=0))
+    rows = re.findall(
+        r'<tr><th scope="row">(\D+)</th><td>([\d.]+)</td><td>([\d.]*)</td>.*<td>(\d*)</td></tr>', report.html
+    )
+    pooled = pooled_jaccard_indices(y, found, classes=(0, 5, 9))
+    own = [evaluate(Third(), X, y)[f"jaccard_{label}"] for label in (0, 5, 9)]
+    expected = [
+        (name, f"{100 * index:.1f}", f"{100 * np.nanmean(values):.1f}", str(np.isfinite(values).sum()))
+        for name, index, values in zip(["a &amp; b", "car", "sky"], pooled, own)
+    ]
+    assert rows[-4:] == [*expected, ("mean over the classes", f"{100 * pooled.mean():.1f}", "", "")]
+    legend = Page(report.html).texts
+    assert all(legend.count(name) == 2 for name in ("a & b", "car", "sky"))  # there and in the table
+    assert "rgb(0, 114, 178)" in report.html
+
+
+def test_the_summary_of_classes_has_all_columns_and_the_page_those_of_images():
+    X, y = three_classes()
+    y[1] = 255
+    report = make_report(Third(), X, y)
+    assert report.summary["measure"].tolist() == [name for name in report.table if name != "image"]
+    assert "Accuracy, % of the pixels" in report.html
+    assert "1 image without any label: left out." in report.html
+    assert names_by_heading(report) == {"From worst to best": ["0"]}
+    assert "are left out" in report.html
+    assert "count as perfect" in make_report(Third(), X, y, both_empty="perfect").html
+
+
+def test_a_dataset_of_several_classes_that_changes_each_time_is_refused():
+    with pytest.raises(ValueError, match="X changes each time that it is read"):
+        make_report(Third(), Changing(list(zip(*three_classes())), 1))
+
+
+def test_names_that_are_not_one_a_class_are_told():
+    for wrong in (["a", "b"], "abc"):
+        with pytest.raises(ValueError, match=r"class_names must hold a name for each of the 3 classes, got"):
+            make_report(Third(), *three_classes(), class_names=wrong)
+    with pytest.raises(ValueError, match=r"class_names must be None for two labels, got \['a', 'b'\]"):
+        make_report(Bright(), *images_of(0.5), class_names=["a", "b"])

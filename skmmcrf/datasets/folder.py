@@ -22,7 +22,7 @@ def load_image_folder(
     split: str | None = None,
     *,
     channels: Channels | None = None,
-    foreground: Value = "auto",
+    foreground: Value | None = "auto",
     ignore_label: int | tuple[int, int, int] | None = None,
 ) -> Bunch:
     """Load images and masks from a folder with the subfolders ``images`` and ``masks``.

@@ -1,4 +1,4 @@
-"""Mask files: reading their foreground, and writing predictions as masks."""
+"""Mask files: reading their foreground or their classes, and writing predictions as masks."""
 
 import os
 import re
@@ -23,6 +23,11 @@ from skmmcrf.images.files import palette_of, read_image
 #: A value of a mask, a colour, or a bound such as ">127".
 Value: TypeAlias = float | tuple[int, int, int] | str
 
+# soft edges of masks of 0 and 255 have greater values below 255
+_LARGEST_CLASS = 223
+
+_LOSSY = (".jpg", ".jpeg")
+
 # with ".png" the 255 that file systems take
 _MOST_BYTES = 251
 
@@ -34,16 +39,17 @@ class MaskReader:
 
     Parameters
     ----------
-    foreground : int, tuple of int, or str
+    foreground : int, tuple of int, str or None
         As in `load_image_pairs`.
     ignore_label : int, tuple of int, or None
     """
 
-    def __init__(self, foreground: Value, ignore_label: Value | None) -> None:
+    def __init__(self, foreground: Value | None, ignore_label: Value | None) -> None:
         self.foreground = foreground
         self.ignore_label = ignore_label
-        if foreground != "auto":
-            _test_of(foreground, "foreground")
+        self._value = None if foreground == "auto" else foreground
+        if self._value is not None:
+            _test_of(self._value, "foreground")
         self._in_colours = any(np.shape(value) == (3,) for value in (foreground, ignore_label) if value is not None)
         self._colours: dict[int, tuple[list[int], Path]] = {}
         if ignore_label is not None:
@@ -66,7 +72,7 @@ class MaskReader:
         mask, stored = read_image(file, channels="RGB"), read_image(file)
         if stored.ndim == 3 and stored.shape[2] in (2, 4):
             hidden = mask[stored[..., -1] == 0][np.newaxis]
-            means_something = [_test_of(self.foreground, "foreground")] if self.foreground != "auto" else []
+            means_something = [] if self._value is None else [_test_of(self._value, "foreground")]
             if self._is_unlabelled(hidden).any() or any(test(hidden).any() for test in means_something):
                 raise ValueError(
                     f"{file} has transparent pixels of a colour that is foreground or ignore_label, though no viewer "
@@ -87,21 +93,26 @@ class MaskReader:
                     "indices can't be labels: say the colour of the foreground, as foreground=(255, 0, 0)"
                 )
 
-    def labels_of(self, mask: np.ndarray, foreground: Value) -> np.ndarray:
-        """Turn a mask, as `read` gives it, into labels 0, 1 and 255."""
-        labels = _test_of(foreground, "foreground")(mask).astype(np.uint8)
+    def labels_of(self, mask: np.ndarray, foreground: Value | None) -> np.ndarray:
+        """Turn a mask, as `read` gives it, into labels 0, 1 and 255, or into its own values and 255."""
+        labels = mask[..., 0] if foreground is None else _test_of(foreground, "foreground")(mask)
+        labels = labels.astype(np.uint8)
         labels[self._is_unlabelled(mask)] = UNLABELLED
         return labels
 
-    def find_foreground(self, masks: Mapping[Path, np.ndarray]) -> Value:
-        """Find the value of foreground in all masks of a data set, as `read` gives them.
+    def find_foreground(self, masks: Mapping[Path, np.ndarray]) -> Value | None:
+        """Find the value of foreground in all masks of a data set, as `read` gives them. None if they hold classes.
 
         Raises
         ------
         ValueError
-            If no mask has the foreground. If "auto" finds several values that are not 0.
+            If no mask has the foreground. If "auto" finds several values that are not 0, and they are no classes. If
+            a class is not an int from 0 to 255.
         """
         foreground = self._only_value(masks) if self.foreground == "auto" else self.foreground
+        if foreground is None:
+            self._check_classes(masks)
+            return None
         is_foreground = _test_of(foreground, "foreground")
         if not any(is_foreground(mask).any() for mask in masks.values()):
             if self.foreground != "auto":
@@ -116,18 +127,29 @@ class MaskReader:
             return np.zeros(mask.shape[:-1], bool)
         return _test_of(self.ignore_label, "ignore_label")(mask)
 
-    def _only_value(self, masks: Mapping[Path, np.ndarray]) -> Value:
+    def _only_value(self, masks: Mapping[Path, np.ndarray]) -> Value | None:
         found: set[Any] = set()
         for mask in masks.values():
             found |= _count_values(mask[~self._is_unlabelled(mask)]).keys()
         others = found - {0}
+        if _are_classes(found) and not any(file.suffix.lower() in _LOSSY for file in masks):
+            return None
         if len(others) > 1:
             raise ValueError(
                 f"the masks hold {_told_values(masks)}: give the value of the foreground, such as foreground=255, and "
                 "of unlabelled pixels, if any, such as ignore_label=255. foreground='>127' takes all values above 127, "
-                "for masks with soft edges"
+                "for masks with soft edges. foreground=None takes the values as the labels of several classes"
             )
         return others.pop() if others else 1
+
+    def _check_classes(self, masks: Mapping[Path, np.ndarray]) -> None:
+        for file, mask in masks.items():
+            others = [value for value in _count_values(mask[~self._is_unlabelled(mask)]) if not _is_label(value)]
+            if others:
+                raise ValueError(
+                    f"{file} holds {shown(others[0])}, but labels of classes must be int from 0 to 255: give the value "
+                    "of the foreground if there is one, or give fit arrays of labels"
+                )
 
 
 class MaskFiles(Mapping):
@@ -159,13 +181,13 @@ def save_masks(
     names: Sequence[str],
     labels: LabelsLike,
     *,
-    foreground: int = 255,
+    foreground: int | None = 255,
     overwrite: bool = False,
 ) -> None:
     """Save predictions as mask files.
 
-    Each is a PNG file of 8 bits that any viewer shows, white in the foreground and black elsewhere. `load_image_pairs`
-    reads such files back.
+    Each is a PNG file of 8 bits. Viewers show the foreground of two labels white and the rest black. `load_image_pairs`
+    reads such files back. The labels of several classes are saved as they are with ``foreground=None``.
 
     Parameters
     ----------
@@ -174,9 +196,10 @@ def save_masks(
     names : sequence of str
         The names of the files, without the ending ``.png``, such as ``data.names`` of the loaders.
     labels : array of shape (n, H, W), or sequence of arrays (H, W)
-        Labels as `predict` gives them: 0, and one other value for all foreground.
-    foreground : int, default=255
-        The value of foreground in the files, from 1 to 255.
+        Labels as `predict` gives them: 0, and one other value for all foreground. If `foreground` is None, these are
+        labels from 0 to 255.
+    foreground : int or None, default=255
+        The value of foreground in the files, from 1 to 255. None saves the labels as they are.
     overwrite : bool, default=False
         Whether existing files may be replaced.
 
@@ -196,8 +219,8 @@ def save_masks(
     ...     print(read_image(f"{folder}/results/a.png"))
     [[  0 255 255]]
     """
-    if not (isinstance(foreground, Integral) and 1 <= foreground <= 255):
-        raise ValueError(f"foreground must be an int from 1 to 255, got {shown(foreground)}")
+    if foreground is not None and not (isinstance(foreground, Integral) and 1 <= foreground <= 255):
+        raise ValueError(f"foreground must be an int from 1 to 255, or None, got {shown(foreground)}")
     if isinstance(names, str):
         raise TypeError(f"names must be a sequence of str, got {shown(names)}")
     for name in names:
@@ -216,9 +239,13 @@ def save_masks(
     for n, mask in enumerate(masks):
         if mask.ndim != 2 or 0 in mask.shape or mask.dtype.kind not in "buif":
             raise ValueError(f"labels[{n}] must be numbers of shape (H, W), none of them 0, got {mask.shape}")
-    if len(others := set().union(*(np.unique(mask).tolist() for mask in masks)) - {0}) > 1:
+    others = set().union(*(np.unique(mask).tolist() for mask in masks)) - {0}
+    if foreground is None and not all(map(_is_label, others)):
+        raise ValueError(f"labels must be int from 0 to 255, got {[v for v in others if not _is_label(v)][:5]}")
+    if foreground is not None and len(others) > 1:
         raise ValueError(
-            f"labels must be 0 and one other value, as predict gives them, got {sorted(others)[:5]} beside 0"
+            f"labels must be 0 and one other value, as predict gives them, got {sorted(others)[:5]} beside 0: give "
+            "foreground=None if they are of several classes"
         )
     if not overwrite and (existing := [file for file in files if os.path.lexists(file)]):
         raise FileExistsError(
@@ -229,7 +256,8 @@ def save_masks(
         if overwrite:
             file.unlink(missing_ok=True)  # nothing is written through a link
         with file.open("xb") as stream:
-            Image.fromarray(np.where(mask != 0, foreground, 0).astype(np.uint8)).save(stream, "PNG")
+            values = mask if foreground is None else np.where(mask != 0, foreground, 0)
+            Image.fromarray(values.astype(np.uint8)).save(stream, "PNG")
 
 
 def check_plain_name(name: str, what: str) -> None:
@@ -245,6 +273,19 @@ def some_of(names: Sequence[object]) -> str:
     """Name the first five, and the number of the others."""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(shown(str(name)) for name in names[:5]) + more
+
+
+def _are_classes(values: set[Any]) -> bool:
+    """Whether values of masks are labels of more than two classes, numbered from 0 on without large gaps, and 255."""
+    labels = values - {UNLABELLED}
+    if len(labels) <= 2 or not all(map(_is_label, labels)):
+        return False
+    return max(labels) < min(2 * len(labels), _LARGEST_CLASS + 1)
+
+
+def _is_label(value: Any) -> bool:
+    """Whether a value of a mask can be a label of 8 bits. Colours can't."""
+    return not isinstance(value, tuple) and value == int(value) and 0 <= value <= 255
 
 
 def _test_of(value: Value, name: str) -> Callable[[np.ndarray], BoolArray]:

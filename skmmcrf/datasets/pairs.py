@@ -44,7 +44,7 @@ def load_image_pairs(
     masks: FilesLike,
     *,
     channels: Channels | None = None,
-    foreground: Value = "auto",
+    foreground: Value | None = "auto",
     ignore_label: int | tuple[int, int, int] | None = None,
     group: str | Callable[[Path], Hashable] | None = None,
 ) -> Bunch:
@@ -90,7 +90,8 @@ def load_image_pairs(
         images : list of ndarray of shape (H, W) or (H, W, channels)
             In the order of the list, or else sorted by path.
         masks : list of ndarray of uint8 and shape (H, W)
-            Labels: 0 in the background, 1 in the foreground, 255 where unlabelled.
+            Labels: 0 in the background, 1 in the foreground, 255 where unlabelled. Labels of several classes are as
+            stored.
 
             If images and masks take more than 1 GB together, both are sequences instead, which read a file each time
             that an entry is asked for. Slices and `sklearn.model_selection.train_test_split` give such sequences too,
@@ -111,8 +112,8 @@ def load_image_pairs(
     ValueError
         If no names belong together, or some do in several ways. If a file can't be read (see
         `skmmcrf.images.files.read_image`). If a mask differs from its image in size. If images differ in their
-        channels. If "auto" finds several values that are not 0. If no mask has the given foreground. If `group` does
-        not fit the names.
+        channels. If "auto" finds several values that are not 0, and they are not the labels of classes. If no mask has
+        the given foreground. If an image of several classes has several masks. If `group` does not fit the names.
 
     Warns
     -----
@@ -240,7 +241,10 @@ def read_pairs(
     if in_memory:
         images, masks = list(images), dict(masks)
     _check_shapes(images, masks, pairs)
-    labels: Sequence[np.ndarray] = OnDemand(partial(_labels, masks, reader, reader.find_foreground(masks)), mask_files)
+    foreground = reader.find_foreground(masks)
+    if foreground is None:
+        _check_one_mask_each(mask_files)
+    labels: Sequence[np.ndarray] = OnDemand(partial(_labels, masks, reader, foreground), mask_files)
     return Bunch(
         images=images,
         masks=list(labels) if in_memory else labels,
@@ -267,8 +271,17 @@ def _check_shapes(images: Sequence[np.ndarray], masks: Mapping[Path, np.ndarray]
                 )
 
 
+def _check_one_mask_each(mask_files: Sequence[list[Path]]) -> None:
+    for files in mask_files:
+        if len(files) > 1:
+            raise ValueError(
+                f"an image of several classes must have one mask, but {some_of(files)} are of one image: give the "
+                "value of the foreground, such as foreground=255, if these are masks of two labels"
+            )
+
+
 def _labels(
-    masks: Mapping[Path, np.ndarray], reader: MaskReader, foreground: Value, files: Sequence[Path]
+    masks: Mapping[Path, np.ndarray], reader: MaskReader, foreground: Value | None, files: Sequence[Path]
 ) -> np.ndarray:
     """The labels of an image's masks: foreground where one of them has it, else unlabelled where one is."""
     labels = [reader.labels_of(masks[file], foreground) for file in files]

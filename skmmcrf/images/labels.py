@@ -48,7 +48,7 @@ class LabelScheme:
     pos_label : int, default=1
         The label of foreground, of two labels. True is always foreground. Background is 0.
     ignore_label : int, None or "auto", default="auto"
-        The label of unlabelled pixels. "auto" is 255 unless that is `pos_label`. None means that all pixels are
+        The label of unlabelled pixels. "auto" is 255 unless that is a class. None means that all pixels are
         labelled.
     several : tuple of int, default=()
         The labels of more than two classes, in ascending order. True is then 1.
@@ -73,7 +73,9 @@ class LabelScheme:
     several: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.ignore_label in (0, self.pos_label):
+        if self.several and self.ignore_label in self.several:
+            raise ValueError(f"ignore_label must not be one of the classes, got {self.ignore_label}")
+        if not self.several and self.ignore_label in (0, self.pos_label):
             raise ValueError(
                 f"ignore_label must be neither 0, the background, nor pos_label={self.pos_label}, got "
                 f"{self.ignore_label}"
@@ -88,7 +90,7 @@ class LabelScheme:
     def unlabelled(self) -> int | None:
         """The label of unlabelled pixels, or None."""
         if self.ignore_label == "auto":
-            return None if self.pos_label == UNLABELLED else UNLABELLED
+            return None if UNLABELLED in self.classes else UNLABELLED
         return self.ignore_label  # type: ignore[return-value]  # no other string is left
 
     def read(self, labels: Any, name: str) -> Annotation:

@@ -65,6 +65,56 @@ def test_foreground_is_a_value_a_colour_or_what_is_above_a_bound(load, mask, opt
     assert load(mask, **options) == [labels]
 
 
+CLASSES_AND_255 = np.array([[0, 1, 2, 255]], np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("mask", "options", "labels"),
+    [
+        (CLASSES_AND_255, {}, [[0, 1, 2, 255]]),
+        (CLASSES_AND_255.astype(np.uint16), {}, [[0, 1, 2, 255]]),
+        (np.array([[0, 1, 2, 3]], np.uint8), {"ignore_label": 0}, [[255, 1, 2, 3]]),
+        (np.array([[0, 4, 1]], np.uint8), {}, [[0, 4, 1]]),
+        (np.arange(224, dtype=np.uint8)[None], {}, [list(range(224))]),
+        (palette_image(), {}, [[0, 1, 2]]),
+        (np.repeat(CLASSES_AND_255[..., None], 3, axis=2), {}, [[0, 1, 2, 255]]),
+        (np.array([[7, 200, 255]], np.uint8), {"foreground": None}, [[7, 200, 255]]),
+        (np.array([[0, 255]], np.uint8), {"foreground": None}, [[0, 255]]),
+        (np.array([[False, True]]), {"foreground": None}, [[0, 1]]),
+        (np.array([[3, 300]], np.uint16), {"foreground": None, "ignore_label": 300}, [[3, 255]]),
+    ],
+)
+def test_labels_of_several_classes_stay_as_they_are(load, mask, options, labels):
+    assert load(mask, **options) == [labels]
+
+
+def test_a_mask_may_lack_classes_that_others_have(load):
+    masks = ([[0, 0]], [[3, 1]], [[255, 2]])
+    assert load(*(np.array(mask, np.uint8) for mask in masks)) == list(map(list, masks))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[0, 1, 255], [0, 3, 6], [1, 6, 7], [0, 127, 255], [0, 85, 170, 255], list(range(225)), list(range(256))],
+    ids=str,
+)
+def test_values_that_may_be_no_classes_are_told(load, values):
+    with pytest.raises(ValueError, match="foreground=None takes the values as the labels of several classes"):
+        load(np.array([values], np.uint8))
+
+
+def test_masks_compressed_with_loss_have_no_classes(load):
+    mask = np.repeat(np.array([[0, 20]], np.uint8), 12, axis=1).repeat(24, axis=0)
+    with pytest.raises(ValueError, match="foreground=None takes the values"):
+        load(mask // 10, ending="jpg")
+
+
+@pytest.mark.parametrize("mask", [np.array([[0, 300]], np.uint16), np.array([[0, 0.5]], np.float32)])
+def test_labels_beyond_8_bits_are_told(load, mask):
+    with pytest.raises(ValueError, match=r"0.tif holds (300|0.5), but labels of classes must be int from 0 to 255"):
+        load(mask, ending="tif", foreground=None)
+
+
 def test_palettes_that_give_an_index_two_colours_are_told(load):
     masks = [palette_image(), palette_image()]
     masks[1].putpalette([*GREEN, *RED, 9, 9, 9])
@@ -135,7 +185,7 @@ def test_masks_without_any_foreground_are_told(load):
         (([[0, 1, 1]],), {"foreground": 1, "ignore_label": 1}, "ignore_label must not be the foreground, got 1"),
         *(
             (([[0, 1, 1]],), {"foreground": wrong}, "^foreground must be a value of the masks, a colour .*got")
-            for wrong in ("nonzero", "127", [], None, (255, 0), ">-1")
+            for wrong in ("nonzero", "127", [], (255, 0), ">-1")
         ),
         (([[0, 1, 1]],), {"ignore_label": ">7"}, r"^ignore_label must be a value .*, or None, got '>7'"),
     ],
@@ -214,3 +264,16 @@ def test_what_can_not_be_saved_is_told_before_anything_is_written(tmp_path, name
     with pytest.raises(error, match=message):
         save_masks(tmp_path / "masks", names, labels, **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_labels_of_several_classes_are_saved_as_they_are(tmp_path):
+    labels = [np.array([[0, 2, 1]]), np.array([[False, True]]), np.array([[255.0]])]
+    save_masks(tmp_path, ["a", "b", "c"], labels, foreground=None)
+    for name, expected in zip("abc", labels):
+        np.testing.assert_array_equal(read_image(tmp_path / f"{name}.png"), expected)
+    for wrong in (256, -1, 0.5):
+        with pytest.raises(ValueError, match=rf"^labels must be int from 0 to 255, got \[{wrong}\]"):
+            save_masks(tmp_path, ["d"], [np.array([[0, wrong]])], foreground=None)
+    with pytest.raises(ValueError, match="give foreground=None if they are of several classes"):
+        save_masks(tmp_path, ["d"], labels[:1])
+    assert not (tmp_path / "d.png").exists()

@@ -126,6 +126,17 @@ def test_numbered_masks_of_an_image_are_united(tmp_path):
     assert data.mask_files[1].name == "a (2)_mask.png"
 
 
+def test_several_masks_of_classes_are_not_united(tmp_path):
+    put(tmp_path / "images" / "a.png", [[0, 0, 0]])
+    for name in ("a_mask.png", "a_mask_1.png"):
+        put(tmp_path / "masks" / name, [[0, 1, 2]])
+    with (
+        pytest.warns(UserWarning, match="several masks are united"),
+        pytest.raises(ValueError, match=r"^an image of several classes must have one mask, but .*a_mask_1.png' are of"),
+    ):
+        load_image_pairs(tmp_path / "images", tmp_path / "masks")
+
+
 def test_guesses_are_told(tmp_path):
     put_all(tmp_path, "images/1_a.png|images/2_a.png|masks/1_b.png|masks/2_b.png")
     with pytest.warns(UserWarning, match="pairs are a guess, such as '1_a.png' with '1_b.png'") as record:

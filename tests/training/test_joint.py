@@ -233,7 +233,7 @@ def test_training_lowers_gamma_of_several_classes(of_classes, algorithm, augment
     before = of_classes.gamma()
     callbacks = [("jaccard", JaccardOfField(of_classes.data, of_classes.data.chosen([0, 1])))]
     history = of_classes.train(algorithm, augmentation=augmentation, callbacks=callbacks).history
-    assert of_classes.gamma() < 0.9 * before
+    assert of_classes.gamma() < 0.98 * before
     assert history[-1]["gamma"] < history[0]["gamma"]
     assert 0 < history[-1]["jaccard"] < 1
 
