@@ -137,7 +137,7 @@ def test_confidence_has_the_sign_of_the_label_and_the_size_of_what_changes_it(jo
         np.testing.assert_array_equal(each > 0, labels)
         energy = joint.energy(image)
         for level in np.quantile(each, [0.1, 0.5, 0.9]):
-            changed = energy.with_log_odds(energy.log_odds - level).least(joint.coef_)
+            changed = energy.with_unary(energy.log_odds - level).least(joint.coef_)
             assert (np.abs(each - level)[changed != (each > level)] <= 2e-3).all()
 
 
