@@ -631,8 +631,10 @@ def _check_solution(objective: Any, dual_gap: Any, inference_gap: Any, slack: An
     # objective and slacks are NaN where they are not known
     if not are_floats(slack, (None,)) or not len(slack) or (slack < 0).any():
         raise ValueError("slack_ must be a vector of float, without negative numbers")
-    if objective < 0 or inference_gap < 0 or not dual_gap >= 0:
-        raise ValueError("objective_, dual_gap_ and inference_gap_ must not be negative")
+    if objective < 0 or not dual_gap >= 0:
+        raise ValueError("objective_ and dual_gap_ must not be negative")
+    if inference_gap < 0:
+        raise ValueError("inference_gap_ must not be negative")
 
 
 def _is_epoch(row: Any) -> bool:
