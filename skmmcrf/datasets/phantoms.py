@@ -13,7 +13,11 @@ from skmmcrf._typing import FloatArray, RandomStateLike
 
 
 def make_phantoms(
-    n_images: int = 50, *, shape: tuple[int, int] = (96, 96), random_state: RandomStateLike = None
+    n_images: int = 50,
+    *,
+    shape: tuple[int, int] = (96, 96),
+    label_vessels: bool = False,
+    random_state: RandomStateLike = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Generate ultrasound-like images of a smooth, dark chamber and the labels of its pixels.
 
@@ -27,6 +31,8 @@ def make_phantoms(
     n_images : int, default=50
     shape : tuple of int, default=(96, 96)
         Height and width.
+    label_vessels : bool, default=False
+        Whether vessels have a label of their own, 2, as an example of three classes. The images stay the same.
     random_state : int, RandomState or None, default=None
 
     Returns
@@ -34,7 +40,7 @@ def make_phantoms(
     X : ndarray of uint8 and shape (n_images, H, W)
         Images.
     y : ndarray of uint8 and shape (n_images, H, W)
-        Labels, 1 in the chamber.
+        Labels, 1 in the chamber, and 2 in vessels if these are labelled.
 
     Raises
     ------
@@ -46,16 +52,24 @@ def make_phantoms(
     >>> X, y = make_phantoms(3, shape=(64, 80), random_state=0)
     >>> X.shape, X.dtype, bool((y == 1).any())
     ((3, 64, 80), dtype('uint8'), True)
+    >>> _, y = make_phantoms(3, shape=(64, 80), label_vessels=True, random_state=0)
+    >>> np.unique(y)
+    array([0, 1, 2], dtype=uint8)
     """
-    constraints = {"n_images": [Interval(Integral, 1, None, closed="left")], "random_state": ["random_state"]}
-    parameters = {"n_images": n_images, "random_state": random_state}
+    constraints = {
+        "n_images": [Interval(Integral, 1, None, closed="left")],
+        "label_vessels": ["boolean"],
+        "random_state": ["random_state"],
+    }
+    parameters = {"n_images": n_images, "label_vessels": label_vessels, "random_state": random_state}
     validate_parameter_constraints(constraints, parameters, caller_name="make_phantoms")
     if np.shape(shape) != (2,) or not all(isinstance(n, Integral) and n > 0 for n in shape):
         raise ValueError(f"shape must be a height and a width, positive integers, got {shown(shape)}")
     shape = (int(shape[0]), int(shape[1]))
     rng = check_random_state(random_state)
     images, labels = zip(*(_make_phantom(shape, rng) for _ in range(n_images)))
-    return np.stack(images), np.stack(labels)
+    y = np.stack(labels)
+    return np.stack(images), y if label_vessels else y % 2
 
 
 def _make_phantom(shape: tuple[int, int], rng: np.random.RandomState) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -64,16 +78,18 @@ def _make_phantom(shape: tuple[int, int], rng: np.random.RandomState) -> tuple[N
     chamber, angle = _blob(rows, columns, rng.uniform(-0.25, 0.25, 2), rng.uniform(0.4, 0.6), rng)
     tissue = 0.45 + 0.1 * _smooth_noise(shape, rng)
     echo = tissue + 0.35 * np.exp(-((chamber / 0.06) ** 2)) * _wall_strength(angle, rng)
+    labels = (chamber < 0).astype(np.uint8)
     for _ in range(rng.randint(2, 5)):
         direction, distance = rng.uniform(-np.pi, np.pi), rng.uniform(0.75, 1.05)
         centre = distance * np.array([np.sin(direction), np.cos(direction)])
         vessel, _ = _blob(rows, columns, centre, rng.uniform(0.08, 0.2), rng)
-        echo = np.where((vessel < 0) & (chamber > 0.1), 0.2, echo)
+        is_vessel = (vessel < 0) & (chamber > 0.1)
+        echo, labels = np.where(is_vessel, 0.2, echo), np.where(is_vessel, np.uint8(2), labels)
     echo = np.where(chamber < 0, 0.2 + 0.05 * _smooth_noise(shape, rng), echo)
     echo *= _shadow(columns, rng)
     image = np.clip(echo, 0.02, None) * _speckle(shape, rng)
     compressed = np.log1p(8 * image) / np.log1p(8 * 1.6)
-    return (255 * np.clip(compressed, 0, 1)).astype(np.uint8), (chamber < 0).astype(np.uint8)
+    return (255 * np.clip(compressed, 0, 1)).astype(np.uint8), labels
 
 
 def _blob(

@@ -23,6 +23,17 @@ def test_random_state_decides_the_phantoms():
     np.testing.assert_array_equal(make_phantoms(2, random_state=np.random.RandomState(0))[0], X)
 
 
+def test_vessels_are_labelled_where_asked_for_and_are_as_dark_as_chambers():
+    X, y = make_phantoms(5, random_state=0)
+    same, of_vessels = make_phantoms(5, label_vessels=True, random_state=0)
+    np.testing.assert_array_equal(same, X)
+    assert of_vessels.dtype == np.uint8
+    assert set(np.unique(of_vessels)) == {0, 1, 2}
+    np.testing.assert_array_equal(np.where(of_vessels == 2, 0, of_vessels), y)
+    darkness = [np.mean(X[of_vessels == label]) for label in range(3)]
+    assert darkness[0] - darkness[2] > 20
+
+
 def test_chambers_are_darker_but_no_threshold_finds_them():
     X, y = make_phantoms(20, random_state=0)
     assert X[y == 1].mean() < 0.75 * X[y == 0].mean()
