@@ -182,9 +182,9 @@ class BaseSegmenter(BaseEstimator):
         Warns
         -----
         UserWarning
-            If a file can't hold a parameter, which then has its default after loading. These are `memory`,
-            `checkpoint`, and objects such as a RandomState, callbacks or transforms. A `network` that is a module or a
-            function must be given to `skmmcrf.load`.
+            If a file can't hold a parameter, which then is None after loading. These are `memory`, `checkpoint`, and
+            objects such as a RandomState, callbacks or transforms. Set them again before you fit the loaded estimator.
+            A `network` that is a module or a function must be given to `skmmcrf.load`.
 
         Examples
         --------
