@@ -102,8 +102,8 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
     %(class_weight)s
     %(validation_fraction)s
     early_stopping : bool, default=False
-        Whether training stops when the Jaccard index of the validation images no longer rises. The network of the best
-        epoch is then kept.
+        Whether the network of the epoch with the best Jaccard index of the validation images is kept. Training then
+        ends when that index has not risen for `n_iter_no_change` epochs.
     %(n_iter_no_change)s
     %(callbacks)s
     %(checkpoint)s
@@ -196,7 +196,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         class_weight: dict[int, float] | Literal["balanced"] | None = None,
         validation_fraction: float | None = None,
         early_stopping: bool = False,
-        n_iter_no_change: int = 5,
+        n_iter_no_change: int | Literal["auto"] = "auto",
         callbacks: list[Any] | None = None,
         checkpoint: str | PathLike[str] | None = None,
         device: str | torch.device = "auto",
