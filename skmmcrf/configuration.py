@@ -238,13 +238,13 @@ def _class_weight(annotations: Sequence[Annotation]) -> tuple[Literal["balanced"
 
 def _why_factor(search: ScaleSearch, shapes: Sequence[Sequence[int]]) -> str:
     height, width = (round(float(np.median(sides))) for sides in zip(*shapes))
-    size = f"the median image has {height} x {width} pixels"
     larger = [f"{factor:g}" for factor in candidate_factors(shapes) if factor not in search.means]
-    size += f". {', '.join(larger)} would take too long to try" if larger else ""
+    untried = f" {', '.join(larger)} would take too long to try." if larger else ""
+    size = f"{untried} The median image has {height} x {width} pixels"
     if len(search.means) == 1:
-        return f"no other factor was compared, and {size}"
+        return f"the {'smallest factor, which was compared with no other' if larger else 'only factor'}.{size}"
     indices = ", ".join(f"{mean:.3f} at {factor:g}" for factor, mean in sorted(search.means.items()))
-    return f"the smallest factor that is about as good as the best, by mean Jaccard indices {indices}, and {size}"
+    return f"the smallest factor that is about as good as the best, by mean Jaccard indices {indices}.{size}"
 
 
 def _crop(shapes: Sequence[Sequence[int]], scale: float) -> tuple[int | None, str]:
@@ -266,4 +266,5 @@ def _n_epochs(cnn: CNNSegmenter, n_images: int, seconds: float, left: float) -> 
         return wanted, steps
     n_epochs = max(int(fitting), _FEWEST_EPOCHS)
     total = seconds * (n_epochs + cost_of_joint)
-    return n_epochs, f"{steps}. {wanted} would be better, but {max(left, 0):.0f} s are left. fit takes {total:.0f} s"
+    time_left = f"but only {max(left, 0):.0f} s of time_budget are left"
+    return n_epochs, f"{steps}. {wanted} would be better, {time_left}. fit takes about {total:.0f} s"

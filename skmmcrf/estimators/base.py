@@ -53,7 +53,7 @@ from skmmcrf.training.data import Changes, TrainingSet
 from skmmcrf.training.progress import epoch_progress
 from skmmcrf.training.random_states import seeded
 
-# of n_iter_no_change="auto": while the learning rate is high, the index may fall for a tenth of all epochs
+# of n_iter_no_change="auto": while the learning rate is high, a tenth of all epochs may bring no better index
 _SHARE_OF_PATIENCE, _LEAST_PATIENCE = 1 / 5, 5
 
 # no learner comes near: with the largest C, half the square of w costs less than the most that slacks can

@@ -54,7 +54,9 @@ def test_parameters_that_no_file_can_hold_are_told_and_are_none_after_loading(mo
     joint.cnn_.set_params(augmentation=v2.RandomHorizontalFlip(), callbacks=[("a", object())], weights=Path("a.pth"))
     joint.cnn_.set_params(device=torch.device("cpu"), class_weight={1: np.float32(2)}, network_scale=(1.0, np.int64(2)))
     names = "augmentation, callbacks, checkpoint, memory, random_state"
-    with pytest.warns(UserWarning, match=f"model can't hold the parameters {names}: they are None after load") as record:
+    with pytest.warns(
+        UserWarning, match=f"model can't hold the parameters {names}: they are None after load"
+    ) as record:
         joint.save(tmp_path / "model")
     assert record[0].filename == __file__
     loaded = load(tmp_path / "model")
