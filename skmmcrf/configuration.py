@@ -79,7 +79,8 @@ def configure(
         ``n_epochs="auto"``.
     %(pos_label)s
     random_state : int, RandomState or None, default=None
-        Seeds the short trainings, and is passed on. How long they take has an influence on what is chosen.
+        Seeds the short trainings, and becomes that of the estimator. The same int may give other settings, because the
+        time that the trainings take influences them.
     verbose : int, default=1
         1 prints a line for each short training and each setting. 0 prints nothing.
 
