@@ -57,8 +57,9 @@ class MaxMarginLoss(nn.Module):
     Label images by `predict`, not by ``log_odds > 0``. Training fits the labelings of least energy, in which neighbours
     count too. Single log-odds may still have the wrong sign.
 
-    Each call learns the weights of the field for the batch, by Algorithm 1. gamma is the value of the objective (8) at
-    these weights. backward gives its exact gradient. See `skmmcrf.learning.Example.gradient`.
+    Each call learns the weights of the field for the batch, by Algorithm 1. gamma is the value of the max-margin
+    objective, equation (8) of the paper, at these weights. backward gives its exact gradient. See
+    `skmmcrf.learning.Example.gradient`.
 
     Parameters
     ----------
