@@ -314,7 +314,9 @@ def test_the_violations_at_the_optimum_are_the_slacks_and_elsewhere_they_cost_mo
     solution = CuttingPlanes(tol=1e-9).learn(examples)
     slack = [violation(solution.w, example.energy, example.annotation)[0] for example in examples]
     np.testing.assert_allclose(slack, solution.slack, rtol=1e-6, atol=1e-8)
-    assert CuttingPlanes().objective(examples, solution.w) == pytest.approx(solution.value)
+    at_optimum = CuttingPlanes().at_weights(examples, solution.w)
+    np.testing.assert_array_equal(at_optimum.slack, slack)
+    assert at_optimum.value == CuttingPlanes().objective(examples, solution.w) == pytest.approx(solution.value)
     for change in ([0.1, 0, 0], [-0.1, 0, 0], [0, 0.1, 0], [0, 0, 0.1]):
         assert CuttingPlanes().objective(examples, solution.w + change) > solution.value
 

@@ -2,7 +2,7 @@ import torch
 
 from skmmcrf.networks import UNet
 from skmmcrf.networks.any_size import divisor_of
-from skmmcrf.networks.ensemble import MeanOfNetworks
+from skmmcrf.networks.ensemble import MeanOfNetworks, one_of
 from skmmcrf.networks.tiles import Tiled
 
 
@@ -25,3 +25,8 @@ def test_it_runs_in_tiles():
     mean, image = MeanOfNetworks(networks(2)), torch.rand(1, 1, 66, 80)
     with torch.no_grad():
         torch.testing.assert_close(Tiled(mean, side=48)(image), mean(image), atol=1e-5, rtol=0)
+
+
+def test_one_of_several_networks_is_the_first():
+    several = networks(2)
+    assert one_of(MeanOfNetworks(several)) is several[0] is one_of(several[0])
