@@ -43,7 +43,7 @@ fitted_class_weight => class_weight_ : ndarray of shape (K,)
     The weight of a pixel of each class.
 
 fitted_inference_gap => inference_gap_ : float
-    An upper bound of what labelings add to `objective_` that violate (8) and were not found. The minimum is between
+    An upper bound of what labelings add to `objective_` that violate their margin and were not found. The minimum is between
     ``objective_ - dual_gap_`` and ``objective_ + inference_gap_``. It is 0 for two labels, where minimum cuts miss no
     labeling, and NaN if it is not known. None if no field is learned.
 
@@ -61,12 +61,12 @@ Z : array of float and shape (n, H, W, 1 + channels), or sequence of arrays (H, 
     labels, more than two, the scores of the K classes are in the first K channels.
 
 C : float, default=1.0
-    Weight of the slacks against the norm of w in the objective (8), between 1e-12 and 1e8. A large C fits the training
-    images more closely.
+    Weight of the slacks against the norm of w in the max-margin objective, equation (8) of the paper. It lies between
+    1e-12 and 1e8. A large C fits the training images more closely.
 
 pairwise : {"contrast", "smoothness"}, default="contrast"
     What it costs to give two neighbours different labels. "smoothness" is one weight for all pairs. "contrast" adds a
-    second weight, times a factor that falls where the image has an edge. This is the paper's (4).
+    second weight, times a factor that falls where the image has an edge. This is equation (4) of the paper.
 
 connectivity : int, or sequence of offsets, default=8
     The neighbours of a pixel: 4, 8, or the steps to them, such as ``((0, 1), (1, 0), (0, 4), (4, 0))``.
@@ -103,7 +103,8 @@ schedule : {"one_cycle", "linear", "cosine", "constant"}, default="linear"
     not at all ("constant").
 
 validation_fraction : float or None, default=None
-    Share of the images that is held out for validation if fit gets no `validation_data`.
+    Share of the training images that `fit` holds out, if it gets no `validation_data`. Nothing is learned from these
+    images. Their Jaccard index is recorded after each epoch.
 
 checkpoint : str or path, optional
     A folder for the state of training, which is written at the end of every epoch. A fit that was killed goes on from
@@ -126,8 +127,10 @@ schedule_of_cnn => schedule : {"one_cycle", "linear", "cosine", "constant"}, def
 fitted_coef => coef_ : ndarray of shape (n_weights,)
     w: the weight of the unary term, of the smoothness term, and with ``pairwise="contrast"`` of the contrast term.
 
-n_iter_no_change : int, default=5
-    The number of epochs without a better Jaccard index after which `early_stopping` ends training.
+n_iter_no_change : int or "auto", default="auto"
+    The number of epochs without a better Jaccard index after which `early_stopping` ends training. "auto" is a fifth of
+    all epochs, but at least 5. With ``schedule="one_cycle"`` fewer may end training too early, because the index
+    wavers until the learning rate falls.
 
 callbacks : list of skorch callbacks or None, default=None
     Called in training, after those of the estimator. Each is an instance, or a pair of a name and an instance. See

@@ -1,5 +1,6 @@
 """Values as error messages quote them."""
 
+import re
 import reprlib
 
 _LENGTH = 200  # most paths are shorter
@@ -23,7 +24,7 @@ _REPR = _Repr()
 
 
 def shown(value: object) -> str:
-    """Give the `repr` of a value, cut to a length that fits into a message.
+    """Give the `repr` of a value on one line, cut to a length that fits into a message.
 
     Examples
     --------
@@ -32,7 +33,7 @@ def shown(value: object) -> str:
     >>> shown(list(range(1000)))
     '[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, ...]'
     """
-    text = _REPR.repr(value)
+    text = re.sub(r"\s*\n\s*", " ", _REPR.repr(value))
     return text if len(text) <= _LENGTH else f"{text[: _LENGTH - 3]}..."
 
 

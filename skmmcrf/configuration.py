@@ -17,7 +17,7 @@ from skmmcrf._typing import ImagesLike, LabelsLike, NetworkLike, RandomStateLike
 from skmmcrf.estimators.cnn import CNNSegmenter
 from skmmcrf.estimators.scale_search import ScaleSearch, candidate_factors
 from skmmcrf.estimators.segmenter import DeepStructuredSegmenter
-from skmmcrf.field.labels import Annotation
+from skmmcrf.field.labels import UNLABELLED, Annotation
 from skmmcrf.images.checking import LabelledImages, check_labelled_images, warn_of_range
 from skmmcrf.images.labels import LABEL_CONSTRAINTS, LabelScheme
 from skmmcrf.networks import build_network
@@ -43,23 +43,24 @@ def configure(
     weights: str | PathLike[str] | None = "imagenet",
     time_budget: float = 1800.0,
     pos_label: int = 1,
-    device: str | torch.device = "auto",
     random_state: RandomStateLike = None,
     verbose: int = 1,
 ) -> DeepStructuredSegmenter:
     """Choose the settings of a `DeepStructuredSegmenter` by images, labels and the machine.
 
-    Some short trainings are made, which `fit` does not need again. The estimator is not fitted. Each setting can be
-    changed by `set_params`.
+    The network is trained for a short time at each of some values of `network_scale`. The results choose the scale, and
+    the seconds choose `n_epochs`. `fit` does not repeat these trainings. `set_params` changes a setting afterwards.
 
-    - `network_scale`: factors up to 1 are compared by short trainings, as ``network_scale="auto"`` of `CNNSegmenter`
-      does, from the smallest on, in at most a third of `time_budget`.
-    - `n_epochs` of pretraining: as ``n_epochs="auto"`` of `CNNSegmenter`. If `time_budget` leaves no time for them,
-      fewer, but at least 10.
+    - `network_scale`: the smallest factor that is about as good as the best, as with ``network_scale="auto"`` of
+      `CNNSegmenter`. Factors are tried from the smallest on. The smallest is tried whatever `time_budget` is. A larger
+      one is tried only if a third of `time_budget` seems enough for it too. If the time is enough for one factor alone,
+      that one is taken without a comparison.
+    - `n_epochs` of pretraining: as ``n_epochs="auto"`` of `CNNSegmenter`. It is fewer if `time_budget` leaves no time
+      for them, but at least 10.
     - `batch_size`: 5. It is 16 on another device than the CPU for 300 images or more.
-    - `crop`: None, unless the network would see more than 768 pixels of a side of the largest image. It then sees parts
-      of 512 pixels.
-    - `class_weight`: None, unless less than 0.5 % of the labelled pixels are foreground. It is then "balanced".
+    - `crop`: None, if the network sees at most 768 pixels of any side of an image. Otherwise training uses parts of
+      images, of which the network sees 512 x 512 pixels.
+    - `class_weight`: "balanced" if less than 0.5 % of the labelled pixels are foreground. Otherwise None.
     - All other parameters keep their defaults.
 
     Parameters
@@ -70,14 +71,16 @@ def configure(
         "auto" is a U-Net on MobileNetV2 ("unet_mobilenet_v2"), or the small "unet" without `weights`. Other values are
         kept. See `CNNSegmenter`.
     weights : "imagenet", path or None, default="imagenet"
-        Weights of the backbone. torchvision downloads those for ImageNet. Networks without a backbone have none.
+        Weights of the backbone. torchvision downloads those for ImageNet. Without internet, give None or the path of
+        their file. Networks without a backbone have no weights.
     time_budget : float, default=1800.0
-        Seconds for this function and the later fit together, on this machine. This is an estimate, not a bound.
+        Seconds for this function and the later fit together, on this machine. They are a wish and no bound: the
+        smallest factor and 10 epochs may take longer. ``float("inf")`` compares all factors, and asks for the epochs of
+        ``n_epochs="auto"``.
     %(pos_label)s
-    device : str, default="auto"
-        A device of torch, as in `CNNSegmenter`.
     random_state : int, RandomState or None, default=None
-        Seeds the short trainings, and is passed on. How long they take has an influence on what is chosen.
+        Seeds the short trainings, and becomes that of the estimator. The same int may give other settings, because the
+        time that the trainings take influences them.
     verbose : int, default=1
         1 prints a line for each short training and each setting. 0 prints nothing.
 
@@ -89,13 +92,14 @@ def configure(
     Raises
     ------
     ValueError, TypeError
-        If a parameter is out of its range. If images and labels do not fit, or no image has foreground, or only one
-        image is given. If the weights can't be had. If the network does not give one log-odds map.
+        If a parameter is out of its range. If images and labels do not fit. If only one image is given, or none has
+        foreground. If the weights can't be loaded. If the network does not give one log-odds map.
 
     Warns
     -----
     UserWarning
-        If fewer than 8 images have foreground. If some have none. If their sides differ by more than a factor of 4.
+        If fewer than 8 images have foreground. If some have none. If the longer side of one image is more than 4 times
+        that of another.
 
     Examples
     --------
@@ -109,9 +113,11 @@ def configure(
     >>> model = model.set_params(cnn__n_epochs=2, n_epochs=1).fit(X, y)
     """
     began = time.perf_counter()
-    given = {"time_budget": time_budget, "pos_label": pos_label, "device": device, "random_state": random_state}
+    if isinstance(time_budget, bool):  # which would count as a number
+        raise TypeError(f"time_budget must be a number of seconds above 0, got {time_budget}")
+    given = {"time_budget": time_budget, "pos_label": pos_label, "random_state": random_state}
     validate_parameter_constraints(_CONSTRAINTS, given | {"verbose": verbose}, caller_name="configure")
-    scheme = LabelScheme(pos_label)
+    scheme = LabelScheme(pos_label, ignore_label=None if pos_label == UNLABELLED else UNLABELLED)
     data = _checked(X, y, scheme)
     _warn_of(data)
 
@@ -122,7 +128,7 @@ def configure(
 
     network, weights, why = _network(network, weights, data.n_channels)
     chosen("network", network, why)
-    on_cpu = torch.device(resolve_device(device)).type == "cpu"
+    on_cpu = torch.device(resolve_device("auto")).type == "cpu"
     batch_size = chosen("batch_size", *_batch_size(len(data), on_cpu))
     class_weight = chosen("class_weight", *_class_weight(data.annotations))
     cnn = CNNSegmenter(
@@ -131,7 +137,6 @@ def configure(
         batch_size=batch_size,
         pos_label=pos_label,
         class_weight=class_weight,
-        device=device,
         random_state=random_state,
         verbose=verbose,
     )
@@ -154,9 +159,8 @@ def configure(
 
 
 _CONSTRAINTS: dict[str, Any] = {
-    "time_budget": [Interval(Real, 0, None, closed="neither")],
+    "time_budget": [Interval(Real, 0, None, closed="right")],
     "pos_label": LABEL_CONSTRAINTS["pos_label"],
-    "device": [str, torch.device],
     "random_state": ["random_state"],
     "verbose": [Interval(Integral, 0, None, closed="left"), "boolean"],
 }
@@ -165,8 +169,13 @@ _CONSTRAINTS: dict[str, Any] = {
 def _checked(X: ImagesLike, y: LabelsLike | None, scheme: LabelScheme) -> LabelledImages:
     data = check_labelled_images(X, y, scheme)
     warn_of_range(data[0][0], "X[0]")
+    if len(data) == 1:
+        raise ValueError("X has one image only, but settings are compared on images held out of training: give more")
     if not any(annotation.truth.any() for annotation in data.annotations):
-        raise ValueError("y has no foreground in any image, so settings can't be compared: give some with foreground")
+        raise ValueError(
+            f"y has no foreground, which is pos_label={scheme.pos_label}, in any image, so settings can't be compared: "
+            "give masks with foreground, or another pos_label, such as 255 for masks of 0 and 255"
+        )
     return data
 
 
@@ -176,8 +185,8 @@ def _warn_of(data: LabelledImages) -> None:
     sides = [max(annotation.shape) for annotation in data.annotations]
     if n_with < _FEW_WITH_FOREGROUND:
         warnings.warn(
-            f"only {n_with} of {len(data)} images have foreground: label at least {_FEW_WITH_FOREGROUND}, because what "
-            "is chosen by so few depends on chance",
+            f"the number of images with foreground is {n_with}: label at least {_FEW_WITH_FOREGROUND}, because "
+            "settings that so few images choose depend on chance",
             stacklevel=3,
         )
     if n_with < len(data):
@@ -188,8 +197,8 @@ def _warn_of(data: LabelledImages) -> None:
         )
     if max(sides) > _UNEQUAL * min(sides):
         warnings.warn(
-            f"the longer sides of the images are {min(sides)} to {max(sides)} pixels, but one network_scale counts for "
-            "all: resize the images so that objects have similar sizes in pixels",
+            f"the longer sides of the images are {min(sides)} to {max(sides)} pixels, but the network sees all images "
+            "resized by one factor: resize the images before, so that objects have similar sizes in pixels",
             stacklevel=3,
         )
 
@@ -225,36 +234,38 @@ def _class_weight(annotations: Sequence[Annotation]) -> tuple[Literal["balanced"
     share = n_foreground / sum(np.count_nonzero(annotation.labelled) for annotation in annotations)
     if share < _RARE:
         return "balanced", f"only {share:.2%} of the labelled pixels are foreground"
-    return None, f"{share:.1%} of the labelled pixels are foreground, and the loss has a part, Dice, that balances them"
+    return None, f"{share:.1%} of the labelled pixels are foreground, which the Dice part of the loss balances enough"
 
 
 def _why_factor(search: ScaleSearch, shapes: Sequence[Sequence[int]]) -> str:
     height, width = (round(float(np.median(sides))) for sides in zip(*shapes))
-    size = f"the median image has {height} x {width} pixels"
     larger = [f"{factor:g}" for factor in candidate_factors(shapes) if factor not in search.means]
-    size += f". {', '.join(larger)} would take too long to try" if larger else ""
+    untried = f" {', '.join(larger)} would take too long to try." if larger else ""
+    size = f"{untried} The median image has {height} x {width} pixels"
     if len(search.means) == 1:
-        return f"no other factor was compared, and {size}"
+        return f"the {'smallest factor, which was compared with no other' if larger else 'only factor'}.{size}"
     indices = ", ".join(f"{mean:.3f} at {factor:g}" for factor, mean in sorted(search.means.items()))
-    return f"the smallest factor that is about as good as the best, by mean Jaccard indices {indices}, and {size}"
+    return f"the smallest factor that is about as good as the best, by mean Jaccard indices {indices}.{size}"
 
 
 def _crop(shapes: Sequence[Sequence[int]], scale: float) -> tuple[int | None, str]:
     largest = round(scale * max(map(max, shapes)))
-    seen = f"the network sees at most {largest} pixels of a side"
+    seen = f"the network sees up to {largest} pixels of a side"
     if largest <= _LARGEST_SIDE:
         return None, seen
-    return round(_CROPPED_SIDE / scale), f"else {seen}. Of the parts it sees {_CROPPED_SIDE} in training"
+    side = round(_CROPPED_SIDE / scale)
+    return side, f"{seen} of whole images, so training uses parts, of which it sees {_CROPPED_SIDE} pixels of a side"
 
 
 def _n_epochs(cnn: CNNSegmenter, n_images: int, seconds: float, left: float) -> tuple[int, str]:
     """Epochs of pretraining, for the seconds of an epoch and those that are left."""
     wanted = cnn.epochs_for(n_images)
     cost_of_joint = _COST_OF_JOINT_EPOCH * DeepStructuredSegmenter().epochs_for(n_images)
-    fitting = int(left / seconds - cost_of_joint) if seconds > 0 else wanted
+    fitting = left / seconds - cost_of_joint if seconds > 0 else wanted
     steps = f"an epoch has {len(batch_sizes(n_images, cnn.batch_size))} steps and takes about {seconds:.2g} s"
     if wanted <= fitting:
         return wanted, steps
-    n_epochs = max(fitting, _FEWEST_EPOCHS)
+    n_epochs = max(int(fitting), _FEWEST_EPOCHS)
     total = seconds * (n_epochs + cost_of_joint)
-    return n_epochs, f"{steps}. {wanted} would be better, but {max(left, 0):.0f} s are left. fit takes {total:.0f} s"
+    time_left = f"but only {max(left, 0):.0f} s of time_budget are left"
+    return n_epochs, f"{steps}. {wanted} would be better, {time_left}. fit takes about {total:.0f} s"

@@ -34,7 +34,7 @@ def searches(monkeypatch):
 def test_a_model_is_given_that_can_be_fitted(data, monkeypatch, capsys):
     monkeypatch.setattr(cnns, "SHORT_STEPS", 2)
     before = np.random.get_state()[1].copy()  # noqa: NPY002
-    model = configure(*data, network=UNet(1, width=8, depth=1), device="cpu", random_state=3)
+    model = configure(*data, network=UNet(1, width=8, depth=1), random_state=3)
     np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
     assert isinstance(model, DeepStructuredSegmenter)
     assert not hasattr(model, "cnn_")
@@ -43,6 +43,7 @@ def test_a_model_is_given_that_can_be_fitted(data, monkeypatch, capsys):
     assert (cnn.loss, cnn.augmentation, cnn.average_mirrored) == ("log_likelihood+dice", "strong", True)
     assert (cnn.network_scale, cnn.crop, cnn.class_weight, cnn.n_epochs) == (1.0, None, None, 300)
     told = capsys.readouterr().out.splitlines()
+    assert all(line.startswith(("short training", "network", "batch", "n_ep", "crop", "class")) for line in told)
     names = ("network=", "network_scale=1.0:", "batch_size=5:", "n_epochs=300:", "crop=None:", "class_weight=None:")
     assert all(any(line.startswith(name) for line in told) for name in names)
     check_is_fitted(model.set_params(cnn__n_epochs=1, n_epochs=1).fit(*data))
@@ -67,7 +68,8 @@ def test_time_is_shared_by_the_search_and_the_epochs(data, searches, capsys):
     # 8 s an epoch, 600 s less the few that passed, and 10 joint epochs as dear as 25
     assert 45 <= model.cnn.n_epochs <= 50
     assert "0.750 at 0.5, 0.750 at 1" in capsys.readouterr().out
-    assert configure(*data, weights=None, time_budget=1e5).cnn.n_epochs == 300
+    for much in (1e5, 1e308, float("inf")):
+        assert configure(*data, weights=None, time_budget=much).cnn.n_epochs == 300
     assert configure(*data, weights=None, time_budget=1.0).cnn.n_epochs == 10
     assert "300 would be better" in capsys.readouterr().out
 
@@ -75,11 +77,11 @@ def test_time_is_shared_by_the_search_and_the_epochs(data, searches, capsys):
 def test_the_reason_for_a_factor_has_all_that_was_looked_at():
     why = configuration._why_factor
     three = ScaleSearch({factor: np.array([factor]) for factor in (0.5, 0.7, 1.0)})
-    assert "0.500 at 0.5, 0.700 at 0.7, 1.000 at 1, and the median image has 128 x 130" in why(three, [(128, 130)])
+    assert "0.500 at 0.5, 0.700 at 0.7, 1.000 at 1. The median image has 128 x 130" in why(three, [(128, 130)])
     one = ScaleSearch({0.5: np.array([0.7])})
-    assert "no other factor was compared" in why(one, [(128, 130)])
-    assert why(one, [(128, 130)]).endswith("0.7, 1 would take too long to try")
-    assert "too long" not in why(ScaleSearch({1.0: np.array([0.7])}), [(32, 32)])
+    assert "which was compared with no other. 0.7, 1 would take too long to try. The" in why(one, [(128, 130)])
+    only = ScaleSearch({1.0: np.array([0.7])})
+    assert why(only, [(32, 32)]) == "the only factor. The median image has 32 x 32 pixels"
 
 
 @pytest.mark.parametrize("n_images", [5, 40, 1000])
@@ -158,7 +160,7 @@ def test_what_users_should_know_of_their_images_is_warned_of(data, searches):
     empty[:2] = 0
     with (
         pytest.warns(UserWarning, match="2 of 8 masks are empty: see whether"),
-        pytest.warns(UserWarning, match="only 6 of 8 images have foreground") as record,
+        pytest.warns(UserWarning, match="the number of images with foreground is 6: label at least 8") as record,
     ):
         configure(X, empty, weights=None)
     assert {warning.filename for warning in record} == {__file__}
@@ -172,9 +174,12 @@ def test_what_is_wrong_is_told_before_any_training(data, searches):
     for arguments, parameters, error, message in [
         ((X, y[:3]), {}, ValueError, "X and y must have the same length"),
         ((X, 2 * y), {}, ValueError, r"y\[0\] must hold the labels"),
-        ((X, 0 * y), {}, ValueError, "y has no foreground in any image"),
+        ((X, 0 * y), {}, ValueError, "y has no foreground, which is pos_label=1, in any image"),
+        ((X, 255 * y), {}, ValueError, "y has no foreground, which is pos_label=1, .* such as 255 for masks"),
+        ((X[:1], y[:1]), {}, ValueError, "X has one image only, but settings are compared"),
         ((X, y), {"time_budget": 0}, ValueError, "'time_budget' parameter of configure"),
-        ((X, y), {"device": "nonsense"}, ValueError, "device: 'nonsense' is not available"),
+        ((X, y), {"time_budget": True}, TypeError, "time_budget must be a number of seconds above 0, got True"),
+        ((X, y), {"time_budget": float("nan")}, ValueError, "'time_budget' parameter of configure"),
         ((X, y), {"network": "alexnet"}, ValueError, "network must be 'unet', or"),
         ((X, y), {"network": 3}, TypeError, "network must be a name"),
         ((X, y), {"network": "unet", "weights": "a.pth"}, ValueError, "weights: only networks named after a backbone"),

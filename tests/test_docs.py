@@ -16,6 +16,7 @@ from skmmcrf.estimators import cnn
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "api.rst"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
 #: What is not asked for: summaries of one line, and verbs of one form in them; text beyond a summary that says all, or
 #: for parameters whose name and type do; "See Also"; capitals where symbols are lower case; quotes on their own lines.
 LEFT_OUT = {"SS05", "SS06", "ES01", "PR07", "RT03", "SA01", "PR08", "RT04", "GL01"}
@@ -43,6 +44,15 @@ def test_the_code_of_the_readme_runs_as_it_stands(tmp_path, monkeypatch):
     exec(code, {})
     assert sorted(file.name for file in Path("results").iterdir()) == ["cleo_1.png", "cleo_2.png"]
     assert Path("model.safetensors").is_file()
+
+
+def test_the_guide_lists_every_question():
+    for page in sorted((ROOT / "docs" / "guide").glob("*.md")):
+        if page.stem == "faq":  # whose headings are no questions
+            continue
+        titles = re.findall(r"^## (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        listed = re.findall(rf"^- \[(.+)\?\]\(guide/{page.name}#", GUIDE, re.MULTILINE)
+        assert listed == titles, page.name
 
 
 def test_links_of_the_readme_lead_to_files():

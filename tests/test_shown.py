@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+from torch import nn
 
 from skmmcrf import CNNSegmenter
 from skmmcrf._shown import shortened, shown
@@ -38,6 +39,11 @@ def test_a_short_value_is_shown_as_python_does(value):
 )
 def test_a_long_value_is_cut(value):
     assert 0 < len(shown(value)) <= 200
+
+
+def test_a_value_of_several_lines_is_shown_on_one():
+    assert shown(nn.Sequential(nn.ReLU(), nn.ReLU())) == "Sequential( (0): ReLU() (1): ReLU() )"
+    assert shown("two  words\n") == repr("two  words\n")
 
 
 def test_of_a_long_text_beginning_and_end_are_shown():

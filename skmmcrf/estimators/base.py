@@ -20,7 +20,7 @@ from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Tags, check_random_state
-from sklearn.utils._param_validation import Interval, InvalidParameterError
+from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback, EpochTimer
 from torch import nn
@@ -56,6 +56,9 @@ from skmmcrf.training.random_states import seeded
 
 #: By which the inference gap of learned weights is bounded.
 BOUND_ROUNDS = 10
+
+# of n_iter_no_change="auto": while the learning rate is high, a tenth of all epochs may bring no better index
+_SHARE_OF_PATIENCE, _LEAST_PATIENCE = 1 / 5, 5
 
 # no learner comes near: with the largest C, half the square of w costs less than the most that slacks can
 _LARGEST_WEIGHT = 1e12
@@ -196,9 +199,9 @@ class BaseSegmenter(BaseEstimator):
         Warns
         -----
         UserWarning
-            If a file can't hold a parameter, which then has its default after loading. These are `memory`,
-            `checkpoint`, and objects such as a RandomState, callbacks or transforms. A `network` that is a module or a
-            function must be given to `skmmcrf.load`.
+            If a file can't hold a parameter, which then is None after loading. These are `memory`, `checkpoint`, and
+            objects such as a RandomState, callbacks or transforms. Set them again before you fit the loaded estimator.
+            A `network` that is a module or a function must be given to `skmmcrf.load`.
 
         Examples
         --------
@@ -326,11 +329,12 @@ class NetworkSegmenter(BaseSegmenter):
     """Base of segmenters that train a network."""
 
     n_epochs: int | Literal["auto"]
+    n_iter_no_change: int | Literal["auto"]
 
     _parameter_constraints = {
         "validation_fraction": [Interval(Real, 0, 1, closed="neither"), None],
         "early_stopping": ["boolean"],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "n_iter_no_change": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "callbacks": [list, None],
         "checkpoint": [None, str, PathLike],
         "random_state": ["random_state"],
@@ -501,12 +505,20 @@ class NetworkSegmenter(BaseSegmenter):
         self, stage: str, n_images: int, measures: list[tuple[str, Callback]], at_start: float | None = None
     ) -> list[Any]:
         """The callbacks of a stage of training. `at_start` is the validation index that it begins with."""
-        n_steps = self.epochs_for(n_images) * len(batch_sizes(n_images, self.batch_size))
-        schedule = learning_rate_schedule(self.schedule, n_steps)
+        n_epochs = self.epochs_for(n_images)
+        schedule = learning_rate_schedule(self.schedule, n_epochs * len(batch_sizes(n_images, self.batch_size)))
         callbacks: list[Any] = [("schedule", schedule)] if schedule else []
         callbacks += [*measures, ("seconds", EpochTimer()), *epoch_progress(stage, n_images, self.verbose)]
         callbacks += self.callbacks or []
-        return callbacks + ([("keep_best", KeepBest(self.n_iter_no_change, at_start))] if self.early_stopping else [])
+        if self.early_stopping:
+            callbacks.append(("keep_best", KeepBest(self._patience(n_epochs), at_start)))
+        return callbacks
+
+    def _patience(self, n_epochs: int) -> int:
+        """The epochs without a better index after which early stopping ends a training of so many."""
+        if self.n_iter_no_change == "auto":
+            return max(_LEAST_PATIENCE, round(_SHARE_OF_PATIENCE * n_epochs))
+        return int(self.n_iter_no_change)
 
 
 def check_not_empty(path: Any, name: str) -> None:

@@ -88,8 +88,8 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
     batch_size : int, default=5
         Images in a step.
     augmentation : {"flip", "standard", "strong"}, callable or None, default="strong"
-        Random changes of the training images. "flip" mirrors them. "standard" also scales, shifts and rotates them, and
-        changes contrast and brightness. "strong" changes them more. See
+        Random changes of the training images. "flip" mirrors half of them left to right. "standard" also scales, shifts
+        and rotates them, and changes contrast and brightness. "strong" changes them more, and colours too. See
         `skmmcrf.training.augmentation.build_augmentation`. A callable is a transform of an image and its mask together,
         as in torchvision.transforms.v2. It takes a `tv_tensors.Image` (channels, H, W) and a `tv_tensors.Mask` (H, W)
         of 0, 1, and 255 where unlabelled. Several classes are numbered from 0 on, in the order of `classes_`.
@@ -105,17 +105,17 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         not mirror.
     network_scale : float, sequence of float or "auto", default=1.0
         Factor by which images are resized for the network, whose log-odds are resized back. Below 1 the network is
-        faster and sees more around a pixel. Above 1 it sees finer detail. With several factors, log-odds are averaged
-        over them. The steps of training use the first factor only. At most 16 factors are possible, none above 16.
-        "auto" finds one factor, at most 1, before training: up to five factors are compared by short trainings, on
-        training images held out of them.
+        faster and sees more around a pixel. Above 1 it sees finer detail. Several factors give the mean of the log-odds
+        at each of them, and training steps use the first. At most 16 factors are possible, none above 16. "auto" finds
+        one factor, at most 1, before training: up to five factors are compared by short trainings, on training images
+        held out of them.
     %(pos_label)s
     %(ignore_label)s
     %(class_weight)s
     %(validation_fraction)s
     early_stopping : bool, default=False
-        Whether training stops when the Jaccard index of the validation images no longer rises. The network of the best
-        epoch is then kept.
+        Whether the network of the epoch with the best Jaccard index of the validation images is kept. Training then
+        ends when that index has not risen for `n_iter_no_change` epochs.
     %(n_iter_no_change)s
     %(callbacks)s
     %(checkpoint)s
@@ -206,7 +206,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         class_weight: dict[int, float] | Literal["balanced"] | None = None,
         validation_fraction: float | None = None,
         early_stopping: bool = False,
-        n_iter_no_change: int = 5,
+        n_iter_no_change: int | Literal["auto"] = "auto",
         callbacks: list[Any] | None = None,
         checkpoint: str | PathLike[str] | None = None,
         device: str | torch.device = "auto",

@@ -28,10 +28,10 @@ from skmmcrf.training.progress import pass_progress
 class MaxMarginCRF(FieldSegmenter):
     """Conditional random field on the pixel grid, learned on given log-odds or scores, predicting by minimum cuts.
 
-    The energy (2) of a labeling is the sum of unary and pairwise costs. The unary cost of a pixel's label depends on
-    its log-odds. A pairwise cost is due where two neighbours have different labels. The weights w minimise the
-    max-margin objective (8), by Algorithm 1. `predict` gives the labeling of least energy (5), which a minimum cut
-    finds exactly. After `CNNSegmenter` in a pipeline this is the paper's piecewise training.
+    The energy of a labeling is the sum of unary and pairwise costs. The unary cost of a pixel's label depends on its
+    log-odds. A pairwise cost is due where two neighbours have different labels. The weights w minimise the max-margin
+    objective, equation (8) of the paper, by Algorithm 1. `predict` gives the labeling of least energy, which a minimum
+    cut finds exactly. After `CNNSegmenter` in a pipeline this is the paper's piecewise training.
 
     The classes are the labels in y. If they are more than two, Z has the scores of K classes in its first K channels.
     Labelings are then found by expansion moves, and `optimality_gap` bounds how far they may be from the least energy.
@@ -57,7 +57,7 @@ class MaxMarginCRF(FieldSegmenter):
     ----------
     %(fitted_coef)s
     objective_ : float
-        gamma, the value of (8).
+        gamma, the value of the max-margin objective.
     dual_gap_ : float
         An upper bound of the distance of `objective_` from the minimum, but for `inference_gap_`. Infinite if learning
         was interrupted.

@@ -68,7 +68,7 @@ def save(estimator: Any, path: str | PathLike[str]) -> None:
     write_file(path, "estimator", content)
     if left_out:
         names = ", ".join(sorted(left_out))
-        warnings.warn(f"{path} can't hold the parameters {names}: load will give them their default", stacklevel=3)
+        warnings.warn(f"{path} can't hold the parameters {names}: they are None after load", stacklevel=3)
 
 
 def _described(estimator: Any, left_out: set[str]) -> dict[str, Any]:
@@ -79,10 +79,13 @@ def _described(estimator: Any, left_out: set[str]) -> dict[str, Any]:
     for name, value in estimator.get_params(deep=False).items():
         if name == "cnn" or (name == "network" and not isinstance(value, str)):
             continue  # the fitted one says what it was, or the user does when it is loaded
-        if name in _NEVER_IN_FILES or not _is_plain(value := _as_plain(value)):
+        if name in _NEVER_IN_FILES:
             left_out |= set() if value is None else {name}
-        else:
+        elif _is_plain(value := _as_plain(value)):
             parameters[name] = value
+        else:  # a default would say what is not so, such as an augmentation that was not trained with
+            left_out.add(name)
+            parameters[name] = None
     attributes = {}
     for name, kind in estimator._fitted_attributes.items():
         value = getattr(estimator, name)

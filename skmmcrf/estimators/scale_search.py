@@ -132,8 +132,8 @@ def search_scale(
     """
     if len(data) < 2:
         raise ValueError(
-            "X: a factor is found by training on some images and comparing on others, but X has one image only. Give "
-            "more images, or a number as network_scale"
+            "X: factors are compared on images held out of training, but validation_fraction or X itself leaves one "
+            "image to train on. Give more images, or a number as network_scale"
         )
     found, began, cost, last = ScaleSearch(), time.perf_counter(), 0.0, factors[0]
     splits = [(train.tolist(), held_out.tolist()) for train, held_out in _splits(len(data), seed)]

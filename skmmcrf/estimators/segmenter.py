@@ -244,7 +244,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         max_iter: int = 100,
         validation_fraction: float | None = None,
         early_stopping: bool = False,
-        n_iter_no_change: int = 5,
+        n_iter_no_change: int | Literal["auto"] = "auto",
         callbacks: list[Any] | None = None,
         checkpoint: str | PathLike[str] | None = None,
         memory: str | Memory | None = None,

@@ -59,11 +59,12 @@ class MaxMarginLoss(nn.Module):
     count too. Single log-odds may still have the wrong sign.
 
     Two labels have one map of log-odds. K labels, more than two, have K maps of scores, whose softmax gives the
-    probabilities. The labelings that violate (8) most are then found by expansion moves, and some may be missed. gamma
-    may be higher than the value by what they would add.
+    probabilities. The labelings that violate the margin most are then found by expansion moves, and some may be missed.
+    gamma may be higher than the value by what they would add.
 
-    Each call learns the weights of the field for the batch, by Algorithm 1. gamma is the value of the objective (8) at
-    these weights. backward gives its exact gradient. See `skmmcrf.learning.Example.gradient`.
+    Each call learns the weights of the field for the batch, by Algorithm 1. gamma is the value of the max-margin
+    objective, equation (8) of the paper, at these weights. backward gives its exact gradient. See
+    `skmmcrf.learning.Example.gradient`.
 
     Parameters
     ----------

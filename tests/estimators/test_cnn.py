@@ -193,6 +193,15 @@ def test_early_stopping_keeps_the_best_epoch(phantoms):
     assert len(rows) == min(int(np.nanargmax(rows)) + 1 + 2, 12)
 
 
+@pytest.mark.parametrize(("parameters", "patience"), [({"n_epochs": 12}, 5), ({"n_epochs": 40}, 8), ({}, 60)])
+def test_early_stopping_waits_for_a_fifth_of_the_epochs(phantoms, parameters, patience):
+    X, y = phantoms
+    # its index never rises
+    still = {"schedule": "constant", "learning_rate": 1e-12, "augmentation": None}
+    cnn = CNNSegmenter(nn.Conv2d(1, 1, 1), early_stopping=True, random_state=0, **still, **parameters)
+    assert cnn.fit(X[:4], y[:4], validation_data=(X[4:], y[4:])).n_iter_ == 1 + patience
+
+
 def test_held_out_images_are_not_trained_on(phantoms):
     X, y = phantoms
     cnn = quick(validation_fraction=0.3).fit(X, y)

@@ -180,7 +180,7 @@ def test_images_without_foreground_or_weight_do_not_count(data):
 def test_without_a_choice_nothing_is_searched(data, searches, parameters):
     X, y = data
     if parameters.pop("images", 0):
-        with pytest.raises(ValueError, match="X has one image only. Give more images, or a number as network_scale"):
+        with pytest.raises(ValueError, match="leaves one image to train on. Give more images, or a number as network"):
             auto().fit(X[:1], y[:1])
         return
     if not parameters:
