@@ -524,7 +524,7 @@ class EnergyDisplay:
     def plot(self, *, figure: "Figure | SubFigure | None" = None) -> "EnergyDisplay":
         """Draw in a new figure, or in a figure or subfigure that is given."""
         check_matplotlib_support(f"{type(self).__name__}.plot")
-        n_weights = self.energy.pairwise.field.n_weights
+        n_weights = self.energy.n_weights
         if np.shape(self.coef) != (n_weights,):
             raise ValueError(f"coef must be of shape ({n_weights},), got {np.shape(self.coef)}")
         if self.image.shape[:-1] != self.labels.shape:
@@ -567,7 +567,7 @@ class EnergyDisplay:
         return "outline: log-odds above 0"
 
     def _plot_pairwise(self, ax: "Axes") -> str:
-        edges = self.energy.pairwise.field.grid.edges(self.labels.shape)
+        edges = self.energy.pairwise.grid.edges(self.labels.shape)
         per_distance = self._costs() / edges.distance_weights
         n_pixels, ends = self.labels.size, edges.pixels.ravel()
         sums = np.bincount(ends, np.tile(per_distance, 2), n_pixels)

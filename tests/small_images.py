@@ -13,6 +13,11 @@ def field_of(connectivity=8, pairwise="contrast", sigma=0.3, ndim=2):
     return Field(Grid.from_connectivity(connectivity, ndim), build_terms(pairwise, sigma))
 
 
+def like(energy, unary, image):
+    """The energy of another image, or of the same one read otherwise, by the field of an energy."""
+    return Field(energy.pairwise.grid, energy.pairwise.terms).energy(unary, image)
+
+
 def squares(seed, sizes=((5, 6), (4, 7)), annotate=lambda n, truth: Annotation(truth), field=None):
     """Examples of noisy squares."""
     rng, field, examples = np.random.default_rng(seed), field or field_of(), []
@@ -36,7 +41,7 @@ def partly_labelled(n, truth):
 def move_log_odds(example, pixel, step):
     log_odds = example.energy.log_odds.copy()
     log_odds[pixel] += step
-    example.reprice(example.energy.with_log_odds(log_odds))
+    example.reprice(example.energy.with_unary(log_odds))
 
 
 def random_classes(seed, shape=(3, 3), n_labels=3, connectivity=8, pairwise="contrast", scale=2.0):

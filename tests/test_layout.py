@@ -45,24 +45,23 @@ def is_module(name):
 
 
 def imports(name):
-    """Of each import from the package: the module, whether it is only for types, and whether it is in a function.
+    """Of each import from the package: the module, and whether the import is in a function.
 
     From a package, what has a file of its own counts as that file.
     """
 
-    def walk(node, for_types, in_function):
+    def walk(node, in_function):
         if isinstance(node, ast.ImportFrom):
             assert not node.level, f"{name} has a relative import in line {node.lineno}"
             wholes = [f"{node.module}.{alias.name}" for alias in node.names]
-            yield from ((whole if is_module(whole) else node.module, for_types, in_function) for whole in wholes)
+            yield from ((whole if is_module(whole) else node.module, in_function) for whole in wholes)
         elif isinstance(node, ast.Import):
-            yield from ((alias.name, for_types, in_function) for alias in node.names)
+            yield from ((alias.name, in_function) for alias in node.names)
         in_function = in_function or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
-        for_types = for_types or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
         for child in ast.iter_child_nodes(node):
-            yield from walk(child, for_types, in_function)
+            yield from walk(child, in_function)
 
-    found = walk(ast.parse(MODULES[name].read_text(encoding="utf-8")), False, False)
+    found = walk(ast.parse(MODULES[name].read_text(encoding="utf-8")), False)
     return [each for each in found if each[0].split(".")[0] == "skmmcrf"]
 
 
@@ -77,12 +76,12 @@ def test_there_is_something_on_every_floor():
 @pytest.mark.parametrize("name", MODULES)
 def test_imports_point_down_by_the_floors_and_stand_in_no_function(name):
     allowed = BELOW[floor(name)] | FOR_ALL | {floor(name)}
-    wrong = [other for other, _, in_function in imports(name) if floor(other) not in allowed or in_function]
+    wrong = [other for other, in_function in imports(name) if floor(other) not in allowed or in_function]
     assert not wrong
 
 
 def test_no_imports_form_a_circle():
-    graph = {name: {other for other, for_types, _ in imports(name) if not for_types} for name in MODULES}
+    graph = {name: {other for other, _ in imports(name)} for name in MODULES}
     order = list(TopologicalSorter(graph).static_order())  # an error where there is none
     assert order.index("skmmcrf.field.grid") < order.index("skmmcrf.learning")
 

@@ -108,6 +108,11 @@ class BaseSegmenter(BaseEstimator):
             super()._validate_params()
         except InvalidParameterError as error:  # it quotes the whole value
             raise InvalidParameterError(shortened(error)) from None
+        for name, kinds in self._parameter_constraints.items():
+            value = getattr(self, name)
+            # scikit-learn takes True as the number 1
+            if isinstance(value, bool) and not any(kind in ("boolean", "verbose") for kind in kinds):
+                raise TypeError(f"{name} must not be {value}, which is no number")
 
     @property
     def _settings(self) -> Any:
@@ -434,8 +439,10 @@ class NetworkSegmenter(BaseSegmenter):
                 poor[0], rich[spare[0]] = rich[spare[0]], poor[0]
         left, watched = data.chosen(kept), data.chosen(held_out)
         watched.check_lasting()
-        weights = check_sample_weight([annotation.weight for annotation in left.annotations], len(left))
-        return left.weighted(weights), watched
+        try:
+            return weighted_anew(left), watched
+        except ValueError as error:
+            raise ValueError(f"validation_fraction: {error}") from error
 
     @contextmanager
     def _open_checkpoints(
@@ -506,6 +513,23 @@ def _check_callbacks(callbacks: list[Any]) -> None:
 
 def _has_foreground(data: LabelledImages) -> list[bool]:
     return [bool(annotation.truth.any()) for annotation in data.annotations]
+
+
+def weighted_anew(data: LabelledImages) -> LabelledImages:
+    """Scale the weights of images that are left to a mean of 1.
+
+    Raises
+    ------
+    ValueError
+        If all are 0.
+    """
+    weights = [annotation.weight for annotation in data.annotations]
+    if not any(weights):
+        raise ValueError(
+            "sample_weight is 0 for all images that are left to train on: leave images without weight out of X, or "
+            "hold out other images"
+        )
+    return data.weighted(check_sample_weight(weights, len(data)))
 
 
 def scheme_of(settings: Any) -> LabelScheme:

@@ -297,7 +297,8 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
             If the network ends in a sigmoid. If its batch normalisation learns from single images, because their sizes
             differ. If `augmentation` normalises. If image and mask files seem to be paired
             wrongly. If Ctrl-C interrupted training. The estimator then keeps what was trained until then, as after an
-            error in training.
+            error in training. Ctrl-C in the search of ``network_scale="auto"``, which comes before training, raises
+            KeyboardInterrupt.
         """
         self._validate_params()
         data, validation = self._check_data(self, X, y, sample_weight, validation_data)
@@ -307,10 +308,13 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         return self
 
     def open_checkpoints(
-        self, data: LabelledImages, validation: LabelledImages | None
+        self, data: LabelledImages, validation: LabelledImages | None, **parameters: Any
     ) -> AbstractContextManager[Checkpoints | None]:
-        """Open the folder of states that `checkpoint` names, for a fit on checked data. None without `checkpoint`."""
-        return self._open_checkpoints(lambda: self.first_weights(data[0][0]), data, validation)
+        """Open the folder of states that `checkpoint` names, for a fit on checked data. None without `checkpoint`.
+
+        Further parameters tell this fit from others on the same data.
+        """
+        return self._open_checkpoints(lambda: self.first_weights(data[0][0]), data, validation, **parameters)
 
     def first_weights(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """Give the state dict of the network before training, and a description of its modules, as arrays."""
@@ -327,31 +331,49 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
     ) -> "CNNSegmenter":
         """Train the network on checked data, with the weights of images and pixels."""
         scale = self.scale_for(data, validation, checkpoints)
+        callbacks = self._callbacks("pretraining", len(data), [("jaccard", JaccardOfNetwork(validation))])
+        callbacks += keep_state(checkpoints, "cnn", network_scale=scale)
         with seeded(self.random_state) as seed:
-            network = self.build(data[0][0], seed)
-            net = segmentation_net(
-                SegmentationNet,
-                network,
-                PIXEL_LOSSES[self.loss](),
-                replace(self._runner(), scale=scale),
-                ShuffledOrder(len(data), seed),
-                num_workers=self.num_workers,
-                optimizer=torch.optim.AdamW,
-                lr=self.learning_rate,
-                optimizer__param_groups=self._rates_of_layers(),
-                max_epochs=self.epochs_for(len(data)),
-                batch_size=self.batch_size,
-                callbacks=self._callbacks("pretraining", len(data), [("jaccard", JaccardOfNetwork(validation))])
-                + keep_state(checkpoints, "cnn", network_scale=scale),
-            )
-            of_validation = [a.shape for a in validation.annotations] if validation else []
-            try_network(net, data.n_channels, self._training_sizes(data), of_validation)
+            net = self._tried_net(data, validation, scale, seed, callbacks)
             try:
                 if self.n_epochs:
                     net.partial_fit(TrainingSet(data, self.changes, seed))
             finally:
-                self.adopt(network, history_rows(net, stage="cnn"), data, scale)
+                self.adopt(net.module.network, history_rows(net, stage="cnn"), data, scale)
         return self
+
+    def try_on(self, data: LabelledImages, validation: LabelledImages | None) -> None:
+        """Raise the error with which training on checked data would begin, at the largest factor that it may have."""
+        scale = self.given_scale or candidate_factors([annotation.shape for annotation in data.annotations])[-1]
+        with seeded(0) as seed:  # so that nothing is drawn from random_state
+            self._tried_net(data, validation, scale, seed, [])
+
+    def _tried_net(
+        self,
+        data: LabelledImages,
+        validation: LabelledImages | None,
+        scale: float | list[float],
+        seed: int,
+        callbacks: list[Any],
+    ) -> SegmentationNet:
+        """Make the net of a training, and try it on the sizes of its images."""
+        net = segmentation_net(
+            SegmentationNet,
+            self.build(data[0][0], seed),
+            PIXEL_LOSSES[self.loss](),
+            replace(self._runner(), scale=scale),
+            ShuffledOrder(len(data), seed),
+            num_workers=self.num_workers,
+            optimizer=torch.optim.AdamW,
+            lr=self.learning_rate,
+            optimizer__param_groups=self._rates_of_layers(),
+            max_epochs=self.epochs_for(len(data)),
+            batch_size=self.batch_size,
+            callbacks=callbacks,
+        )
+        of_validation = [a.shape for a in validation.annotations] if validation else []
+        try_network(net, data.n_channels, self._training_sizes(data), of_validation)
+        return net
 
     def scale_for(
         self, data: LabelledImages, validation: LabelledImages | None, checkpoints: Checkpoints | None
@@ -376,7 +398,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         data.check_lasting()
         factors = candidate_factors([annotation.shape for annotation in data.annotations])
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        self._short(seed, n_epochs=0, network_scale=factors[-1]).train(data, validation)
+        self.try_on(data, validation)
         try:
             trial = partial(self._try_scale, seed)
             return search_scale(data, trial, factors, seed, seconds=seconds, verbose=self.verbose)

@@ -21,7 +21,7 @@ from torch import nn
 
 from skmmcrf._shown import shortened, shown
 from skmmcrf.networks import build_network
-from skmmcrf.networks.ensemble import MeanOfNetworks
+from skmmcrf.networks.ensemble import MeanOfNetworks, one_of
 from skmmcrf.networks.state import empty_network, load_arrays, network_arrays
 from skmmcrf.training.loss import NORMAL_POSITIVE
 from skmmcrf.training.state_files import check_target, write_file
@@ -58,7 +58,7 @@ def save(estimator: Any, path: str | PathLike[str]) -> None:
     left_out: set[str] = set()
     content = _described(estimator, left_out)
     fitted = getattr(estimator, "cnn_", estimator)
-    own_network = None if isinstance(getattr(fitted, "network", ""), str) else fitted.network_
+    own_network = None if isinstance(getattr(fitted, "network", ""), str) else one_of(fitted.network_)
     try:
         restore(content, {type(each).__name__: type(each) for each in (estimator, fitted)}, own_network)
     except ValueError as error:
@@ -138,6 +138,8 @@ def restore(content: Mapping[str, Any], classes: Mapping[str, type], network: Ow
     """
     parameters, attributes = _checked(content, classes)
     made: Any = classes[content["class"]]()
+    if hasattr(made, "_learned_with"):  # for a warm start
+        made._learned_with = dict(parameters)
     kinds = made._fitted_attributes
     if attributes.keys() != kinds.keys():
         differing = ", ".join(sorted(attributes.keys() ^ kinds.keys()))

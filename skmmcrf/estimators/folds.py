@@ -1,7 +1,7 @@
 """Networks of folds of the training images, which give log-odds of images that they have not seen."""
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from numbers import Integral
@@ -14,10 +14,13 @@ from sklearn.utils import check_random_state
 
 from skmmcrf._shown import shortened, shown
 from skmmcrf._typing import RandomStateLike
+from skmmcrf.estimators.base import weighted_anew
 from skmmcrf.estimators.cnn import CNNSegmenter
-from skmmcrf.images.checking import LabelledImages, check_sample_weight
+from skmmcrf.images.checking import LabelledImages
 from skmmcrf.images.sequences import Mapped
+from skmmcrf.metrics import mean_of_defined
 from skmmcrf.networks.ensemble import MeanOfNetworks
+from skmmcrf.training.random_states import seeded
 
 
 class Splitter(Protocol):
@@ -27,12 +30,15 @@ class Splitter(Protocol):
         """Give the numbers to train on and the numbers left out, for each fold."""
 
 
+#: Images to train on and to validate on.
+Part: TypeAlias = tuple[LabelledImages, LabelledImages | None]
+
 #: What the parameter `cv` may be.
-FoldsLike: TypeAlias = int | Splitter | Iterable[tuple[Any, Any]] | None
+FoldsLike: TypeAlias = int | Splitter | Sequence[tuple[Any, Any]] | None
 
 _MEANT = (
-    "cv must be a number of folds, a splitter of scikit-learn, or pairs of the numbers of images to train on and to "
-    "leave out"
+    "cv must be a number of folds, a splitter of scikit-learn, or a list of pairs of the numbers of images to train on "
+    "and to leave out"
 )
 
 
@@ -44,15 +50,14 @@ class Fold:
     left_out: NDArray[np.int_]
 
     def images_of(self, data: LabelledImages) -> LabelledImages:
-        """Give the images to train on, with weights of a mean of 1.
+        """Give the images to train on, with weights of a mean of 1. See `skmmcrf.estimators.base.weighted_anew`."""
+        return weighted_anew(data.chosen(self.kept.tolist()))
 
-        Raises
-        ------
-        ValueError
-            If all weights are 0.
-        """
-        part = data.chosen(self.kept.tolist())
-        return part.weighted(check_sample_weight([annotation.weight for annotation in part.annotations], len(part)))
+
+def check_kind_of_folds(cv: Any) -> None:
+    """Raise a TypeError if folds could be read once only."""
+    if isinstance(cv, Iterator):
+        raise TypeError(f"{_MEANT}, got {shown(cv)}, which can be read once only: give list() of it")
 
 
 def read_folds(cv: FoldsLike, n_images: int, random_state: RandomStateLike) -> list[Fold]:
@@ -82,25 +87,69 @@ def read_folds(cv: FoldsLike, n_images: int, random_state: RandomStateLike) -> l
         pairs = splitter.split(np.arange(n_images)) if hasattr(splitter, "split") else splitter
         folds = [Fold(_numbers(kept, n_images), _numbers(left_out, n_images)) for kept, left_out in pairs]
     except (TypeError, ValueError, IndexError) as error:
-        raise ValueError(f"{_MEANT}, but {shown(cv)} gave the error: {shortened(error)}") from error
+        hint = ""
+        if needed := [name for name in ("y", "groups") if f"'{name}'" in str(error)]:
+            given = f"{type(cv).__name__}(...).split(X, {needed[0]}=...)"
+            hint = f". It gets nothing but the images: give list({given}), with one entry of {needed[0]} an image"
+        reason = shortened(error).removesuffix(".")
+        raise ValueError(f"{_MEANT}, but {shown(cv)} gave the error: {reason}{hint}") from error
     left_out = np.concatenate([fold.left_out for fold in folds]) if folds else np.empty(0, int)
     if not np.array_equal(np.sort(left_out), np.arange(n_images)):
         raise ValueError(f"cv must leave out each of the {n_images} images once, in one of its {len(folds)} folds")
     for n, fold in enumerate(folds):
         if not fold.kept.size or np.isin(fold.kept, fold.left_out).any():
-            raise ValueError(f"cv: fold {n} must train on some images, and on none of those that it leaves out")
+            raise ValueError(
+                f"cv: {name_of_fold(n, folds)} must train on some images, and on none of those that it leaves out"
+            )
     return folds
+
+
+def name_of_fold(n: int, folds: Sequence[Any]) -> str:
+    """Give what messages call a fold.
+
+    Examples
+    --------
+    >>> name_of_fold(0, ["first", "second"])
+    'fold 1 of 2'
+    """
+    return f"fold {n + 1} of {len(folds)}"
 
 
 def _numbers(given: Any, n_images: int) -> NDArray[np.int_]:
     return np.arange(n_images)[np.asarray(given)]
 
 
+def parts_of_folds(
+    folds: Sequence[Fold], cnn: CNNSegmenter, data: LabelledImages, validation: LabelledImages | None
+) -> list[Part]:
+    """Give the images that the network of each fold is trained and validated on, after a trial of the network.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the network can't be trained on a fold.
+    """
+    if folds:
+        with seeded(0) as seed:
+            cnn.build(data.images[0], seed)  # what is wrong in every fold is told without naming one
+    parts = []
+    for n, fold in enumerate(folds):
+        try:
+            part = cnn.hold_out(fold.images_of(data), validation)
+            cnn.try_on(*part)
+        except ValueError as error:
+            raise ValueError(f"cv: {name_of_fold(n, folds)}: {error}") from error
+        parts.append(part)
+    return parts
+
+
 def mean_of(cnns: Sequence[CNNSegmenter], data: LabelledImages) -> CNNSegmenter:
     """Make the estimator whose network gives the mean log-odds of several, trained on folds of the data.
 
-    Entries of its history are means over the networks, and their seconds are sums.
+    Entries of its history are means over the networks, and their seconds are sums. Of one estimator it is that one.
     """
+    if len(cnns) == 1:
+        return cnns[0]
     mean = copy.copy(cnns[0])
     network = MeanOfNetworks(cnn.network_ for cnn in cnns)
     return mean.adopt(network, _mean_history([cnn.history_ for cnn in cnns]), data, mean.network_scale_)
@@ -111,7 +160,7 @@ def _mean_history(histories: Sequence[list[dict[str, Any]]]) -> list[dict[str, A
     for of_epoch in zip_longest(*histories):
         present = [row for row in of_epoch if row]
         numbers = {key: [row[key] for row in present] for key in present[0] if key not in ("stage", "epoch")}
-        means = {key: float(np.mean(values)) for key, values in numbers.items()}
+        means = {key: mean_of_defined(np.array(values)) for key, values in numbers.items()}
         rows.append({**present[0], **means, "seconds": sum(numbers["seconds"])})
     return rows
 

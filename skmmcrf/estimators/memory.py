@@ -1,5 +1,6 @@
-"""A cache of pretrained networks for further fits, by joblib's memory."""
+"""A cache of pretrained networks, and of factors that are found for them, for further fits, by joblib's memory."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from os import PathLike
 from pathlib import Path
@@ -30,6 +31,31 @@ def fit_once(
     checkpoints: Checkpoints | None,
 ) -> None:
     """Fit a network to checked data, or take the fitted network from the memory."""
+    cnn.__dict__.update(_once(_fit, cnn, memory, data, validation, checkpoints))
+    if cnn.given_scale is not None:  # further factors are no part of the key
+        cnn.network_scale_ = cnn.given_scale
+
+
+def scale_once(
+    cnn: CNNSegmenter,
+    memory: Memory | str | None,
+    data: LabelledImages,
+    validation: LabelledImages | None,
+    checkpoints: Checkpoints | None,
+) -> float | list[float]:
+    """Find the factors of a training on checked data, or take them from the memory."""
+    return _once(_scale, cnn, memory, data, validation, checkpoints)
+
+
+def _once(
+    compute: Callable[..., Any],
+    cnn: CNNSegmenter,
+    memory: Memory | str | None,
+    data: LabelledImages,
+    validation: LabelledImages | None,
+    checkpoints: Checkpoints | None,
+) -> Any:
+    """Compute what depends on a network's parameters and data, or take it from the memory."""
     location = getattr(memory, "location", memory)
     try:
         cache: Memory = check_memory(memory)
@@ -41,18 +67,15 @@ def fit_once(
             "Give a folder that can be written to"
         ) from error
     if location is None:
-        _fit("", cnn, data, validation, checkpoints)
-        return
+        return compute("", cnn, data, validation, checkpoints)
     key = _name_of(cnn, data, validation)
-    fit = cache.cache(_fit, ignore=["cnn", "data", "validation", "checkpoints"])
+    compute = cache.cache(compute, ignore=["cnn", "data", "validation", "checkpoints"])
     lock: Any = nullcontext()
     if isinstance(location, (str, PathLike)):
         # candidates of a search that run side by side wait for one of them
         lock = FileLock(Path(location) / f"skmmcrf-{key}.lock")
     with lock:
-        cnn.__dict__.update(fit(key, cnn, data, validation, checkpoints))
-    if cnn.given_scale is not None:  # further factors are no part of the key
-        cnn.network_scale_ = cnn.given_scale
+        return compute(key, cnn, data, validation, checkpoints)
 
 
 def _fit(
@@ -66,6 +89,21 @@ def _fit(
     with nullcontext(checkpoints) if checkpoints else cnn.open_checkpoints(data, validation) as kept:
         cnn.train(data, validation, kept)
     return {name: getattr(cnn, name) for name in CNNSegmenter._fitted_attributes}
+
+
+def _scale(
+    key: str,
+    cnn: CNNSegmenter,
+    data: LabelledImages,
+    validation: LabelledImages | None,
+    checkpoints: Checkpoints | None,
+) -> float | list[float]:
+    """What the memory keeps, under its key, and the checkpoint as the state of a network without epochs."""
+    with nullcontext(checkpoints) if checkpoints else cnn.open_checkpoints(data, validation, finds="scale") as kept:
+        scale = cnn.scale_for(data, validation, kept)
+        if kept and kept.state is None:
+            kept.write({"stage": "cnn", "network_scale": scale, "net": {"history": []}})
+    return scale
 
 
 def _name_of(cnn: CNNSegmenter, data: LabelledImages, validation: LabelledImages | None) -> str:

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from os import PathLike
@@ -26,12 +26,29 @@ from skmmcrf._typing import (
     NetworkLike,
     RandomStateLike,
 )
-from skmmcrf.estimators.base import FieldSegmenter, NetworkSegmenter, check_not_empty, keep_state, try_augmentation
+from skmmcrf.estimators.base import (
+    FieldSegmenter,
+    NetworkSegmenter,
+    check_not_empty,
+    keep_state,
+    try_augmentation,
+)
 from skmmcrf.estimators.cnn import CNNSegmenter
 from skmmcrf.estimators.crf import learn_field
 from skmmcrf.estimators.files import ESTIMATOR, FITTED_FIELD, FITTED_HISTORY, are_floats
-from skmmcrf.estimators.folds import Fold, FoldsLike, log_odds_of_left_out, mean_of, read_folds
-from skmmcrf.estimators.memory import fit_once
+from skmmcrf.estimators.folds import (
+    Fold,
+    FoldsLike,
+    Part,
+    check_kind_of_folds,
+    log_odds_of_left_out,
+    mean_of,
+    name_of_fold,
+    parts_of_folds,
+    read_folds,
+)
+from skmmcrf.estimators.memory import fit_once, scale_once
+from skmmcrf.estimators.warm_start import check_unchanged, held_parameters
 from skmmcrf.field.energy import Energy, least_labelings
 from skmmcrf.field.grid import Connectivity
 from skmmcrf.images.checking import LabelledImages, as_given
@@ -91,17 +108,19 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
     augmentation : "same", {"flip", "standard", "strong"}, callable or None, default="same"
         Random changes of the images in joint training. "same" takes the ones of `cnn`. Other values mean the same as in
         `CNNSegmenter`.
-    cv : int, splitter of scikit-learn, iterable of (train, test) or None, default=None
+    cv : int, splitter of scikit-learn, list of (train, test) or None, default=None
         Folds of the training images. Each fold has a network of its own, which is trained without the images of the
         fold. The field is learned on their log-odds of the images that they have not seen, as in
         `sklearn.ensemble.StackingClassifier`. A network is too sure of images that it was trained on, and a field that
-        is learned on these is too weak. Joint training then keeps the weights of the field. Training takes as many
-        times longer as there are folds. An int is a number of folds, drawn at random. Pairs of the numbers of images to
-        train on and to leave out can keep the images of a patient together.
+        is learned on these is too weak. Joint training then keeps the weights of the field. An int is a number of
+        folds, drawn at random. Pairs of the numbers of images to train on and to leave out can keep the images of a
+        patient together. With ``n_epochs="auto"`` of `cnn` each fold takes about as long as a fit without `cv`, because
+        its network makes as many steps. ``training="cnn"`` without `ensemble` makes no use of the folds, because it
+        learns no field.
     ensemble : bool, default=False
         Whether the networks of the folds also predict. `network_` then gives their mean log-odds, and no network is
-        trained on all images. Joint training trains all of them together. Predictions take as many times longer as
-        there are folds. It needs `cv`.
+        trained on all images, which saves the time of one fold. Joint training trains all of them together. Predictions
+        take as many times longer as there are folds. It needs `cv`.
     %(tol)s
     %(max_iter)s
     %(validation_fraction)s
@@ -122,7 +141,8 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
     %(n_jobs)s
     warm_start : bool, default=False
         Whether fit goes on from the last fit's network, weights of the field and state of Adam, instead of pretraining.
-        Further joint epochs are then added to the earlier ones.
+        Further joint epochs are then added to the earlier ones. With `cv` the weights stay as they are. Parameters that
+        would then have no effect, such as ``cnn__loss``, must be as in the last fit.
     %(random_state)s
     verbose : int, default=0
         1 prints lines of progress, 2 shows progress bars too.
@@ -137,11 +157,12 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         1 and zeros for "cnn".
     objective_ : float
         gamma, the value of (8) for the network and all training images. With `cv` it is the value for the networks of
-        the folds and the images that they have not seen, before joint training. None for "cnn". NaN if joint training
-        was interrupted.
+        the folds and the images that they have not seen, before joint training. A warm start with `cv` gives the value
+        for `network_` and the images of that fit, before its joint epochs. None for "cnn". NaN if joint training was
+        interrupted.
     dual_gap_ : float
         An upper bound of the distance of `objective_` from the minimum over w. None for "cnn". Infinite if training was
-        interrupted.
+        interrupted, and after a warm start with `cv`.
     slack_ : ndarray of shape (n_images,)
         The slacks xi: by how many pixels each training image misses its margin. None for "cnn".
     sigma_ : float
@@ -193,6 +214,8 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         "warm_start": ["boolean"],
     }
     _fitted_attributes = {**FITTED_HISTORY, **FITTED_FIELD, "cnn_": ESTIMATOR, "optimizer_state_": [dict, None]}
+    # parameters of the fit that learned network and weights, for a warm start
+    _learned_with: Mapping[str, Any] = {}
 
     def __init__(
         self,
@@ -315,7 +338,8 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         UserWarning
             As in `CNNSegmenter.fit`. If the weight of the log-odds is negative. If Ctrl-C interrupted training. The
             estimator then keeps what was trained until then, as after an error in training. This is the network alone
-            if training was interrupted in pretraining.
+            if training was interrupted in pretraining. Ctrl-C in the search of ``network_scale="auto"``, which comes
+            before training, raises KeyboardInterrupt.
         """
         self._validate_params()
         cnn = self._cnn()
@@ -329,10 +353,13 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
             data.check_lasting()
         for changes in (cnn.changes, self._changes(cnn)):
             try_augmentation(data, changes.augmentation)
+        parts = parts_of_folds(folds, cnn, data, validation)
         of_cnn = {f"cnn__{name}": value for name, value in cnn.get_params(deep=False).items()}
-        start = self._open_checkpoints(lambda: self._start(cnn, data, warm), data, validation, **of_cnn)
+        # the folds that were drawn, as the splitter may draw others next time
+        cv = [(fold.kept, fold.left_out) for fold in folds] or self.cv
+        start = self._open_checkpoints(lambda: self._start(cnn, data, warm), data, validation, cv=cv, **of_cnn)
         with ending_fit(), start as checkpoints:
-            self._train(cnn, pretraining, _Fit(data, validation, checkpoints, self._changes(cnn), folds), warm)
+            self._train(cnn, pretraining, _Fit(data, validation, checkpoints, self._changes(cnn), folds, parts), warm)
         warn_of_negative_weight(self.coef_)
         return self
 
@@ -374,6 +401,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
                 raise ValueError(f"optimizer_state_: its entry {n!r} does not fit a parameter of the network")
 
     def _validate_params(self) -> None:
+        check_kind_of_folds(self.cv)
         super()._validate_params()
         if isinstance(self.cnn, FrozenEstimator):
             if not isinstance(self.cnn.estimator, CNNSegmenter):
@@ -414,15 +442,10 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
                 "cv trains a network for each fold, but cnn is frozen: give the CNNSegmenter without FrozenEstimator. "
                 "memory trains each network once"
             )
-        if warm and self.training != "cnn" and self.objective_ is None:
-            raise ValueError(
-                "cv: warm_start goes on with the weights of the field, but the last fit learned none: set "
-                "warm_start=False"
-            )
+        if warm:
+            return []
         folds = read_folds(self.cv, len(data), self.random_state)
-        for fold in folds:
-            fold.images_of(data)
-        return [] if warm or (self.training == "cnn" and not self.ensemble) else folds
+        return folds if self.ensemble or self.training != "cnn" else []
 
     def _take_former(self, cnn: CNNSegmenter, data: LabelledImages) -> bool:
         """Give a warm start the network of the last fit, and tell whether this is one."""
@@ -433,6 +456,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
                     "cnn: warm_start goes on with the network of the last fit, but this is another network: leave cnn, "
                     "or set warm_start=False"
                 )
+            check_unchanged(self, cnn)
             scale = cnn.given_scale or self.cnn_.network_scale_
             cnn.adopt(self.cnn_.network_, self.cnn_.history_, data, scale)
             if self.objective_ is not None and len(self.coef_) != self._n_weights():
@@ -460,7 +484,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
             for n, of_one in (self.optimizer_state_ or {}).items()
             for name, array in of_one.items()
         }
-        return {"coef": self.coef_, **moments, **weights}
+        return {"coef": self.coef_, "sigma": np.array(self.sigma_, float), **moments, **weights}
 
     def _pretrain(
         self,
@@ -489,7 +513,17 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
 
     def _take_network(self, cnn: CNNSegmenter) -> None:
         # at once, as an interrupt may come at any moment
-        self.__dict__.update(cnn_=cnn, history_=list(cnn.history_), optimizer_state_=None, **self._no_field())
+        self.__dict__.update(
+            cnn_=cnn,
+            history_=list(cnn.history_),
+            optimizer_state_=None,
+            _learned_with=held_parameters(self),
+            **self._no_field(),
+        )
+
+    def _take_solution(self, solution: Solution, sigma: float | None) -> None:
+        super()._take_solution(solution, sigma)
+        self._learned_with = held_parameters(self)
 
     def _no_field(self) -> dict[str, Any]:
         """The fitted attributes of a network alone."""
@@ -501,13 +535,13 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         trained = []
         scale = self._scale_of_folds(cnn, fit)
         try:
-            for number, fold in enumerate(fit.folds, 1):
+            for n, part in enumerate(fit.parts):
                 one = copy.copy(cnn)
-                one.checkpoint, one.network_scale = self.checkpoint, scale
+                one.checkpoint, one.network_scale = self.checkpoint or cnn.checkpoint, scale
                 if self.verbose:
-                    print(f"\nfold {number} of {len(fit.folds)}", flush=True)
+                    print(f"\n{name_of_fold(n, fit.parts)}", flush=True)
                 try:
-                    fit_once(one, self.memory, *one.hold_out(fold.images_of(fit.data), fit.validation), None)
+                    fit_once(one, self.memory, *part, None)
                 finally:
                     if is_fitted(one):
                         one.checkpoint, one.network_scale = cnn.checkpoint, cnn.network_scale
@@ -524,20 +558,24 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         if not self.ensemble:
             return self.cnn_.network_scale_
         found = fit.checkpoints and fit.checkpoints.scale_of("joint")
-        return found or cnn.scale_for(fit.data, fit.validation, None)
+        return found or scale_once(cnn, self.memory, fit.data, fit.validation, fit.checkpoints)
 
     def _learn_field(self, fit: "_Fit", of_folds: list[CNNSegmenter], w: FloatArray | None) -> None:
         """Learn the weights on the fixed network, and then both by joint training if it is wanted."""
         found = fit.checkpoints and fit.checkpoints.state_of("joint")
         if fit.checkpoints and found and len(found["history"]) > 1 + (len(self.history_) or self.cnn_.epochs_for(1)):
             fit.checkpoints.reject("its history has more epochs than were trained before")
-        sigma = self._estimate_sigma(fit.data)
+        holds_weights = self.cv is not None and not of_folds
+        sigma = self.sigma_ if holds_weights else self._estimate_sigma(fit.data)
         try:
             unseen = log_odds_of_left_out(of_folds, fit.folds, fit.data) if of_folds else None
             energies = self._field(sigma).energies(unseen or self._log_odds(fit), fit.data.images)
             examples = list(map(Example, energies, fit.data.annotations))
             began = time.perf_counter()
-            if unseen or not (found or self.cv is not None):
+            if holds_weights:
+                solution = self._learner().at_weights(examples, self.coef_)
+                self._take_solution(replace(solution, n_iter=self.n_iter_ or 0), sigma)
+            elif unseen or not found:
                 self._learn_weights(examples, sigma, w)
             if self.training not in _ALGORITHMS:
                 return
@@ -694,13 +732,17 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
 
 @dataclass
 class _Fit:
-    """The data of a fit: checked images, the state of training, the changes of images, and folds with own networks."""
+    """The data of a fit: checked images, the state of training, the changes of images, and folds with own networks.
+
+    `parts` are what the networks of the folds are trained and validated on.
+    """
 
     data: LabelledImages
     validation: LabelledImages | None
     checkpoints: Checkpoints | None
     changes: Changes
     folds: list[Fold]
+    parts: list[Part]
 
 
 def is_fitted(cnn: CNNSegmenter) -> bool:

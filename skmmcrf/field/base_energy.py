@@ -40,6 +40,8 @@ class BaseEnergy(ABC):
     shape : tuple of int
         Height and width of the image.
     n_labels : int
+    n_weights : int
+        Entries of w.
     pairwise : PairwiseFeatures
     """
 
@@ -58,6 +60,11 @@ class BaseEnergy(ABC):
         self.n_labels, self.shape = self._labels_and_shape(values.shape)
         self.pairwise = pairwise
         self._unary = unary
+
+    @property
+    def n_weights(self) -> int:
+        """Entries of w: one for the unary term, and one for each pairwise term."""
+        return 1 + len(self.pairwise.terms)
 
     @property
     def is_exact(self) -> bool:
@@ -140,7 +147,7 @@ class BaseEnergy(ABC):
         self._check_weights(w)
         dtype = np.float64 if math.prod(self.shape) <= _MOST_PIXELS_DOUBLE else np.float32
         make_cut = GridCut if grid_cut.available() else ListedCut
-        cut = make_cut(self.shape, self.pairwise.field.grid.offsets, dtype)
+        cut = make_cut(self.shape, self.pairwise.grid.offsets, dtype)
         for block in self._blocks():
             block.add_to(cut, w[1:])
         return cut
@@ -148,11 +155,11 @@ class BaseEnergy(ABC):
     def _sums(self, labels: LabelArray, other: LabelArray) -> FloatArray:
         """Give the entries of psi of the terms, of labels less those of others."""
         codes = labels.astype(np.uint8, copy=False), other.astype(np.uint8, copy=False)
-        return sum((block.sums(*codes) for block in self._blocks()), np.zeros(len(self.pairwise.field.terms)))
+        return sum((block.sums(*codes) for block in self._blocks()), np.zeros(self.n_weights - 1))
 
     def _check_weights(self, w: FloatArray) -> None:
-        if w.shape != (self.pairwise.field.n_weights,):
-            raise ValueError(f"w must be of shape ({self.pairwise.field.n_weights},), got {w.shape}")
+        if w.shape != (self.n_weights,):
+            raise ValueError(f"w must be of shape ({self.n_weights},), got {w.shape}")
         if not np.isfinite(w).all():
             raise ValueError(f"w must be finite, got {w}")
         if np.any(w[1:] < 0):

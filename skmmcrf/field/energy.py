@@ -86,7 +86,7 @@ class Field:
         -------
         Energy or MulticlassEnergy
         """
-        return self._kind_of_energy(unary)(unary, PairwiseFeatures(self, image))
+        return self._kind_of_energy(unary)(unary, PairwiseFeatures(self.grid, self.terms, image))
 
     def energies(self, unary: Sequence[FloatArray], images: Sequence[np.ndarray]) -> list[Any]:
         """Make the energies of many images, whose features are kept unless they are too large.
@@ -97,7 +97,7 @@ class Field:
             The entries of a sequence that is not a list are read on every access.
         """
         few = isinstance(images, list) and sum(image[..., 0].size for image in images) <= _MOST_PIXELS_KEPT
-        features = [PairwiseFeatures(self, image) for image in sources(images, in_memory=few)]
+        features = [PairwiseFeatures(self.grid, self.terms, image) for image in sources(images, in_memory=few)]
         values = sources(unary)
         kind = self._kind_of_energy(values[0]) if values else Energy
         return [kind(of_one, pairwise) for of_one, pairwise in zip(values, features, strict=True)]
@@ -111,7 +111,7 @@ class Energy(BaseEnergy):
 
     Parameters
     ----------
-    log_odds : ndarray of float and shape (H, W), or callable
+    unary : ndarray of float and shape (H, W), or callable
         l, the log-odds of foreground, or a function that reads them on every access.
     pairwise : PairwiseFeatures
 
@@ -135,17 +135,10 @@ class Energy(BaseEnergy):
 
     name, dtype = "log_odds", np.dtype(bool)
 
-    def __init__(self, log_odds: Source, pairwise: PairwiseFeatures) -> None:
-        super().__init__(log_odds, pairwise)
-
     @property
     def log_odds(self) -> FloatArray:
         """l, ndarray of float and shape (H, W)."""
         return self.unary
-
-    def with_log_odds(self, log_odds: Source) -> "Energy":
-        """Give the energy of the same image under other log-odds. Both share edges and features."""
-        return self.with_unary(log_odds)
 
     def unary_difference(self, labels: LabelArray, truth: LabelArray) -> float:
         """Give the first entry of psi(y) - psi(y_n), sum_i l_i (y_n,i - y_i), which needs no features."""

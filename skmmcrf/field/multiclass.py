@@ -12,7 +12,6 @@ from skmmcrf._typing import FloatArray, LabelArray
 from skmmcrf.field.base_energy import BaseEnergy
 from skmmcrf.field.dual_bound import Bound, bound_by_dual
 from skmmcrf.field.expansion import LabelingProblem, expand, least_unary
-from skmmcrf.field.features import PairwiseFeatures, Source
 from skmmcrf.field.grid_cut import GridCut
 from skmmcrf.field.labels import UNLABELLED, Annotation
 from skmmcrf.field.minimum_cut import ListedCut
@@ -26,7 +25,7 @@ class MulticlassEnergy(BaseEnergy):
 
     Parameters
     ----------
-    scores : ndarray of float and shape (K, H, W), or callable
+    unary : ndarray of float and shape (K, H, W), or callable
         s, whose softmax over K gives the probabilities of the labels, or a function that reads them on every access.
     pairwise : PairwiseFeatures
 
@@ -60,17 +59,10 @@ class MulticlassEnergy(BaseEnergy):
 
     name, dtype = "scores", np.dtype(np.uint8)
 
-    def __init__(self, scores: Source, pairwise: PairwiseFeatures) -> None:
-        super().__init__(scores, pairwise)
-
     @property
     def scores(self) -> FloatArray:
         """s, ndarray of float and shape (K, H, W)."""
         return self.unary
-
-    def with_scores(self, scores: Source) -> "MulticlassEnergy":
-        """Give the energy of the same image under other scores. Both share edges and features."""
-        return self.with_unary(scores)
 
     def unary_difference(self, labels: LabelArray, truth: LabelArray) -> float:
         """Give the first entry of psi(y) - psi(y_n), sum_i s_i(y_n,i) - s_i(y_i), which needs no features."""

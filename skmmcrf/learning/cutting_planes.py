@@ -130,12 +130,16 @@ class CuttingPlanes:
                 break
         return solution
 
-    def objective(self, examples: Sequence[Example], w: FloatArray) -> float:
-        """Give the objective of (8) at weights, by one minimum cut an image. Nothing is stored."""
+    def at_weights(self, examples: Sequence[Example], w: FloatArray) -> Solution:
+        """Give objective and slacks of (8) at weights, by one minimum cut an image. Nothing is stored."""
         with workers(self.n_jobs) as parallel:
             found = parallel(delayed(violation)(w, example.energy, example.annotation) for example in examples)
             slack = np.array([xi for xi, _ in found])
-        return objective_at(w, slack, image_shares(examples), self.C)
+        return Solution(w, slack, [], objective_at(w, slack, image_shares(examples), self.C), dual_gap=np.inf)
+
+    def objective(self, examples: Sequence[Example], w: FloatArray) -> float:
+        """Give the objective of (8) at weights, by one minimum cut an image. Nothing is stored."""
+        return self.at_weights(examples, w).value
 
 
 class _Run:

@@ -193,7 +193,7 @@ class Example:
             If it does not fit. The example may be changed then.
         """
         lengths, differences, losses = state["lengths"], state["differences"], state["losses"]
-        n_weights = self.energy.pairwise.field.n_weights
+        n_weights = self.energy.n_weights
         if not (losses.shape == lengths.shape and (losses >= 0).all() and (lengths > 0).all()):
             raise ValueError("lengths and losses of the stored labelings do not fit")
         if differences.shape != (len(losses), n_weights)[: differences.ndim] or not np.isfinite(differences).all():

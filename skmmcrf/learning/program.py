@@ -233,7 +233,7 @@ def _constraints(examples: Sequence[Example]) -> tuple[IntArray, FloatArray, Flo
 
 def number_of_weights(examples: Sequence[Example]) -> int:
     """Entries of w, which all examples share."""
-    return examples[0].energy.pairwise.field.n_weights
+    return examples[0].energy.n_weights
 
 
 def check_program(examples: Sequence[Example], C: float, w: FloatArray | None) -> FloatArray:
@@ -243,7 +243,7 @@ def check_program(examples: Sequence[Example], C: float, w: FloatArray | None) -
     if not LEAST_C <= C <= LARGEST_C:
         raise ValueError(f"C must be between {LEAST_C:g} and {LARGEST_C:g}, got {C}")
     n_weights = number_of_weights(examples)
-    if any(example.energy.pairwise.field.n_weights != n_weights for example in examples):
+    if any(example.energy.n_weights != n_weights for example in examples):
         raise ValueError("examples must have the same terms")
     w = np.ones(n_weights) if w is None else np.asarray(w, dtype=float)
     if w.shape != (n_weights,) or not np.isfinite(w).all():

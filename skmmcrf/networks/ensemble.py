@@ -34,3 +34,8 @@ class MeanOfNetworks(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Compute the mean log-odds or scores of images (n, channels, H, W)."""
         return torch.stack([network(images) for network in self.networks]).mean(dim=0)
+
+
+def one_of(network: nn.Module) -> nn.Module:
+    """Give the first of the networks whose mean a network gives, or the network itself if it is no mean."""
+    return network.networks[0] if isinstance(network, MeanOfNetworks) else network

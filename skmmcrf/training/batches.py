@@ -26,8 +26,8 @@ class Sample(NamedTuple):
         In its own dtype, or float32 in [0, 1] if it was changed.
     mask : Tensor of uint8 and shape (H, W)
         Labels as in `Annotation.mask`.
-    weights : Tensor of float and shape (3,)
-        The weights of the image, of a background and of a foreground pixel.
+    weights : Tensor of float and shape (1 + K,)
+        The weight of the image, and that of a pixel of each class.
     draws : Tensor of float and shape (n_draws,)
         What `RandomChanges.draw` gave. Empty if the image is changed already, or stays as it is.
     """
@@ -48,7 +48,7 @@ class Stack:
     numbers : list of int
     images : Tensor of shape (n, channels, H, W)
     masks : Tensor of uint8 and shape (n, H, W)
-    weights : Tensor of float and shape (n, 3)
+    weights : Tensor of float and shape (n, 1 + K)
     draws : Tensor of float and shape (n, n_draws)
     """
 
@@ -62,9 +62,14 @@ class Stack:
         return len(self.numbers)
 
     @property
+    def n_labels(self) -> int:
+        """K, the number of classes."""
+        return self.weights.shape[1] - 1
+
+    @property
     def truth(self) -> torch.Tensor:
-        """The foreground, Tensor of bool and shape (n, H, W)."""
-        return self.masks == 1
+        """The labels, Tensor of shape (n, H, W): of bool for two, True in the foreground, or of uint8 for several."""
+        return self.masks == 1 if self.n_labels == 2 else self.masks * self.labelled
 
     @property
     def labelled(self) -> torch.Tensor:
@@ -72,10 +77,15 @@ class Stack:
         return self.masks != UNLABELLED
 
     @property
+    def regions(self) -> torch.Tensor:
+        """Where the truth is known and what it is, as the function `regions` says."""
+        return regions(self.truth, self.n_labels) & self.labelled[:, None]
+
+    @property
     def pixel_weights(self) -> torch.Tensor:
         """The weights of the pixels, Tensor of float and shape (n, H, W). 0 where the truth is not known."""
-        _, background, foreground = self.weights[:, :, None, None].unbind(dim=1)
-        return torch.where(self.truth, foreground, background) * self.labelled
+        truth = self.truth
+        return self.weights[:, 1:].gather(1, truth.flatten(1).long()).view(truth.shape) * self.labelled
 
     def changed(self, changes: RandomChanges | None) -> "Stack":
         """Change the images and masks at random, if changes were left. See `TrainingSet.of_stacks`."""
@@ -87,6 +97,13 @@ class Stack:
     def mapped(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "Stack":
         """Give the same with a function of each tensor."""
         return Stack(self.numbers, *map(function, (self.images, self.masks, self.weights, self.draws)))
+
+
+def regions(labels: torch.Tensor, n_labels: int) -> torch.Tensor:
+    """Give the foreground of labels (n, H, W) of bool, (n, 1, H, W), or where each of several is, (n, K, H, W)."""
+    if labels.dtype == torch.bool:
+        return labels[:, None]
+    return labels[:, None] == torch.arange(n_labels, device=labels.device).view(-1, 1, 1)
 
 
 class Batch:

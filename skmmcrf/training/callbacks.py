@@ -8,8 +8,10 @@ import torch
 from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 
+from skmmcrf.field.labels import likeliest_labels
 from skmmcrf.images.checking import LabelledImages
 from skmmcrf.metrics import jaccard_of_annotations, mean_of_defined
+from skmmcrf.training.batches import regions
 from skmmcrf.training.checkpoints import as_plain, check_form
 
 #: Schedules of the learning rate, see `learning_rate_schedule`.
@@ -68,24 +70,25 @@ class JaccardOfNetwork(Callback):
         """Begin anew."""
         # kept on the device, which would have to be waited for, and in one piece, as small tensors that stay, between
         # large ones that go, would keep the memory of these in use
-        self.counts_ = torch.zeros(2, len(dataset_train), dtype=torch.long, device=net.device)
+        self.counts_ = torch.zeros(2, len(dataset_train), net.runner.n_maps, dtype=torch.long, device=net.device)
         self.n_counted_ = 0
 
     def on_batch_end(self, net: NeuralNet, y_pred: Any = None, stacks: Any = None, **kwargs: Any) -> None:
-        """Count pixels of the overlap and of the union of each image, by the signs of its log-odds."""
-        for log_odds, stack in zip(y_pred, stacks):
-            found = (log_odds > 0) & stack.labelled
-            counts = torch.stack([(found & stack.truth).sum(dim=(1, 2)), (found | stack.truth).sum(dim=(1, 2))])
+        """Count pixels of the overlap and of the union of each image, by its likeliest labels."""
+        for maps, stack in zip(y_pred, stacks):
+            labels = maps > 0 if maps.ndim == 3 else maps.argmax(dim=1)
+            found, truth = regions(labels, stack.n_labels) & stack.labelled[:, None], stack.regions
+            counts = torch.stack([(found & truth).sum(dim=(2, 3)), (found | truth).sum(dim=(2, 3))])
             self.counts_[:, self.n_counted_ : self.n_counted_ + len(stack)] = counts
             self.n_counted_ += len(stack)
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Record the indices."""
-        overlap, union = self.counts_.double()  # the index is NaN, not defined, where both have no foreground
-        net.history.record("jaccard", mean_of_defined((overlap / union).numpy(force=True)))
+        overlap, union = self.counts_.double()  # the index is NaN, not defined, where both have no pixel
+        net.history.record("jaccard", mean_of_defined((overlap / union).nanmean(dim=1).numpy(force=True)))
         if self.validation is not None:
             results = net.runner.run(net.module.network, self.validation.images)
-            indices = jaccard_of_annotations(self.validation.annotations, (l > 0 for l, _ in results))
+            indices = jaccard_of_annotations(self.validation.annotations, (likeliest_labels(l) for l, _ in results))
             net.history.record("valid_jaccard", mean_of_defined(indices))
 
 

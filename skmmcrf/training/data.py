@@ -87,13 +87,15 @@ class TrainingSet(Dataset):
                 if self.of_stacks is not None:
                     draws = self.of_stacks.draw(1, len(pixels))[0]
                 elif self.augmentation is not None:
-                    pixels, mask = _changed(pixels, mask, self.augmentation)
+                    pixels, mask = _changed(pixels, mask, self.augmentation, annotation.n_labels)
                 if self.crop is not None:
                     pixels, mask = _cropped(pixels, mask, self.crop)
         return Sample(n, pixels, mask, weights, draws)
 
 
-def _changed(image: torch.Tensor, mask: torch.Tensor, change: Augmentation) -> tuple[torch.Tensor, torch.Tensor]:
+def _changed(
+    image: torch.Tensor, mask: torch.Tensor, change: Augmentation, n_labels: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     changed = change(tv_tensors.Image(scaled(image)), tv_tensors.Mask(mask))
     if not (isinstance(changed, (tuple, list)) and len(changed) == 2):
         raise ValueError(f"augmentation: it must give an image and a mask, not {type(changed).__name__}")
@@ -107,9 +109,11 @@ def _changed(image: torch.Tensor, mask: torch.Tensor, change: Augmentation) -> t
             f"augmentation: it turned an image {tuple(image.shape)} and a mask {tuple(mask.shape)} into an image "
             f"{tuple(new_image.shape)} of {new_image.dtype} and a mask {tuple(new_mask.shape)}, which do not fit"
         )
-    if not np.isin(new_mask.numpy(), (0, 1, UNLABELLED)).all():
-        found = np.unique(new_mask.numpy())[:5]
-        raise ValueError(f"augmentation: a mask must hold 0, 1 and {UNLABELLED} only, got {found}")
+    unknown = ~np.isin(new_mask.numpy(), (*range(n_labels), UNLABELLED))
+    if unknown.any():
+        found = np.unique(new_mask.numpy() if n_labels == 2 else new_mask.numpy()[unknown])[:5]
+        numbers = "0, 1" if n_labels == 2 else f"the numbers of classes, 0 to {n_labels - 1},"
+        raise ValueError(f"augmentation: a mask must hold {numbers} and {UNLABELLED} only, got {found}")
     return new_image.float(), new_mask.to(torch.uint8)
 
 

@@ -38,11 +38,11 @@ class JointNet(SegmentationNet):
     algorithm: "HeldWeights | WeightsOfBatches"
 
     def forward_stacks(self, stacks: Sequence[Stack]) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Give the log-odds (n, H, W) of each stack, and gamma of all."""
+        """Give the log-odds (n, H, W), or scores (n, K, H, W), of each stack, and gamma of all."""
         return self.algorithm.forward(self, stacks)
 
     def log_odds(self, stack: Stack) -> torch.Tensor:
-        """Give the log-odds (n, H, W), after a check that cuts can take them."""
+        """Give the log-odds (n, H, W), or scores (n, K, H, W), after a check that cuts can take them."""
         log_odds = self.module_.of_one_size(scaled(stack.images))
         self.check({"log-odds": (largest_of([log_odds]), self.largest_log_odds)})
         return log_odds
@@ -112,7 +112,7 @@ class HeldWeights(_Algorithm):
         """The labels of changed images, with the weights of the unchanged ones."""
         of_images = [self.examples[n].annotation for n in stack.numbers]
         parts = zip(stack.truth.numpy(force=True), stack.labelled.numpy(force=True), of_images)
-        return [Annotation(*part).weighted(before.weight, before.class_weight) for *part, before in parts]
+        return [Annotation(*part, weight=old.weight, class_weight=old.class_weight) for *part, old in parts]
 
     def on_epoch_end(self, net: JointNet, **kwargs: Any) -> None:
         """Learn the weights if they are learned, and record gamma of all images."""
@@ -173,7 +173,7 @@ class JaccardOfField(Callback):
 
 
 def reprice(examples: Sequence[Example], log_odds: Sequence[np.ndarray]) -> None:
-    """Give examples changed log-odds, a list or another sequence of arrays of float and shape (H, W)."""
+    """Give examples changed log-odds or scores, a list or another sequence of arrays (H, W) or (K, H, W)."""
     for example, values in zip(examples, sources(log_odds), strict=True):
         example.reprice(example.energy.with_unary(values))
 

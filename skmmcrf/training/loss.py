@@ -3,6 +3,7 @@
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, Literal, TypeAlias
 
@@ -42,7 +43,7 @@ FIELD_CONSTRAINTS = {
     "n_jobs": [None, Interval(Integral, None, -1, closed="right"), Interval(Integral, 1, None, closed="left")],
 }
 
-#: Log-odds (H, W), annotations, and images (H, W, channels) of some images of a batch.
+#: Log-odds (H, W) or scores (K, H, W), annotations, and images (H, W, channels) of some images of a batch.
 Part: TypeAlias = tuple[Sequence[torch.Tensor], Sequence[Annotation], Sequence[np.ndarray]]
 
 _DEFAULT_SIGMA = 0.1
@@ -56,6 +57,10 @@ class MaxMarginLoss(nn.Module):
 
     Label images by `predict`, not by ``log_odds > 0``. Training fits the labelings of least energy, in which neighbours
     count too. Single log-odds may still have the wrong sign.
+
+    Two labels have one map of log-odds. K labels, more than two, have K maps of scores, whose softmax gives the
+    probabilities. The labelings that violate (8) most are then found by expansion moves, and some may be missed. gamma
+    may be higher than the value by what they would add.
 
     Each call learns the weights of the field for the batch, by Algorithm 1. gamma is the value of the objective (8) at
     these weights. backward gives its exact gradient. See `skmmcrf.learning.Example.gradient`.
@@ -72,7 +77,7 @@ class MaxMarginLoss(nn.Module):
     %(max_iter)s
     %(n_jobs)s
     class_weight : dict, optional
-        The weight of a wrong pixel by its true label, 0 or 1.
+        The weight of a wrong pixel by its true label, 0 or 1. For K labels it has an entry for each of 0 to K - 1.
     ignore_label : int or None, default=255
         The label of unlabelled pixels. They do not count, and take the label of least energy. For masks of 0 and 255,
         pass ``labels == 255`` as labels.
@@ -99,6 +104,13 @@ class MaxMarginLoss(nn.Module):
     (tensor(0.5000, grad_fn=<AddBackward0>), tensor([[[0., 1.]]]))
     >>> max_margin.predict(log_odds, images)
     tensor([[[1, 0]]], dtype=torch.uint8)
+
+    Three classes:
+
+    >>> scores = torch.tensor([[[[2.0, 0.0]], [[0.0, 0.0]], [[0.0, 1.0]]]], requires_grad=True)
+    >>> max_margin(scores, torch.tensor([[[0, 2]]]), images).backward()
+    >>> max_margin.predict(scores, images)
+    tensor([[[0, 2]]], dtype=torch.uint8)
     """
 
     def __init__(
@@ -129,8 +141,10 @@ class MaxMarginLoss(nn.Module):
         self.field = Field(Grid.from_connectivity(connectivity), build_terms(pairwise, sigma))
         self.learner = CuttingPlanes(C, tol, max_iter, n_jobs)
         self.gradient = gradient
-        self.scheme = LabelScheme(1, ignore_label)
-        self.class_weight = self.scheme.check_class_weight(class_weight, [])
+        n_weights = len(class_weight or ())
+        has_several = n_weights > 2 and class_weight.keys() == set(range(n_weights))  # type: ignore[union-attr]
+        self.scheme = LabelScheme(1, ignore_label, tuple(range(n_weights)) if has_several else ())
+        self.class_weight = self.scheme.check_class_weight(class_weight, []) if class_weight else None
         self.coef_: FloatArray = np.ones(self.field.n_weights)
         self._has_seen_foreground = False
 
@@ -151,10 +165,10 @@ class MaxMarginLoss(nn.Module):
 
         Parameters
         ----------
-        log_odds : Tensor of float and shape (n, H, W) or (n, 1, H, W), or list of n Tensors without n
-            float16 and bfloat16 are computed in float32.
+        log_odds : Tensor of float and shape (n, H, W), (n, 1, H, W) or (n, K, H, W), or list of n Tensors without n
+            K is more than 2. float16 and bfloat16 are computed in float32.
         labels : Tensor of shape (n, H, W) or (n, 1, H, W), or list of n Tensors without n
-            Labels 0, 1 and `ignore_label`, bool, integer or float.
+            Labels 0, 1 and `ignore_label`, bool, integer or float. For K maps, 0 to K - 1.
         images : Tensor of shape (n, H, W) or (n, channels, H, W), or list of n Tensors without n
             Scaled to [0, 1].
 
@@ -177,13 +191,15 @@ class MaxMarginLoss(nn.Module):
             far outside [0, 1] for this `sigma`.
         """
         X, y = _as_list(images, "images"), _as_list(labels, "labels")
-        data = check_labelled_images(X, y, self.scheme, names=("images", "labels"))
+        log_odds = _as_log_odds(log_odds)
+        scheme = self._scheme_of(log_odds)
+        data = check_labelled_images(X, y, scheme, names=("images", "labels"))
         self._check_foreground(data.annotations)
         self._check_range(data.images)
-        log_odds = _as_log_odds(log_odds)
         _check_shapes(log_odds, [annotation.shape for annotation in data.annotations], "labels")
         energies = map(self.field.energy, _values(log_odds), data.images)
-        annotations = [annotation.weighted(1.0, self.class_weight) for annotation in data.annotations]
+        class_weight = self.class_weight or (1.0,) * len(scheme.classes)
+        annotations = [annotation.weighted(1.0, class_weight) for annotation in data.annotations]
         return self.of_examples(log_odds, list(map(Example, energies, annotations)))
 
     @torch.no_grad()
@@ -192,14 +208,14 @@ class MaxMarginLoss(nn.Module):
 
         Parameters
         ----------
-        log_odds : Tensor of float and shape (n, H, W) or (n, 1, H, W), or list of n Tensors without n
+        log_odds : Tensor of float and shape (n, H, W), (n, 1, H, W) or (n, K, H, W), or list of n Tensors without n
         images : Tensor of shape (n, H, W) or (n, channels, H, W), or list of n Tensors without n
             Scaled to [0, 1].
 
         Returns
         -------
         Tensor of uint8 and shape (n, H, W), or list of n Tensors of shape (H, W)
-            Labels 0 and 1. A list if `log_odds` is a list.
+            Labels 0 and 1, or 0 to K - 1. A list if `log_odds` is a list.
 
         Raises
         ------
@@ -258,8 +274,20 @@ class MaxMarginLoss(nn.Module):
         value = objective_at(self.coef_, np.array(slack), shares, self.learner.C)
         return _as_tensor(value, [scale * change for scale, change in zip(scales, changes)], all_log_odds)
 
+    def _scheme_of(self, log_odds: Sequence[torch.Tensor]) -> LabelScheme:
+        """What labels mean for these maps."""
+        n_labels = max((len(l) for l in log_odds if l.ndim == 3), default=2)
+        if self.class_weight is not None and len(self.class_weight) != n_labels:
+            raise ValueError(
+                f"class_weight must have an entry for each of the {n_labels} labels of log_odds, got "
+                f"{len(self.class_weight)}"
+            )
+        return replace(self.scheme, several=tuple(range(n_labels)) if n_labels > 2 else ())
+
     def _check_foreground(self, annotations: Sequence[Annotation]) -> None:
         """Warn if 255 may have been meant as foreground. Batches of background alone are normal."""
+        if any(annotation.n_labels > 2 for annotation in annotations):
+            return
         self._has_seen_foreground = self._has_seen_foreground or any(a.truth.any() for a in annotations)
         if not (self._has_seen_foreground or all(a.is_fully_labelled for a in annotations)):
             unlabelled = self.scheme.unlabelled
@@ -301,6 +329,10 @@ def warn_unless_converged(solution: Solution, learner: CuttingPlanes) -> None:
     if solution.dual_gap > learner.tol * solution.value:
         lower, share = solution.value - solution.dual_gap, solution.dual_gap / solution.value
         gap = f"gamma is between {lower:.6g} and {solution.value:.6g}, a relative gap of {share:.2g}"
+    if solution.inference_gap > 0:
+        gap += f". Labelings that were not found may add up to {solution.inference_gap:.3g} to the upper bound"
+    elif np.isnan(solution.inference_gap):
+        gap += ". Labelings that were not found may add to the upper bound"
     warnings.warn(
         f"Algorithm 1 did not converge in max_iter={learner.max_iter} passes: {gap}. Increase max_iter or tol.",
         ConvergenceWarning,
@@ -330,7 +362,7 @@ def _as_list(values: TensorsLike, name: str) -> list[Any]:
 
 
 def _as_log_odds(log_odds: TensorsLike) -> list[torch.Tensor]:
-    """The log-odds of each image as tensors (H, W) of float32 or float64."""
+    """The log-odds (H, W), or scores (K, H, W), of each image as tensors of float32 or float64."""
     checked = []
     for n, l in enumerate(as_sequence(log_odds, "log_odds", dimensions=(3, 4))[0]):
         if not isinstance(l, torch.Tensor) or not l.is_floating_point():
@@ -344,8 +376,9 @@ def _as_log_odds(log_odds: TensorsLike) -> list[torch.Tensor]:
 def _check_shapes(log_odds: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]], of: str) -> None:
     if len(log_odds) != len(shapes):
         raise ValueError(f"log_odds and {of} must have the same length, got {len(log_odds)} and {len(shapes)}")
+    n_maps = [len(l) if l.ndim == 3 else 1 for l in log_odds]
     for n, (l, shape) in enumerate(zip(log_odds, shapes)):
-        if l.shape != shape:
+        if l.shape != shape and not (n_maps[n] == max(n_maps) > 2 and l.shape[1:] == shape):
             raise ValueError(f"log_odds[{n}] has shape {tuple(l.shape)}, but its {of} have {shape}")
         if not bool(torch.isfinite(l).all()):
             raise ValueError(f"log_odds[{n}] contains NaN or infinite values")

@@ -41,9 +41,11 @@ def epoch_progress(stage: str, n_images: int, verbose: int) -> list[tuple[str, C
     Examples
     --------
     >>> [name for name, _ in epoch_progress("pretraining", 33, verbose=2)]
-    ['lines', 'bar']
+    ['bar', 'lines']
     """
-    return [("lines", EpochLines(stage, n_images)), ("bar", ProgressBar())][:verbose]
+    # the bar ends before the line is printed, so that both never share a line
+    shown: list[tuple[str, Callback]] = [("bar", ProgressBar()), ("lines", EpochLines(stage, n_images))]
+    return shown[-verbose:] if verbose else []
 
 
 class EpochLines(Callback):

@@ -71,7 +71,11 @@ def try_network(net: SegmentationNet, n_channels: int, sizes: Sequence[Size], of
     if gives_probabilities:
         warnings.warn(
             "network: it ends in a sigmoid or softmax, or in its logarithm. Leave that out, because it must give "
-            "log-odds: positive for foreground and negative for background",
+            + (
+                "log-odds: positive for foreground and negative for background"
+                if net.runner.n_maps == 1
+                else "scores, whose softmax is taken later"
+            ),
             stacklevel=2,
         )
     if learns_statistics and _mean_number_of_others(sizes, net.batch_size) < 1:
@@ -103,7 +107,7 @@ def _try_step(net: SegmentationNet, sizes: Sequence[Size], n_channels: int) -> b
     # without what a backward pass needs, the graph takes no memory
     with torch.enable_grad(), saved_tensors_hooks(lambda saved: None, lambda kept: kept):
         log_odds = module([image] * (1 if alone else 2))[0]
-    return _are_probabilities(log_odds.grad_fn)
+    return _are_probabilities(log_odds.grad_fn, net.runner.n_maps)
 
 
 def _sizes_alone(sizes: Sequence[Size], batch_size: int, n_epochs: int) -> list[Size]:
@@ -125,11 +129,13 @@ def _blank(net: SegmentationNet, size: Sequence[int], n_channels: int) -> torch.
     return torch.zeros(n_channels, *size, dtype=torch.float32, device=net.device)
 
 
-def _are_probabilities(step: Node | None) -> bool:
+def _are_probabilities(step: Node | None, n_maps: int) -> bool:
     """Whether the last step that does more than move values gives probabilities."""
     while step is not None and _KEEPS_RANGE.fullmatch(step.name()):
         step = step.next_functions[0][0]
-    return step is not None and bool(_TO_PROBABILITIES.fullmatch(step.name()))
+    if step is None or (n_maps > 1 and step.name().startswith("LogSoftmax")):  # which is its own softmax's logarithm
+        return False
+    return bool(_TO_PROBABILITIES.fullmatch(step.name()))
 
 
 @contextmanager

@@ -182,6 +182,15 @@ def test_every_parameter_is_checked_before_any_network_is_built(fitted, name):
 
 
 @pytest.mark.usefixtures("_no_training")
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_true_is_no_number(fitted, name):
+    numbers = {"n_epochs", "network_scale", "batch_size", "cv", "C", "tol", "n_jobs", "pos_label"}
+    for parameter in numbers & ESTIMATORS[name].get_params(deep=False).keys():
+        model = copy.copy(fitted[name]).set_params(**{parameter: True})
+        assert_is_told_and_leaves_no_trace(model, TypeError, f"^{parameter} must not be True, which is no number")
+
+
+@pytest.mark.usefixtures("_no_training")
 @pytest.mark.parametrize(
     ("name", "parameters", "message"), [(name, *bad) for name, several in PARAMETERS.items() for bad in several]
 )

@@ -1,13 +1,15 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
 from nets import PLAIN
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
-from sklearn.model_selection import GridSearchCV, GroupKFold, KFold
+from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, StratifiedKFold
 
 from skmmcrf import CNNSegmenter, DeepStructuredSegmenter, MaxMarginCRF, load
-from skmmcrf.estimators.folds import Fold, read_folds
+from skmmcrf.estimators.folds import Fold, parts_of_folds, read_folds
 from skmmcrf.field import Annotation
 from skmmcrf.images.checking import check_labelled_images
 from skmmcrf.images.labels import LabelScheme
@@ -59,11 +61,12 @@ def pairs(*folds):
         ([], "leave out each of the 4 images once, in one of its 0 folds"),
         (pairs(([0, 1], [2, 3])), "leave out each of the 4 images once"),
         (pairs(([0, 1], [2, 3]), ([2, 3], [0, 1, 1])), "leave out each of the 4 images once"),
-        (pairs(([0, 1], [2, 3]), ([1, 2, 3], [0, 1])), "fold 1 must train on some images, and on none"),
-        (pairs(([], [0, 1, 2, 3])), "fold 0 must train on some images"),
+        (pairs(([0, 1], [2, 3]), ([1, 2, 3], [0, 1])), "fold 2 of 2 must train on some images, and on none"),
+        (pairs(([], [0, 1, 2, 3])), "fold 1 of 1 must train on some images"),
         (pairs(([0, 1], [2, 4]), ([2, 3], [0, 1])), "gave the error: index 4 is out of bounds"),
         ([3, 4], "pairs of the numbers of images"),
-        (GroupKFold(2), "The 'groups' parameter should not be None"),
+        (GroupKFold(2), r"give list\(GroupKFold\(...\).split\(X, groups=...\)\), with one entry of groups an image"),
+        (StratifiedKFold(2), r"give list\(StratifiedKFold\(...\).split\(X, y=...\)\), with one entry of y an image"),
     ],
 )
 def test_folds_that_are_none_are_refused(cv, message):
@@ -86,7 +89,7 @@ def test_weights_of_a_fold_have_a_mean_of_one(phantoms):
     data = check_labelled_images(*phantoms, LabelScheme(1, "auto")).weighted(np.arange(len(phantoms[0]), dtype=float))
     part = Fold(np.array([1, 3]), np.array([0])).images_of(data)
     assert [annotation.weight for annotation in part.annotations] == [0.5, 1.5]
-    with pytest.raises(ValueError, match="not all of it 0"):
+    with pytest.raises(ValueError, match="sample_weight is 0 for all images that are left"):
         Fold(np.array([0]), np.array([1])).images_of(data)
 
 
@@ -187,22 +190,25 @@ def _counting(seen):
     return lambda self, *args, **kwargs: seen.append(1) or step(self, *args, **kwargs)
 
 
-def test_an_interrupted_ensemble_keeps_the_networks_that_are_trained(phantoms, monkeypatch):
+@pytest.mark.parametrize("n_trained", [1, 2])
+def test_an_interrupted_ensemble_keeps_the_networks_that_are_trained(phantoms, monkeypatch, tmp_path, n_trained):
     train, begun = CNNSegmenter.train, []
 
     def interrupted(self, data, *args):
         begun.append(len(data))
-        if len(begun) == 3:
+        if len(begun) > n_trained:
             raise Interrupted
         return train(self, data, *args)
 
     monkeypatch.setattr(CNNSegmenter, "train", interrupted)
-    model = quick(ensemble=True)
+    model = quick(ensemble=True, cv=3)
     with pytest.warns(UserWarning, match="fit was interrupted"):
         model.fit(*phantoms)
-    assert model.cnn_.n_networks_ == 2
+    assert model.cnn_.n_networks_ == n_trained
     assert model.objective_ is None
-    assert model.predict(phantoms[0]).shape == phantoms[1].shape
+    model.save(tmp_path / "model")
+    loaded = load(tmp_path / "model", network=small_unet)
+    np.testing.assert_array_equal(loaded.decision_function(phantoms[0]), model.decision_function(phantoms[0]))
 
 
 @pytest.mark.parametrize("training", ["piecewise", "joint"])
@@ -213,6 +219,22 @@ def test_an_ensemble_is_the_same_after_saving(phantoms, tmp_path, training):
     np.testing.assert_array_equal(loaded.decision_function(phantoms[0]), model.decision_function(phantoms[0]))
     assert loaded.cnn_.n_networks_ == 3
     assert loaded.get_params()["cv"] == 3
+
+
+def as_module(width=8):
+    return UNet(1, width=width, depth=2)
+
+
+@pytest.mark.parametrize("network", [small_unet, as_module()])
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_ensemble_of_an_own_network_is_the_same_after_saving(phantoms, tmp_path, network, whole):
+    model = quick(ensemble=True, cv=3, cnn__network=network, cnn__n_epochs=1).fit(*phantoms)
+    saved = model if whole else model.cnn_
+    saved.save(tmp_path / "model")
+    loaded = load(tmp_path / "model", network=small_unet)
+    np.testing.assert_array_equal(loaded.predict_proba(phantoms[0]), saved.predict_proba(phantoms[0]))
+    np.testing.assert_array_equal(loaded.predict(phantoms[0]), saved.predict(phantoms[0]))
+    assert len(loaded.network_) == 3
 
 
 @pytest.mark.parametrize("n_networks", [2, 10**9])
@@ -230,6 +252,62 @@ def test_a_warm_start_keeps_the_weights_and_trains_no_folds(phantoms, trainings)
     assert len(trainings) == n_trained
     np.testing.assert_array_equal(model.coef_, coef)
     assert [row["epoch"] for row in model.history_ if row["stage"] == "joint"] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("training", ["piecewise", "joint"])
+def test_a_warm_start_holds_the_field_on_other_images(phantoms, training):
+    X, y = phantoms
+    model = quick(training=training, warm_start=True, cv=list(CV.split(X))).fit(X, y)
+    before, network = (model.sigma_, model.n_iter_, model.coef_.tolist()), copy.deepcopy(model.cnn_)
+    X, y = X[:2] // 2, y[:2]
+    model.fit(X, y)
+    assert (model.sigma_, model.n_iter_, model.coef_.tolist()) == before
+    field = model._field(model.sigma_)
+    energies = [field.energy(l, image[..., None]) for l, image in zip(network.decision_function(X), X)]
+    slack = [violation(model.coef_, energy, Annotation(truth == 1))[0] for energy, truth in zip(energies, y)]
+    np.testing.assert_allclose(model.slack_, slack)
+    assert model.objective_ == pytest.approx(0.5 * model.coef_ @ model.coef_ + np.mean(slack))
+    assert model.dual_gap_ == np.inf
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "before"),
+    [
+        ("sigma", 0.5, "'auto'"),
+        ("C", 5.0, "1.0"),
+        ("tol", 0.1, "0.001"),
+        ("max_iter", 50, "100"),
+        ("connectivity", 4, "8"),
+        ("cv", 2, "KFold"),
+        ("ensemble", True, "False"),
+        ("cnn__learning_rate", 0.5, "0.01"),
+    ],
+)
+def test_a_warm_start_with_other_parameters_of_what_it_holds_is_refused(phantoms, name, value, before):
+    model = quick(warm_start=True).fit(*phantoms)
+    with pytest.raises(ValueError, match=f"^{name}: .* from {before}.* to {value}.* set it back, or set warm"):
+        clone_of(model).set_params(**{name: value}).fit(*phantoms)
+    clone_of(model).set_params(**{name: value}, warm_start=False).fit(*phantoms)
+
+
+def clone_of(model):
+    """The same fitted model, whose parameters can be set without changing it."""
+    return copy.copy(model).set_params(cnn=clone(model.cnn))
+
+
+def test_a_warm_start_after_loading_knows_the_parameters_that_are_saved(phantoms, tmp_path):
+    quick(warm_start=True, cv=list(CV.split(phantoms[0]))).fit(*phantoms).save(tmp_path / "model")
+    model = load(tmp_path / "model", network=small_unet)
+    coef = model.coef_.copy()
+    np.testing.assert_array_equal(model.set_params(C=1).fit(*phantoms).coef_, coef)
+    with pytest.raises(ValueError, match="^C: warm_start"):
+        model.set_params(C=5.0).fit(*phantoms)
+
+
+def test_folds_can_not_come_after_weights_of_a_warm_start_are_learned(phantoms):
+    model = quick(warm_start=True, cv=None).fit(*phantoms)
+    with pytest.raises(ValueError, match="^cv: .* a change from None to 3 would have no effect"):
+        model.set_params(cv=3).fit(*phantoms)
 
 
 def test_a_warm_start_of_a_network_alone_is_refused(phantoms):
@@ -257,12 +335,82 @@ def test_search_tries_it(phantoms):
         ({"training": "joint_by_batch"}, "leave cv out"),
         ({"cv": 7}, "between 2 and the number of images, 6"),
         ({"cv": "4"}, "cv must be a number of folds"),
+        ({"cv": iter([([0], [1])])}, r"a list of pairs .* can be read once only: give list\(\) of it"),
+        ({"cv": 2, "cnn__network": "alexnet"}, "^network must be"),
     ],
 )
-def test_bad_parameters_are_refused_before_training(phantoms, trainings, parameters, message):
-    with pytest.raises(ValueError, match=message):
-        quick(**parameters).fit(*phantoms)
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_bad_parameters_are_refused_before_training(phantoms, trainings, parameters, message, ensemble):
+    with pytest.raises((ValueError, TypeError), match=message):
+        quick(**{"ensemble": ensemble} | parameters).fit(*phantoms)
     assert trainings == []
+
+
+class OfOnePixel(torch.nn.Sequential):
+    """A network that normalises where one pixel is left of an image."""
+
+    def __init__(self):
+        super().__init__(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Conv2d(1, 1, 1), torch.nn.BatchNorm2d(1))
+
+    def forward(self, images):
+        return super().forward(images) + 0 * images
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"cnn__validation_fraction": 0.4}, "validation_fraction leaves no image to train on"),
+        ({"cnn__network": OfOnePixel()}, "network: its batch normalisation can't train on an image"),
+        ({"cnn__early_stopping": True, "cnn__validation_fraction": 0.2}, "early_stopping .* no validation image has"),
+    ],
+)
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_folds_that_a_network_cant_be_trained_on_are_told_before_any_training(
+    phantoms, trainings, parameters, message, ensemble
+):
+    X, y = phantoms
+    cv = pairs(([1, 2, 3, 4, 5], [0]), ([0], [1, 2, 3, 4, 5]))
+    if "cnn__early_stopping" in parameters:
+        cv, y = list(KFold(2).split(X))[::-1], np.where(np.arange(6)[:, None, None] < 3, y, 0)
+    model = quick(cv=cv, ensemble=ensemble, **parameters)
+    with pytest.raises(ValueError, match=f"^cv: fold 2 of 2: {message}"):
+        model.fit(X, y)
+    assert trainings == []
+    assert not hasattr(model, "cnn_")
+
+
+def test_a_trial_of_the_folds_draws_nothing(phantoms):
+    states = [np.random.RandomState(0) for _ in range(2)]
+    data = check_labelled_images(*phantoms, LabelScheme(1, "auto"))
+    parts_of_folds(read_folds(CV, 6, None), clone(quick().cnn).set_params(random_state=states[0]), data, None)
+    assert states[0].randint(10**9) == states[1].randint(10**9)
+
+
+def test_the_index_of_an_epoch_is_the_mean_over_folds_where_it_is_defined(phantoms):
+    X, y = phantoms
+    y = np.where(np.arange(6)[:, None, None] < 3, y, 0)
+    nowhere = torch.nn.Conv2d(1, 1, 1)
+    torch.nn.init.constant_(nowhere.bias, -9.0)
+    model = quick(training="cnn", ensemble=True, cv=KFold(2), cnn__network=nowhere, cnn__n_epochs=1).fit(X, y)
+    assert model.history_[0]["jaccard"] == 0.0
+
+
+def test_a_checkpoint_is_of_the_folds_that_are_drawn(phantoms, tmp_path):
+    cv = KFold(3, shuffle=True, random_state=np.random.RandomState(0))
+    drawn = [quick(training="joint", ensemble=True, cv=list(copy.deepcopy(cv).split(range(6))))]
+    drawn += [quick(training="joint", ensemble=True, cv=cv, checkpoint=tmp_path) for _ in range(2)]
+    first, same, other = (model.fit(*phantoms).decision_function(phantoms[0]) for model in drawn)
+    np.testing.assert_array_equal(first, same)
+    assert (other != same).any()
+    again = drawn[0].set_params(checkpoint=tmp_path)
+    n_folders = len(list(tmp_path.iterdir()))
+    np.testing.assert_array_equal(again.fit(*phantoms).decision_function(phantoms[0]), first)
+    assert len(list(tmp_path.iterdir())) == n_folders
+
+
+def test_a_checkpoint_of_the_network_keeps_those_of_the_folds(phantoms, tmp_path):
+    quick(cnn__checkpoint=tmp_path).fit(*phantoms)
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_a_frozen_network_is_refused(phantoms, of_folds):
@@ -271,7 +419,7 @@ def test_a_frozen_network_is_refused(phantoms, of_folds):
 
 
 def test_images_without_weight_in_a_fold_are_refused_before_training(phantoms, trainings):
-    with pytest.raises(ValueError, match="sample_weight"):
+    with pytest.raises(ValueError, match="^cv: fold 1 of 2: sample_weight is 0 for all images that are left"):
         quick(cv=2, random_state=0).fit(*phantoms, sample_weight=[0, 0, 0, 0, 0, 1])
     assert trainings == []
 

@@ -160,12 +160,12 @@ def test_short_trainings_have_so_many_steps_and_leave_out_what_watches_training(
     of_search = auto(n_epochs=100, **parameters)
     monkeypatch.setattr(cnns, "SHORT_STEPS", 5)
     of_search.search_scale(check_labelled_images(*data, LabelScheme()))
-    assert [cnn.n_epochs for cnn in short] == [0, *6 * [5]]  # a step an epoch
+    assert [cnn.n_epochs for cnn in short] == 6 * [5]  # a step an epoch
     assert all((cnn.checkpoint, cnn.callbacks, cnn.early_stopping) == (None, None, False) for cnn in short)
     assert not [*tmp_path.iterdir()]
     short.clear()
     of_search.set_params(n_epochs=2).search_scale(check_labelled_images(*data, LabelScheme()))
-    assert [cnn.n_epochs for cnn in short] == [0, *6 * [2]]
+    assert [cnn.n_epochs for cnn in short] == 6 * [2]
 
 
 def test_images_without_foreground_or_weight_do_not_count(data):
@@ -246,6 +246,22 @@ def test_networks_of_folds_have_the_same_factor(ensemble, data, searches, tmp_pa
     given = clone(model).set_params(cnn__network_scale=0.7, memory=None).fit(*data)
     np.testing.assert_array_equal(given.coef_, model.coef_)
     np.testing.assert_array_equal(given.decision_function(data[0]), model.decision_function(data[0]))
+
+
+@pytest.mark.parametrize("kept_by", ["memory", "checkpoint", "cnn__checkpoint"])
+def test_the_factor_of_an_ensemble_is_kept_before_its_networks_are_trained(
+    kept_by, data, searches, tmp_path, monkeypatch
+):
+    def make():
+        return deep(cv=2, ensemble=True).set_params(**{kept_by: str(tmp_path)})
+
+    with monkeypatch.context() as patched:
+        patched.delattr("skmmcrf.estimators.segmenter.fit_once")
+        with pytest.raises(NameError):
+            make().fit(*data)
+    model = make().fit(*data)
+    assert len(searches) == 1
+    assert everything(model) == everything(deep(cv=2, ensemble=True).fit(*data))
 
 
 class Stops(Exception):

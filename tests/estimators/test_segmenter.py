@@ -137,7 +137,7 @@ def test_confidence_has_the_sign_of_the_label_and_the_size_of_what_changes_it(jo
         np.testing.assert_array_equal(each > 0, labels)
         energy = joint.energy(image)
         for level in np.quantile(each, [0.1, 0.5, 0.9]):
-            changed = energy.with_log_odds(energy.log_odds - level).least(joint.coef_)
+            changed = energy.with_unary(energy.log_odds - level).least(joint.coef_)
             assert (np.abs(each - level)[changed != (each > level)] <= 2e-3).all()
 
 
@@ -625,7 +625,7 @@ def test_weights_of_the_images_that_are_left_count_as_if_they_were_all(phantoms)
     given = quicker().fit(X[kept], y[kept], sample_weight=weights[kept], validation_data=(X[held_out], y[held_out]))
     np.testing.assert_allclose(drawn.coef_, given.coef_)
     only_held_out = np.isin(np.arange(6), held_out).astype(float)
-    with pytest.raises(ValueError, match="sample_weight must be finite and not negative, and not all of it 0"):
+    with pytest.raises(ValueError, match="validation_fraction: sample_weight is 0 for all images that are left"):
         quicker(validation_fraction=0.3).fit(X, y, sample_weight=only_held_out)
 
 
@@ -633,6 +633,23 @@ def test_a_warm_start_with_another_network_is_refused(phantoms):
     model = quicker(warm_start=True).fit(*phantoms)
     with pytest.raises(ValueError, match="cnn: warm_start goes on with the network of the last fit"):
         model.set_params(cnn__network="unet").fit(*phantoms)
+
+
+@pytest.mark.parametrize(("name", "value", "before"), [("loss", "dice", "'log_likelihood'"), ("n_epochs", 2, "1")])
+def test_a_warm_start_with_another_pretraining_is_refused(phantoms, name, value, before):
+    model = quicker(warm_start=True).fit(*phantoms)
+    with pytest.raises(ValueError, match=f"^cnn__{name}: .* change from {before} to {value!r}.* set it back"):
+        model.set_params(**{f"cnn__{name}": value}).fit(*phantoms)
+
+
+def test_a_warm_start_learns_weights_with_other_parameters_of_the_field(phantoms):
+    X, y = phantoms
+    model = quicker(training="piecewise", warm_start=True).fit(X, y)
+    model.set_params(C=0.01, sigma=0.5).fit(X[:4], y[:4])
+    cold = DeepStructuredSegmenter(FrozenEstimator(model.cnn_), training="piecewise", C=0.01, sigma=0.5)
+    cold.fit(X[:4], y[:4])
+    np.testing.assert_allclose(model.coef_, cold.coef_, rtol=0.05)
+    assert (model.sigma_, len(model.slack_)) == (0.5, 4)
 
 
 def test_a_warm_start_after_the_network_alone_may_have_other_terms(phantoms):

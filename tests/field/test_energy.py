@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 from hypothesis import given
-from small_images import all_differences, all_labelings, all_losses, is_completion
+from small_images import all_differences, all_labelings, all_losses, is_completion, like
 from strategies import problems, weights
 
 from skmmcrf.field import (
@@ -88,7 +88,7 @@ def test_cuts_equal_enumeration(random_grid, shape, connectivity, pairwise, seed
     def of(labels):
         return energy.difference(labels, truth) @ w
 
-    for w in WEIGHTS[:, : energy.pairwise.field.n_weights]:
+    for w in WEIGHTS[:, : energy.n_weights]:
         energies = differences @ w
         assert of(energy.least(w)) == pytest.approx(energies.min(), abs=1e-9)
         for annotation in annotations:
@@ -139,7 +139,7 @@ def test_mirroring_any_image_mirrors_the_result(problem, w):
 def test_smoothed_log_odds_are_lower_bounds_of_min_marginals(random_grid, shape, connectivity, pairwise, seed):
     energy, truth = random_grid(seed, shape, connectivity, pairwise)
     foreground = all_labelings(shape).reshape(-1, truth.size)
-    for w in WEIGHTS[:3, : energy.pairwise.field.n_weights]:
+    for w in WEIGHTS[:3, : energy.n_weights]:
         energies = all_differences(energy, truth) @ w
         with_label = [np.where(each, energies[:, np.newaxis], np.inf).min(axis=0) for each in (~foreground, foreground)]
         min_marginals = (with_label[0] - with_label[1]).reshape(shape)
@@ -157,9 +157,9 @@ LEVELS = [-3.0, -1.0, -0.2, 0.0, 0.5, 2.0]
 @pytest.mark.parametrize("in_float32", [False, True])
 def test_smoothed_log_odds_say_which_pixels_change_as_all_log_odds_do(monkeypatch, random_grid, w, in_float32):
     energy, _ = random_grid(0, (37, 41))
-    energy = energy.with_log_odds(np.sign(energy.log_odds) * energy.log_odds**2)
+    energy = energy.with_unary(np.sign(energy.log_odds) * energy.log_odds**2)
     w = np.array(w)
-    expected = {level: energy.with_log_odds(energy.log_odds - level).least(w) for level in LEVELS}
+    expected = {level: energy.with_unary(energy.log_odds - level).least(w) for level in LEVELS}
     if in_float32:
         monkeypatch.setattr(base_energy, "_MOST_PIXELS_DOUBLE", 0)
     smoothed = energy.smoothed_log_odds(w)
@@ -192,15 +192,13 @@ def test_smoothed_log_odds_need_a_positive_weight_of_the_log_odds(random_grid):
 
 def test_saturated_log_odds_stay_finite(random_grid):
     energy, truth = random_grid(2, scale=1e4)
-    energy = energy.with_log_odds(energy.log_odds.astype(np.float32))
+    energy = energy.with_unary(energy.log_odds.astype(np.float32))
     wrong = np.where(truth, -energy.log_odds, energy.log_odds)
     assert energy.psi(truth)[0] == pytest.approx(np.maximum(wrong, 0).sum(), rel=1e-6)
 
 
 def test_differences_of_float16_are_summed_in_full_precision():
-    energy = Energy(
-        np.full((1, 4096), 17.0, dtype=np.float16), PairwiseFeatures(Field(Grid(((0, 1),)), ()), np.empty(0))
-    )
+    energy = Energy(np.full((1, 4096), 17.0, dtype=np.float16), PairwiseFeatures(Grid(((0, 1),)), (), np.empty(0)))
     every, none = np.ones((1, 4096), bool), np.zeros((1, 4096), bool)
     assert energy.unary_difference(none, every) == 17 * 4096
 
@@ -209,8 +207,8 @@ def test_differences_of_float16_are_summed_in_full_precision():
 def test_log_odds_that_leave_no_digits_are_refused(random_grid, value):
     energy, _ = random_grid(0, (1, 2))
     with pytest.raises(ValueError, match="log_odds must be finite and within -1e[+]06 and 1e[+]06"):
-        energy.with_log_odds(np.array([[0, value]], dtype=np.asarray(value).dtype))
-    energy.with_log_odds(np.array([[LARGEST_LOG_ODDS, -LARGEST_LOG_ODDS]])).least(np.ones(3))
+        energy.with_unary(np.array([[0, value]], dtype=np.asarray(value).dtype))
+    energy.with_unary(np.array([[LARGEST_LOG_ODDS, -LARGEST_LOG_ODDS]])).least(np.ones(3))
 
 
 def test_what_does_not_fit_together_is_refused(random_grid):
@@ -231,7 +229,7 @@ def test_what_does_not_fit_together_is_refused(random_grid):
         with pytest.raises(ValueError, match="truth must be of bool and the shape of log_odds"):
             energy.difference(truth, labels)
     with pytest.raises(ValueError, match=r"log_odds must have the size of their image, \(3, 4\), got \(4, 3\)"):
-        energy.with_log_odds(energy.log_odds.T).least(np.ones(3))
+        energy.with_unary(energy.log_odds.T).least(np.ones(3))
 
 
 LARGE = [
@@ -245,7 +243,7 @@ LARGE = [
 @pytest.mark.parametrize(("shape", "connectivity", "pairwise"), LARGE, ids=str)
 def test_labelings_of_large_images_are_as_good_in_float32(monkeypatch, random_grid, shape, connectivity, pairwise):
     energy, _ = random_grid(0, shape, connectivity, pairwise)
-    w = np.array([1.0, 0.3, 0.9])[: energy.pairwise.field.n_weights]
+    w = np.array([1.0, 0.3, 0.9])[: energy.n_weights]
     expected = energy.least(w)
     assert expected.any()
     monkeypatch.setattr(base_energy, "_MOST_PIXELS_DOUBLE", expected.size - 1)
@@ -260,11 +258,11 @@ def test_how_large_blocks_of_edges_are_makes_no_difference(
     monkeypatch, random_grid, shape, connectivity, pairwise, pixels_of_block, read_anew
 ):
     energy, truth = random_grid(0, shape, connectivity, pairwise)
-    w = np.array([1.0, 0.3, 0.9])[: energy.pairwise.field.n_weights]
+    w = np.array([1.0, 0.3, 0.9])[: energy.n_weights]
     image, expected = energy.pairwise._image, energy.pairwise.compute()
     labels, difference = energy.least(w), energy.difference(energy.least(w), truth)
     monkeypatch.setattr(blocks_module, "_PIXELS_OF_BLOCK", pixels_of_block)
-    energy = energy.pairwise.field.energy(energy.log_odds, (lambda: image) if read_anew else image)
+    energy = like(energy, energy.log_odds, (lambda: image) if read_anew else image)
     np.testing.assert_array_equal(energy.pairwise.compute().rows, expected.rows)
     np.testing.assert_array_equal(energy.least(w), labels)
     np.testing.assert_allclose(energy.difference(labels, truth), difference, rtol=1e-12, atol=1e-12)
@@ -309,9 +307,7 @@ def test_features_of_an_array_are_computed_once_and_of_a_function_each_time(read
     assert not term.calls
     expected = cut_thrice(energy, annotation)
     assert len(term.calls) == (4 if read_anew else 1)
-    np.testing.assert_array_equal(
-        cut_thrice(energy.with_log_odds(-log_odds).with_log_odds(log_odds), annotation), expected
-    )
+    np.testing.assert_array_equal(cut_thrice(energy.with_unary(-log_odds).with_unary(log_odds), annotation), expected)
     assert len(term.calls) == (8 if read_anew else 1)
 
     term.calls.clear()
@@ -326,7 +322,7 @@ def test_features_of_an_array_are_computed_once_and_of_a_function_each_time(read
 def test_log_odds_of_a_function_are_those_that_it_gives_now(random_grid):
     energy, truth = random_grid(0)
     values = [energy.log_odds]
-    live = energy.with_log_odds(lambda: values[0])
+    live = energy.with_unary(lambda: values[0])
     np.testing.assert_array_equal(live.psi(truth), energy.psi(truth))
     kept, values[0] = live.in_memory(), -energy.log_odds
     np.testing.assert_array_equal(live.psi(truth), energy.psi(~truth))
@@ -338,7 +334,7 @@ def test_any_energy_pickles_to_the_same_results_without_its_features(random_grid
     energy, truth = random_grid(0, (20, 30))
     image = energy.pairwise._image
     annotation, w = Annotation(truth), np.array([1.0, 0.2, 0.7])
-    of_functions = energy.pairwise.field.energy(lambda: energy.log_odds, lambda: image)
+    of_functions = like(energy, lambda: energy.log_odds, lambda: image)
     expected = energy.psi(truth)
     for each in (energy, of_functions):
         pickled = pickle.dumps(each)

@@ -1,7 +1,7 @@
 import maxflow.fastmin
 import numpy as np
 import pytest
-from small_images import all_differences, all_labelings, field_of, is_completion, random_classes
+from small_images import all_differences, all_labelings, field_of, is_completion, like, random_classes
 
 from skmmcrf.field import Annotation, blocks, grid_cut
 from skmmcrf.field.expansion import _Labeling, least_unary
@@ -84,8 +84,8 @@ def test_blocks_and_engines_make_no_difference(monkeypatch, engine, n_labels, sh
     if engine == "pymaxflow":
         monkeypatch.setattr(grid_cut, "available", lambda: False)
     image = energy.pairwise._image
-    np.testing.assert_array_equal(labelings(energy.pairwise.field.energy(energy.scores, image)), expected)
-    read_anew = energy.pairwise.field.energy(lambda: energy.scores, lambda: image)
+    np.testing.assert_array_equal(labelings(like(energy, energy.scores, image)), expected)
+    read_anew = like(energy, lambda: energy.scores, lambda: image)
     np.testing.assert_array_equal(labelings(read_anew), expected)
 
 

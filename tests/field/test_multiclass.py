@@ -2,7 +2,7 @@ import pickle
 
 import numpy as np
 import pytest
-from small_images import all_differences, all_labelings, field_of, random_classes
+from small_images import all_differences, all_labelings, field_of, like, random_classes
 
 from skmmcrf.field import Annotation, Energy, MulticlassEnergy
 from skmmcrf.field.base_energy import LARGEST_LOG_ODDS, LogOddsError
@@ -15,7 +15,7 @@ def pair(seed, shape=(8, 9), dtype=float):
     """The same energy by scores of two labels and by log-odds, and a truth."""
     energy, truth = random_classes(seed, shape, 2)
     scores = energy.scores.astype(dtype)
-    return energy.with_scores(scores), Energy(scores[1] - scores[0], energy.pairwise), truth.astype(bool)
+    return energy.with_unary(scores), Energy(scores[1] - scores[0], energy.pairwise), truth.astype(bool)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -42,7 +42,7 @@ def test_scores_of_two_labels_are_the_energy_by_their_difference(seed, dtype):
 @pytest.mark.parametrize(("shape", "connectivity"), [((3, 3), 8), ((2, 2, 2), 6)], ids=str)
 def test_psi_is_that_of_the_equations(shape, connectivity):
     energy, labels = random_classes(1, shape, connectivity=connectivity)
-    image, grid = energy.pairwise._image, energy.pairwise.field.grid
+    image, grid = energy.pairwise._image, energy.pairwise.grid
     probability = np.exp(energy.scores) / np.exp(energy.scores).sum(axis=0)
     expected = np.zeros(3)
     for one in np.ndindex(shape):
@@ -73,14 +73,14 @@ def test_the_change_is_the_derivative_in_the_scores():
     for pixel in [(0, 0, 0), (1, 2, 1), (2, 1, 1)]:
         scores = energy.scores.copy()
         scores[pixel] += 1
-        moved = energy.with_scores(scores).unary_difference(labels, truth)
+        moved = energy.with_unary(scores).unary_difference(labels, truth)
         assert energy.unary_difference(labels, truth) - moved == pytest.approx(change[pixel])
 
 
 def test_what_all_scores_of_a_pixel_have_in_common_counts_for_nothing():
     energy, truth = random_classes(5, (6, 7))
     common = 1e5 * np.random.default_rng(0).integers(-9, 9, size=(6, 7))
-    shifted, labels = energy.with_scores(energy.scores + common), random_classes(6, (6, 7))[1]
+    shifted, labels = energy.with_unary(energy.scores + common), random_classes(6, (6, 7))[1]
     np.testing.assert_allclose(shifted.difference(labels, truth), energy.difference(labels, truth), rtol=1e-9)
     np.testing.assert_allclose(shifted.psi(labels), energy.psi(labels), rtol=1e-9)
     for w in WEIGHTS:
@@ -102,7 +102,7 @@ def test_a_field_makes_the_energy_that_unary_values_ask_for():
 def test_energies_pickle_are_read_anew_and_are_labelled_side_by_side():
     energy, truth = random_classes(0, (9, 10), 4)
     image, w = energy.pairwise._image, WEIGHTS[0]
-    read_anew = energy.pairwise.field.energy(lambda: energy.scores, lambda: image)
+    read_anew = like(energy, lambda: energy.scores, lambda: image)
     copies = [pickle.loads(pickle.dumps(read_anew)), read_anew.in_memory(), read_anew]
     for copy, labels in zip(copies, least_labelings(w, copies, n_jobs=2)):
         np.testing.assert_array_equal(labels, energy.least(w))
@@ -115,10 +115,10 @@ def test_what_does_not_fit_is_refused():
     energy, truth = random_classes(0)
     for value in (np.nan, np.inf, 1.1 * LARGEST_LOG_ODDS):
         with pytest.raises(LogOddsError, match="scores must be finite and within"):
-            energy.with_scores(np.full((3, 3, 3), value))
+            energy.with_unary(np.full((3, 3, 3), value))
     for n_labels in (1, 256):
         with pytest.raises(ValueError, match=rf"scores must be of 2 to 255 labels, got shape \({n_labels}, 3, 3\)"):
-            energy.with_scores(np.zeros((n_labels, 3, 3)))
+            energy.with_unary(np.zeros((n_labels, 3, 3)))
     for labels in (truth[:-1], truth.astype(bool), truth.astype(int)):
         with pytest.raises(ValueError, match=r"labels must be of uint8 and the shape of scores, \(3, 3\), got"):
             energy.psi(labels)
@@ -134,4 +134,4 @@ def test_what_does_not_fit_is_refused():
             with pytest.raises(ValueError, match=message):
                 find(w)
     with pytest.raises(ValueError, match=r"scores must have the size of their image, \(3, 3\), got \(2, 3\)"):
-        energy.with_scores(np.zeros((3, 2, 3))).least(np.ones(3))
+        energy.with_unary(np.zeros((3, 2, 3))).least(np.ones(3))

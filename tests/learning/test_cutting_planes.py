@@ -4,10 +4,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_images import Gamma, all_differences, all_labelings, all_losses, field_of, random_classes, squares, stripes
+from small_images import (
+    Gamma,
+    all_differences,
+    all_labelings,
+    all_losses,
+    field_of,
+    like,
+    random_classes,
+    squares,
+    stripes,
+)
 from strategies import problems
 
-from skmmcrf.field import Annotation, Energy, Grid, MulticlassEnergy, PairwiseFeatures, estimate_sigma, grid_cut
+from skmmcrf.field import Annotation, Grid, MulticlassEnergy, estimate_sigma, grid_cut
 from skmmcrf.learning import CuttingPlanes, Example, cutting_planes, solve_program
 from skmmcrf.learning.example import most_violated, violation
 
@@ -87,7 +97,7 @@ def test_learning_goes_on_from_stored_labelings_at_changed_log_odds():
     examples = many(2)
     w = learn(examples).w
     for example in examples:
-        example.reprice(example.energy.with_log_odds(1.2 * example.energy.log_odds + 0.1))
+        example.reprice(example.energy.with_unary(1.2 * example.energy.log_odds + 0.1))
     anew = learn(forgotten(examples))
     again = learn(examples, w=w)
     assert again.value == pytest.approx(anew.value, rel=1e-8)
@@ -98,10 +108,7 @@ def test_learning_goes_on_from_stored_labelings_at_changed_log_odds():
 def test_learning_is_the_same_in_processes_and_for_images_read_anew(n_images):
     examples = many(3, n_images)
     read_anew = [
-        Example(
-            Energy(partial(np.copy, e.energy.log_odds), PairwiseFeatures(field_of(), partial(np.copy, image))),
-            e.annotation,
-        )
+        Example(like(e.energy, partial(np.copy, e.energy.log_odds), partial(np.copy, image)), e.annotation)
         for e, image in zip(examples, [e.energy.pairwise._image for e in examples])
     ]
     alone = learn(examples, tol=0.0)
@@ -307,7 +314,9 @@ def test_the_violations_at_the_optimum_are_the_slacks_and_elsewhere_they_cost_mo
     solution = CuttingPlanes(tol=1e-9).learn(examples)
     slack = [violation(solution.w, example.energy, example.annotation)[0] for example in examples]
     np.testing.assert_allclose(slack, solution.slack, rtol=1e-6, atol=1e-8)
-    assert CuttingPlanes().objective(examples, solution.w) == pytest.approx(solution.value)
+    at_optimum = CuttingPlanes().at_weights(examples, solution.w)
+    np.testing.assert_array_equal(at_optimum.slack, slack)
+    assert at_optimum.value == CuttingPlanes().objective(examples, solution.w) == pytest.approx(solution.value)
     for change in ([0.1, 0, 0], [-0.1, 0, 0], [0, 0.1, 0], [0, 0, 0.1]):
         assert CuttingPlanes().objective(examples, solution.w + change) > solution.value
 

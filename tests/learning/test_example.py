@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from small_images import field_of, move_log_odds, partly_labelled, random_classes, squares, stripes, weighted
 
-from skmmcrf.field import Annotation, Energy, Field, Grid, PairwiseFeatures, build_terms
+from skmmcrf.field import Annotation, Field, Grid, PairwiseFeatures, build_terms
 from skmmcrf.field.labels import pack_labeling, unpack_labelings
 from skmmcrf.learning import CuttingPlanes, Example
 from skmmcrf.learning.example import Constraint, most_violated, violation
@@ -55,7 +55,7 @@ def test_repricing_by_log_odds_changes_the_unary_differences_and_computes_no_fea
     energy, truth = random_grid(0)
     example = stored(Example(energy, Annotation(truth)))
     before = np.array(example.differences)
-    changed = energy.with_log_odds((energy.log_odds + np.random.default_rng(2).normal(size=truth.shape)).astype("f4"))
+    changed = energy.with_unary((energy.log_odds + np.random.default_rng(2).normal(size=truth.shape)).astype("f4"))
     expected = differences(example, changed)
     monkeypatch.setattr(PairwiseFeatures, "compute", None)
     example.reprice(changed)
@@ -73,7 +73,7 @@ def test_repricing_by_another_image_changes_every_difference(random_grid, read_a
     rng = np.random.default_rng(3)
     field = field_of(4, sigma=0.7)
     image, log_odds = rng.uniform(size=(*truth.shape, 1)), rng.normal(size=truth.shape)
-    changed = Energy(log_odds, PairwiseFeatures(field, partial(np.copy, image) if read_anew else image))
+    changed = field.energy(log_odds, partial(np.copy, image) if read_anew else image)
     example.reprice(changed)
     np.testing.assert_allclose(example.differences, differences(example, field.energy(log_odds, image)))
     assert (np.array(example.differences) != before).all()
@@ -206,7 +206,7 @@ def test_a_violation_is_the_slack_and_the_change_of_the_most_violated_labeling()
     assert slack == pytest.approx(loss - difference @ w)
     assert slack > 0
     np.testing.assert_array_equal(change, labels.astype(int) - truth)
-    sure = energy.with_log_odds(100 * (2.0 * truth - 1))
+    sure = energy.with_unary(100 * (2.0 * truth - 1))
     slack, change = violation(w, sure, Annotation(truth))
     assert slack == 0
     assert not change.any()
@@ -242,7 +242,7 @@ def test_labelings_of_several_labels_come_back_are_repriced_completed_and_restor
     assert not example.store(labelings[2])
     np.testing.assert_allclose(example.differences, differences(example))
     assert example.losses == [annotation.loss(labels) for labels in labelings]
-    example.reprice(energy.with_scores(random_classes(1, (5, 6), 4)[0].scores))
+    example.reprice(energy.with_unary(random_classes(1, (5, 6), 4)[0].scores))
     np.testing.assert_allclose(example.differences, differences(example), atol=1e-12)
     example.reprice(random_classes(2, (5, 6), 4)[0])
     np.testing.assert_allclose(example.differences, differences(example), atol=1e-12)
@@ -282,7 +282,7 @@ def test_gradient_in_scores_is_the_slope_of_gamma(C):
         examples = stripes(0)
         scores = examples[n].energy.scores.copy()
         scores[pixel] += step
-        examples[n].reprice(examples[n].energy.with_scores(scores))
+        examples[n].reprice(examples[n].energy.with_unary(scores))
         return learner.learn(examples).value
 
     largest = [np.unravel_index(np.abs(g).argmax(), g.shape) for g in gradients]
@@ -299,7 +299,7 @@ def test_a_violation_of_several_labels_has_a_change_for_each():
     assert slack == pytest.approx(annotation.loss(labels) - energy.difference(labels, annotation.truth) @ w)
     assert slack > 0
     np.testing.assert_array_equal(change, energy.change(labels, annotation.truth))
-    sure = energy.with_scores(np.array([100.0 * (annotation.truth == label) for label in range(3)]))
+    sure = energy.with_unary(np.array([100.0 * (annotation.truth == label) for label in range(3)]))
     slack, change = violation(w, sure, annotation)
     assert slack == 0
     assert change.shape == (3, 5, 6)

@@ -2,7 +2,7 @@ import torch
 
 from skmmcrf.networks import UNet
 from skmmcrf.networks.any_size import divisor_of
-from skmmcrf.networks.ensemble import MeanOfNetworks
+from skmmcrf.networks.ensemble import MeanOfNetworks, one_of
 from skmmcrf.networks.tiles import Tiled
 
 
@@ -34,3 +34,8 @@ def test_the_mean_of_scores_gives_the_probabilities_of_the_mean_of_their_logarit
         mean = MeanOfNetworks(several)(images)
         logarithms = sum(network(images).log_softmax(dim=1) for network in several) / 2
     torch.testing.assert_close(mean.softmax(dim=1), logarithms.softmax(dim=1))
+
+
+def test_one_of_several_networks_is_the_first():
+    several = networks(2)
+    assert one_of(MeanOfNetworks(several)) is several[0] is one_of(several[0])

@@ -36,6 +36,18 @@ def test_images_of_one_size_are_stacked_with_their_labels_and_weights(dtype):
             np.testing.assert_array_equal(weights, data.annotations[n].pixel_weights)
 
 
+def test_of_several_classes_each_has_its_weight_and_its_region():
+    truth, labelled = np.array([[0, 1, 2, 2, 0]], np.uint8), np.array([[True, True, True, False, False]])
+    annotation = Annotation(truth, labelled, class_weight=(2.0, 5.0, 0.5))
+    data = LabelledImages([np.zeros((1, 5, 1))], [annotation])
+    (stack,) = Batch.of_samples([TrainingSet(data)[1, 0]]).stacks
+    assert stack.n_labels == 3
+    assert stack.truth.dtype == torch.uint8
+    np.testing.assert_array_equal(stack.truth[0], annotation.truth)
+    np.testing.assert_array_equal(stack.pixel_weights[0], annotation.pixel_weights)
+    assert stack.regions.int().tolist() == [[[[1, 0, 0, 0, 0]], [[0, 1, 0, 0, 0]], [[0, 0, 1, 0, 0]]]]
+
+
 def test_images_of_one_size_but_another_dtype_are_stacked_apart():
     images = [np.zeros((3, 4, 1), dtype) for dtype in (np.uint8, np.float32, np.uint8)]
     data = LabelledImages(images, 3 * [Annotation(np.zeros((3, 4), bool))])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from nets import pretraining_net
+from sklearn.metrics import jaccard_score
 from skorch.history import History
 from torch import nn
 
@@ -44,6 +45,29 @@ def test_the_network_is_measured_on_training_images_before_their_step_and_on_val
     assert not np.array_equal(before, after)
     assert net.history[0, "jaccard"] == pytest.approx(mean_jaccard(truths, before))
     assert net.history[0, "valid_jaccard"] == pytest.approx(mean_jaccard(truths, after))
+
+
+def test_of_several_classes_the_index_is_the_mean_over_those_that_occur_in_an_image():
+    rng = np.random.default_rng(0)
+    truths = [rng.integers(n, size=(8, 9), dtype=np.uint8) for n in (3, 2, 3)]
+    labelled = rng.uniform(size=(8, 9)) < 0.8
+    data = LabelledImages(
+        [rng.normal(size=(8, 9, 1)).astype(np.float32) for _ in truths],
+        [Annotation(truth, labelled, class_weight=3 * (1.0,)) for truth in truths],
+    )
+    with seeded(0):
+        network = nn.Conv2d(1, 3, 1)
+    with torch.no_grad():
+        network.weight[2] = network.bias[2] = -9.0  # a class that is never found
+    found = [network(torch.from_numpy(image).movedim(2, 0)[None])[0].argmax(dim=0).numpy() for image in data.images]
+    measure = JaccardOfNetwork(data)
+    net = pretraining_net(network, 3, max_epochs=1, lr=0.0, n_maps=3, callbacks=[("jaccard", measure)])
+    net.fit(TrainingSet(data))
+    expected = [
+        jaccard_score(truth[labelled], labels[labelled], average="macro") for truth, labels in zip(truths, found)
+    ]
+    assert net.history[0, "jaccard"] == pytest.approx(np.mean(expected))
+    assert net.history[0, "valid_jaccard"] == pytest.approx(np.mean(expected))
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,12 @@ import threading
 import numpy as np
 import pytest
 import torch
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from skmmcrf.field import Annotation
 from skmmcrf.images.checking import LabelledImages
+from skmmcrf.training.batches import Batch
 from skmmcrf.training.data import Changes, TrainingSet, check_crop
 from skmmcrf.training.random_states import seeded
 
@@ -122,3 +124,29 @@ def test_a_crop_is_one_or_two_positive_integers(crop):
 def test_other_results_are_refused(transform, message):
     with pytest.raises(ValueError, match=f"augmentation: .*{message}"):
         TrainingSet(one_image(), Changes(transform))[1, 0]
+
+
+def test_masks_of_several_classes_are_changed_by_the_numbers_of_these():
+    truth = np.tile(np.arange(12, dtype=np.uint8) % 3, (10, 1))
+    annotation = Annotation(truth, image()[..., 0] > 0.3, class_weight=(1.0, 2.0, 3.0))
+    data, seen = LabelledImages([image()], [annotation]), []
+
+    def change(image, mask):
+        seen.append(mask)
+        return image.flip(-1), mask.flip(-1)
+
+    sample = TrainingSet(data, Changes(change))[1, 0]
+    np.testing.assert_array_equal(seen[0], annotation.mask)
+    np.testing.assert_array_equal(sample.mask, annotation.mask[:, ::-1])
+    assert sample.weights.tolist() == [1.0, 1.0, 2.0, 3.0]
+    for name in ("strong", v2.RandomRotation(20, fill={tv_tensors.Mask: 255, "others": 0})):
+        changed = TrainingSet(data, Changes(name))
+        draws = changed[1, 0]
+        mask = (
+            draws.mask
+            if changed.of_stacks is None
+            else Batch.of_samples([draws]).stacks[0].changed(changed.of_stacks).masks
+        )
+        assert set(np.unique(mask)) <= {0, 1, 2, 255}
+    with pytest.raises(ValueError, match=r"a mask must hold the numbers of classes, 0 to 2, and 255 only, got \[4\]"):
+        TrainingSet(data, Changes(lambda image, mask: (image, torch.where(mask == 2, 4, mask))))[1, 0]

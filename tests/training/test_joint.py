@@ -1,9 +1,10 @@
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
+from nets import pretraining_net
 from skorch.callbacks import Callback, EpochTimer
 from torch import nn
 from torchvision.transforms.v2 import RandomVerticalFlip
@@ -38,6 +39,11 @@ class Problem:
     loss: MaxMarginLoss
     examples: list
 
+    @property
+    def runner(self):
+        n_labels = self.data.annotations[0].n_labels
+        return RUNNER if n_labels == 2 else replace(RUNNER, n_maps=n_labels)
+
     def train(self, algorithm, n_epochs=4, augmentation=None, callbacks=(), **parameters):
         """Give the trained net."""
         algorithm = algorithm(self.data.images, self.examples)
@@ -45,7 +51,7 @@ class Problem:
             self.network,
             algorithm,
             self.loss,
-            RUNNER,
+            self.runner,
             seed=0,
             lr=3e-3,
             callbacks=[("algorithm", algorithm), *callbacks],
@@ -57,7 +63,7 @@ class Problem:
 
     def gamma(self):
         """The optimum of (8) over all labelings, by Algorithm 1 from nothing."""
-        log_odds = RUNNER.log_odds(self.network, self.data.images)
+        log_odds = self.runner.log_odds(self.network, self.data.images)
         energies = self.loss.field.energies(log_odds, self.data.images)
         return CuttingPlanes(C, tol=1e-6).learn(list(map(Example, energies, self.data.annotations))).value
 
@@ -84,7 +90,7 @@ def test_training_lowers_gamma(problem, algorithm, augmentation):
 
 def forward(problem, algorithm, log_odds):
     """Log-odds and gamma of all images in one batch, for a network that gives these log-odds."""
-    net = joint_net(problem.network, algorithm, problem.loss, RUNNER, seed=0)
+    net = joint_net(problem.network, algorithm, problem.loss, problem.runner, seed=0)
     batch = Batch.of_samples([TrainingSet(problem.data)[1, n] for n in range(len(problem.data))])
     net.log_odds = lambda stack: torch.stack([log_odds[n] for n in stack.numbers])
     return algorithm.forward(net, batch.stacks)
@@ -202,3 +208,52 @@ def test_training_goes_on_with_the_moments_that_are_given(problem):
     found = net.optimizer_.state_dict()["state"]
     assert found.keys() == moments.keys()
     assert all(torch.equal(found[n]["exp_avg"], of_one["exp_avg"]) for n, of_one in moments.items())
+
+
+@pytest.fixture
+def of_classes(phantoms):
+    """A problem of three classes: the phantoms, with a class of its own in the upper part of the chamber."""
+    X, y = phantoms
+    y = y.copy()
+    y[:, :16] *= 2
+    data = check_labelled_images(X, y, LabelScheme(), find_classes=True)
+    with seeded(0):
+        network = UNet(1, width=8, depth=2, n_maps=3)
+        net = pretraining_net(network, 6, n_maps=3, max_epochs=8, batch_size=2, lr=1e-2, optimizer=torch.optim.Adam)
+        net.fit(TrainingSet(data))
+    loss = MaxMarginLoss(C, sigma=0.2)
+    energies = loss.field.energies(Runner(6, "cpu", n_maps=3).log_odds(network, data.images), data.images)
+    return Problem(network, data, loss, list(map(Example, energies, data.annotations)))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "augmentation"), [(HeldWeights, None), (HeldWeights, "flip"), (WeightsOfBatches, None)]
+)
+def test_training_lowers_gamma_of_several_classes(of_classes, algorithm, augmentation):
+    before = of_classes.gamma()
+    callbacks = [("jaccard", JaccardOfField(of_classes.data, of_classes.data.chosen([0, 1])))]
+    history = of_classes.train(algorithm, augmentation=augmentation, callbacks=callbacks).history
+    assert of_classes.gamma() < 0.98 * before
+    assert history[-1]["gamma"] < history[0]["gamma"]
+    assert 0 < history[-1]["jaccard"] < 1
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_gradient_of_a_batch_of_several_classes_equals_finite_differences(algorithm):
+    rng = np.random.default_rng(0)
+    truths = [rng.integers(3, size=shape, dtype=np.uint8) for shape in [(3, 4), (2, 5), (3, 4)]]
+    scores = tuple(
+        torch.from_numpy(2.0 * np.eye(3)[t].transpose(2, 0, 1) + rng.normal(size=(3, *t.shape))).requires_grad_()
+        for t in truths
+    )
+    images = [rng.uniform(size=(*t.shape, 1)).astype(np.float32) for t in truths]
+    annotations = [Annotation(t, weight=0.5 + n, class_weight=(1.0, 2.0, 0.5)) for n, t in enumerate(truths)]
+    loss = MaxMarginLoss(0.1, sigma=0.3, tol=0.0)
+    loss.coef_ = np.array([0.8, 0.3, 0.4])
+    energies = loss.field.energies([s.detach().numpy() for s in scores], images)
+    examples = list(map(Example, energies, annotations))
+    problem = Problem(nn.Conv2d(1, 3, 1), LabelledImages(images, annotations), loss, examples)
+    algorithm = algorithm(images, examples)
+    assert torch.autograd.gradcheck(
+        lambda *s: forward(problem, algorithm, s)[1], scores, eps=1e-6, atol=1e-6, rtol=1e-5
+    )

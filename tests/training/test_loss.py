@@ -1,10 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.exceptions import ConvergenceWarning
+from small_images import Gamma, all_labelings
 
 from skmmcrf import MaxMarginLoss
 from skmmcrf.field import Annotation, Field, Grid, build_terms
-from skmmcrf.learning import CuttingPlanes, Example
+from skmmcrf.learning import CuttingPlanes, Example, Solution
+from skmmcrf.training.loss import warn_unless_converged
 
 FAR = ((0, 1), (1, 0), (0, 4), (4, 0))
 
@@ -295,3 +298,81 @@ def test_log_odds_that_count_the_wrong_way_round_are_told_where_labels_are_predi
     assert loss.coef_[0] < 0
     with pytest.warns(UserWarning, match=r"coef_\[0\], is negative: .* Either labels are inverted"):
         loss.predict(log_odds, images)
+
+
+def batch_of_classes(seed=0, n=2, shape=(4, 5), n_labels=3):
+    """Scores, labels and images of stripes."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = (torch.arange(shape[1]) * n_labels // shape[1]).expand(n, *shape).clone()
+    scores = 1.5 * torch.nn.functional.one_hot(labels, n_labels).movedim(-1, 1)
+    scores = scores + torch.randn(scores.shape, dtype=torch.float64, generator=generator)
+    return scores.requires_grad_(), labels, torch.rand((n, *shape), dtype=torch.float64, generator=generator)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{}, {"gradient": "kkt"}, {"pairwise": "smoothness"}, {"class_weight": {0: 0.5, 1: 2.0, 2: 1.0}}],
+)
+def test_backward_gives_central_differences_of_several_classes(parameters):
+    scores, labels, images = batch_of_classes(seed=3)
+    loss = exact(**parameters)
+    assert_gradients_are_central_differences(lambda s: loss(s, labels, images), scores)
+
+
+def test_gamma_of_several_classes_is_that_of_all_labelings_where_cuts_miss_none():
+    scores, labels, images = batch_of_classes(seed=1, shape=(2, 4))
+    loss = exact()
+    value = loss(scores, labels, images)
+    field = loss.field
+    examples = [
+        Example(
+            field.energy(s.numpy(), x.numpy()[..., None]),
+            Annotation(y.numpy().astype(np.uint8), class_weight=3 * (1.0,)),
+        )
+        for s, y, x in zip(scores.detach(), labels, images)
+    ]
+    gamma = Gamma(examples, 0.1)
+    assert value.item() == pytest.approx(gamma(loss.coef_), rel=1e-9)
+    nearby = loss.coef_ + 0.01 * np.random.default_rng(0).normal(size=(200, 3))
+    assert min(gamma(np.r_[w[0], w[1:].clip(0)]) for w in nearby) >= value.item() - 1e-9
+    predicted = loss.predict(scores, images)
+    for energy, labels in zip((example.energy for example in examples), predicted.numpy()):
+        energies = [energy.psi(y) @ loss.coef_ for y in all_labelings((2, 4), 3)]
+        assert energy.psi(labels) @ loss.coef_ == pytest.approx(min(energies))
+
+
+def test_a_list_of_scores_of_unequal_images_is_a_batch_too():
+    parts = [batch_of_classes(seed, 1, shape) for seed, shape in enumerate([(3, 4), (4, 3)])]
+    scores, labels, images = ([part[k][0].detach() for part in parts] for k in range(3))
+    loss = exact()
+    assert_gradients_are_central_differences(
+        lambda *s: loss(list(s), labels, images), tuple(s.requires_grad_() for s in scores)
+    )
+    assert [labels.shape for labels in loss.predict(scores, images)] == [(3, 4), (4, 3)]
+
+
+@pytest.mark.parametrize(
+    ("change", "parameters", "message"),
+    [
+        (lambda s, y, x: (s, y + 1, x), {}, r"labels\[0\] must hold the labels 0, 1, 2 and 255 only, found \[3\]"),
+        (lambda s, y, x: (s, y[..., 1:], x), {}, "shape"),
+        (lambda s, y, x: ([s[0], s[1, :2]], y, x), {}, r"log_odds\[1\] has shape \(2, 4, 5\)"),
+        (lambda s, y, x: (s, y, x), {"class_weight": {1: 2.0}}, "an entry for each of the 3 labels of log_odds, got 2"),
+        (lambda s, y, x: (s[:, 0], y.clamp(max=1), x), {"class_weight": {0: 1, 1: 1, 2: 1}}, "2 labels .*, got 3"),
+    ],
+)
+def test_batches_of_several_classes_that_do_not_fit_are_refused(change, parameters, message):
+    with pytest.raises(ValueError, match=message):
+        exact(**parameters)(*change(*batch_of_classes()))
+
+
+@pytest.mark.parametrize(
+    ("gap", "message"),
+    [(0.25, "not found may add up to 0.25 to the upper bound"), (np.nan, "not found may add to the upper bound")],
+)
+def test_a_warning_of_learning_that_did_not_converge_says_what_labelings_may_be_missing(gap, message):
+    solution = Solution(np.ones(3), np.ones(1), [], 2.0, dual_gap=0.5, inference_gap=gap, converged=False)
+    with pytest.warns(
+        ConvergenceWarning, match=f"between 1.5 and 2, a relative gap of 0.25. Labelings that were {message}"
+    ):
+        warn_unless_converged(solution, CuttingPlanes())

@@ -1,4 +1,5 @@
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -58,6 +59,13 @@ def test_a_bar_shows_the_batches_of_an_epoch_beside_the_lines(train, capsys):
     out, err = capsys.readouterr()
     assert re.search(LINE, out.splitlines()[-1]).groups()[:2] == ("3", "3")
     assert "/3 [" in err
+
+
+def test_a_bar_has_ended_where_a_line_is_printed(train, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", sys.stdout)
+    train(verbose=2)
+    rows = [row.rpartition("\r")[2] for row in capsys.readouterr().out.splitlines()]
+    assert len([row for row in rows if re.fullmatch(LINE, row)]) == 3
 
 
 def test_the_last_epoch_before_an_early_stop_is_shown(train, capsys):

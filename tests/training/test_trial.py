@@ -1,4 +1,5 @@
 import random
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -195,3 +196,14 @@ def test_a_trial_leaves_the_network_and_random_numbers_as_they_were():
     assert all(parameter.grad is None for parameter in network.parameters())
     assert torch.equal(torch.get_rng_state(), states[0])
     assert (np.random.get_state()[1].tolist(), random.getstate()) == states[1:]  # noqa: NPY002
+
+
+@pytest.mark.parametrize(("function", "warned"), [(torch.softmax, True), (torch.log_softmax, False)])
+def test_scores_of_several_classes_may_be_logarithms_of_probabilities_but_not_these(function, warned):
+    class Scores(nn.Conv2d):
+        def forward(self, images):
+            return function(super().forward(images), dim=1)
+
+    warning = pytest.warns(UserWarning, match="it must give scores, whose softmax is taken later")
+    with warning if warned else nullcontext():
+        trial(Scores(1, 3, 1), [(8, 8)], n_maps=3)

@@ -1,0 +1,53 @@
+"""Parameters that a warm start can't change, because what they decide is not learned again."""
+
+from numbers import Real
+from typing import Any
+
+from skmmcrf._shown import shown
+from skmmcrf.estimators.base import as_text
+from skmmcrf.estimators.cnn import CNNSegmenter
+
+# of pretraining, which a warm start leaves out
+_OF_PRETRAINING = (
+    *("weights", "loss", "n_epochs", "learning_rate", "schedule"),
+    *("validation_fraction", "early_stopping", "n_iter_no_change"),
+)
+# of the field and of the folds that it was learned with
+_OF_HELD_WEIGHTS = ("cv", "C", "pairwise", "connectivity", "sigma", "tol", "max_iter")
+
+
+def held_parameters(model: Any) -> dict[str, Any]:
+    """Give the parameters of a fit that a warm start after it may hold."""
+    return {name: getattr(model, name) for name in ("ensemble", *_OF_HELD_WEIGHTS)}
+
+
+def check_unchanged(model: Any, cnn: CNNSegmenter) -> None:
+    """Raise a ValueError if a parameter was changed after the last fit, though it has no effect in a warm start.
+
+    Parameters
+    ----------
+    model : DeepStructuredSegmenter
+        Fitted, with the `held_parameters` of the last fit in its `_learned_with`, as far as they are known.
+    cnn : CNNSegmenter
+        Its network with the parameters that are given for the warm start.
+    """
+    holds_weights = model.cv is not None and model.training != "cnn"
+    if holds_weights and model.objective_ is None:
+        raise ValueError(
+            "cv: warm_start goes on with the weights of the field, but the last fit learned none: set warm_start=False"
+        )
+    names = {"ensemble", *(_OF_HELD_WEIGHTS if holds_weights else ()), *(("cv",) if model.ensemble else ())}
+    changes = {name: (before, getattr(model, name)) for name, before in model._learned_with.items() if name in names}
+    changes |= {f"cnn__{name}": (getattr(model.cnn_, name), getattr(cnn, name)) for name in _OF_PRETRAINING}
+    for name, (before, given) in changes.items():
+        if not _mean_the_same(before, given):
+            raise ValueError(
+                f"{name}: warm_start goes on with what the last fit learned, so a change from {shown(before)} to "
+                f"{shown(given)} would have no effect: set it back, or set warm_start=False"
+            )
+
+
+def _mean_the_same(one: Any, other: Any) -> bool:
+    if isinstance(one, Real) and isinstance(other, Real):
+        return one == other
+    return as_text(one) == as_text(other)  # == says nothing of arrays and splitters
