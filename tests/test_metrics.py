@@ -654,6 +654,12 @@ def test_without_classes_pooled_measures_are_of_background_and_foreground():
     np.testing.assert_array_equal(confusion_matrices([[[True]]], [[[False]]]), [[[0, 0], [1, 0]]])
 
 
+def test_types_of_labels_do_not_matter():
+    truth, classes = [[[255, -3, 1, 0]]], np.array([-3, 0, 1], np.int8)
+    for found in (np.array([[[9, 1, 1, 0]]], np.uint8), [[[True, True, True, False]]], [[[np.nan, 1.0, 1.0, 0.0]]]):
+        np.testing.assert_array_equal(jaccard_indices(truth, found, classes=classes), [[0, 1, 0.5]])
+
+
 def test_pooled_measures_of_nothing_are_nan():
     unlabelled = [[[255, 255]]]
     with pytest.warns(UserWarning, match="score is NaN") as told:
@@ -670,7 +676,7 @@ def test_pooled_measures_of_nothing_are_nan():
         ({"y_pred": [[[0]]]}, r"y_pred\[0\] has shape \(1, 1\), but y_true\[0\] has \(1, 2\)"),
         *(
             ({"classes": wrong}, "classes must be two labels or more in ascending order, such as model.classes_, got")
-            for wrong in (3, ["a", "b"], [0], [0, 2, 1], [0, 1, 1])
+            for wrong in (3, ["a", "b"], [0], np.uint8([0, 2, 1]), [0, 1, 1])
         ),
         ({"ignore_label": 2}, "ignore_label must not be one of the classes, got 2"),
         ({"pos_label": 2}, "pos_label must be left out if classes are given, got 2"),
