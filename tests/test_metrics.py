@@ -725,6 +725,8 @@ def test_scorers_take_the_classes_of_the_estimator():
 def test_pooled_scorers_of_two_labels_count_background_and_foreground():
     masks, found = [np.array([[0, 255, 255]])], [np.array([[0, 255, 0]])]
     assert make_segmentation_scorer("pooled_jaccard")(Labelled((0, 255)), found, masks) == 0.5
+    # classes that are said count
+    assert make_segmentation_scorer("jaccard", classes=[0, 255])(Labelled((0, 255)), found, masks) == 0.5
 
 
 def test_a_table_of_several_classes_has_their_measures_and_shares():
