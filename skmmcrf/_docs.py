@@ -24,17 +24,32 @@ sample_weight : array of shape (n,), optional
     The weight of each image.
 
 labels_given => ndarray of uint8 and shape (n, H, W), or list of ndarray of shape (H, W)
-    Labels, 0 or `pos_label`. A list if X is a list.
+    Labels of `classes_`, of uint8 or the smallest type of integers that holds all of them. A list if X is a list.
 
 confidence => ndarray of float32 and shape (n, H, W), or list of ndarray of shape (H, W)
     Positive where `predict` gives foreground. Exact within 0.001, up to rounding. A list if X is a list.
 
 raised_by_confidence => ValueError
-    If the learned weight of the log-odds is not positive.
+    If the learned weight of the log-odds is not positive. If the labels are more than two.
+
+optimality_gap => ndarray of float and shape (n,)
+    By how much the energy of each labeling may exceed the least energy. 0 where the labeling is proved to have the
+    least energy, as is so for two labels. For K labels it takes up to 10 K minimum cuts an image.
+
+fitted_classes => classes_ : ndarray of int and shape (K,)
+    The labels in ascending order: 0 and `pos_label`, or those of several classes in y.
+
+fitted_class_weight => class_weight_ : ndarray of shape (K,)
+    The weight of a pixel of each class.
+
+fitted_inference_gap => inference_gap_ : float
+    An upper bound of what labelings add to `objective_` that violate (8) and were not found. The minimum is between
+    ``objective_ - dual_gap_`` and ``objective_ + inference_gap_``. It is 0 for two labels, where minimum cuts miss no
+    labeling, and NaN if it is not known. None if no field is learned.
 
 raised_by_fit => ValueError, TypeError
     If a parameter is out of its range. If images and labels do not fit, or are not finite. If the network does not give
-    one log-odds map.
+    one log-odds map, or a map of scores for each of several classes.
 FloatingPointError
     If the network does not stay finite.
 
@@ -42,7 +57,8 @@ validation_data : tuple (X, y) or dataset of pairs, optional
     Images and labels whose Jaccard index is recorded after each epoch.
 
 Z : array of float and shape (n, H, W, 1 + channels), or sequence of arrays (H, W, 1 + channels)
-    Log-odds in channel 0, and the image scaled to [0, 1] in the others, as `CNNSegmenter.transform` gives them.
+    Log-odds in channel 0, and the image scaled to [0, 1] in the others, as `CNNSegmenter.transform` gives them. For K
+    labels, more than two, the scores of the K classes are in the first K channels.
 
 C : float, default=1.0
     Weight of the slacks against the norm of w in the objective (8), between 1e-12 and 1e8. A large C fits the training
@@ -71,14 +87,15 @@ n_jobs : int, optional
     by processes or a cluster.
 
 pos_label : int, default=1
-    The label of foreground in y and in predictions. It is 255 for masks of 0 and 255.
+    The label of foreground in y and in predictions, for two labels. It is 255 for masks of 0 and 255. For more than two
+    labels in y, which are any integers, it has to be 1.
 
 ignore_label : int, None or "auto", default="auto"
     The label of unlabelled pixels, which do not count. "auto" is 255 unless that is `pos_label`. None means that all
     pixels are labelled.
 
 class_weight : dict, "balanced" or None, default=None
-    The weight of a pixel by its true label, such as {0: 1.0, 1: 5.0}. "balanced" gives both classes the same total
+    The weight of a pixel by its true label, such as {0: 1.0, 1: 5.0}. "balanced" gives all classes the same total
     weight.
 
 schedule : {"one_cycle", "linear", "cosine", "constant"}, default="linear"

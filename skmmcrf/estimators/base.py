@@ -4,6 +4,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
 from os import PathLike
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from joblib import hash as hash_of
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit
+from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Tags, check_random_state
@@ -26,10 +27,10 @@ from torch import nn
 
 from skmmcrf._docs import documented
 from skmmcrf._shown import shortened, shown
-from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, LabelledImagesLike, LabelsLike
+from skmmcrf._typing import FloatArray, ImagesLike, IntArray, LabelArray, LabelledImagesLike, LabelsLike
 from skmmcrf._version import __version__
-from skmmcrf.estimators.files import are_floats, save
-from skmmcrf.field.energy import Energy, Field, least_labelings, smoothed_log_odds
+from skmmcrf.estimators.files import are_floats, check_classes, save
+from skmmcrf.field.energy import Field, least_labelings, optimality_gaps, smoothed_log_odds
 from skmmcrf.field.grid import Connectivity, Grid
 from skmmcrf.field.terms import build_terms, estimate_sigma
 from skmmcrf.images.checking import (
@@ -52,6 +53,9 @@ from skmmcrf.training.checkpoints import Checkpoints, KeepState, open_checkpoint
 from skmmcrf.training.data import Changes, TrainingSet
 from skmmcrf.training.progress import epoch_progress
 from skmmcrf.training.random_states import seeded
+
+#: By which the inference gap of learned weights is bounded.
+BOUND_ROUNDS = 10
 
 # no learner comes near: with the largest C, half the square of w costs less than the most that slacks can
 _LARGEST_WEIGHT = 1e12
@@ -122,13 +126,9 @@ class BaseSegmenter(BaseEstimator):
     @property
     def _label_scheme(self) -> LabelScheme:
         """How labels are read, which scorers and displays ask for."""
-        return scheme_of(self._settings)
-
-    @property
-    def classes_(self) -> NDArray[np.int_]:
-        """The labels, 0 and `pos_label`."""
-        check_is_fitted(self)
-        return np.array([0, self._settings.pos_label])
+        settings = self._settings
+        classes = getattr(settings, "classes_", ())
+        return replace(scheme_of(settings), several=tuple(map(int, classes)) if len(classes) > 2 else ())
 
     @documented
     def score(self, X: ImagesLike, y: LabelsLike | None = None, sample_weight: ArrayLike | None = None) -> float:
@@ -143,8 +143,9 @@ class BaseSegmenter(BaseEstimator):
         Returns
         -------
         float
-            Between 0 and 1. Unlabelled pixels do not count. Images whose truth and prediction are both empty are left
-            out. The score is NaN if all images are left out. To count them as right, score by
+            Between 0 and 1. Unlabelled pixels do not count. For more than two classes, the index of an image is the
+            mean over the classes in its truth or its prediction. Images whose truth and prediction are both empty are
+            left out. The score is NaN if all images are left out. To count them as right, score by
             ``make_segmentation_scorer("jaccard", both_empty="perfect")`` of `skmmcrf.metrics`.
 
         Warns
@@ -156,11 +157,19 @@ class BaseSegmenter(BaseEstimator):
         data = check_labelled_images(X, y, self._label_scheme, n_channels=self.n_channels_in_)
         weights = check_sample_weight(sample_weight, len(data))
         given = data.images if data.is_lazy else X  # where they tell if they are others than before
-        labelings = (np.asarray(labels) == self._settings.pos_label for labels in self.predict(given))
+        labelings = (data.scheme.numbered(np.asarray(labels))[0] for labels in self.predict(given))
         return warned_mean(jaccard_of_annotations(data.annotations, labelings), weights)
 
-    def _as_labels(self, labeling: BoolArray) -> NDArray[np.uint8]:
-        return labeling.astype(np.uint8) * np.uint8(self._settings.pos_label)
+    def _as_labels(self, labeling: LabelArray) -> IntArray:
+        """The labels of the user, of the smallest type that holds all."""
+        classes = np.array(self._label_scheme.classes)
+        return classes.astype(np.result_type(*map(np.min_scalar_type, classes[[0, -1]])))[labeling.astype(np.uint8)]
+
+    def _check_is_binary(self, name: str, instead: str) -> None:
+        """Raise a ValueError if a method is called that is for two labels."""
+        check_is_fitted(self)
+        if n_labels := len(self._label_scheme.several):
+            raise ValueError(f"{name} is for two labels, and this model has {n_labels}: see {instead}")
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the fitted estimator to a file without pickle. `skmmcrf.load` reads it, on any machine.
@@ -199,10 +208,13 @@ class BaseSegmenter(BaseEstimator):
 
     def _check_fitted(self) -> None:
         """Raise a ValueError if fitted attributes, as a file said them, do not belong together."""
-        self._label_scheme.check_class_weight(self._settings.class_weight, [])
-        (low, high), weights = CLASS_WEIGHT_BOUNDS, self._settings.class_weight_
-        if not (are_floats(weights, (2,)) and ((low <= weights) & (weights <= high)).all()):
-            raise ValueError(f"class_weight_ must be two numbers between {low:g} and {high:g}")
+        check_classes(self._settings.classes_, self._settings.pos_label)
+        scheme = self._label_scheme
+        scheme.check_class_weight(self._settings.class_weight, [])
+        (low, high), weights, n_labels = CLASS_WEIGHT_BOUNDS, self._settings.class_weight_, len(scheme.classes)
+        if not (are_floats(weights, (n_labels,)) and ((low <= weights) & (weights <= high)).all()):
+            number = "two" if n_labels == 2 else n_labels
+            raise ValueError(f"class_weight_ must be {number} numbers between {low:g} and {high:g}")
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -226,6 +238,7 @@ class FieldSegmenter(BaseSegmenter):
     coef_: FloatArray
     objective_: float | None
     dual_gap_: float | None
+    inference_gap_: float | None
     slack_: FloatArray | None
     sigma_: float | None
     n_iter_: int | None
@@ -243,20 +256,20 @@ class FieldSegmenter(BaseSegmenter):
                 f"coef_ must be {n_weights} finite numbers, at most {_LARGEST_WEIGHT:g} in size, those of pairwise "
                 "terms not negative"
             )
-        of_field = (self.objective_, self.dual_gap_, self.slack_, self.n_iter_)
+        of_field = (self.objective_, self.dual_gap_, self.inference_gap_, self.slack_, self.n_iter_)
         has_field = all(value is not None for value in of_field)
         if not (has_field or all(value is None for value in of_field)):
-            raise ValueError("objective_, dual_gap_, slack_ and n_iter_ must be None together")
+            raise ValueError("objective_, dual_gap_, inference_gap_, slack_ and n_iter_ must be None together")
         if has_field:
-            _check_solution(self.objective_, self.dual_gap_, self.slack_)
+            _check_solution(self.objective_, self.dual_gap_, self.inference_gap_, self.slack_)
         if (self.sigma_ is not None) != (has_field and self.pairwise == "contrast"):
             raise ValueError("sigma_ must be a number with the contrast term, and None without it")
 
     def _n_weights(self) -> int:
         return 1 + len(build_terms(self.pairwise, sigma=1.0))
 
-    def _learner(self) -> CuttingPlanes:
-        return CuttingPlanes(self.C, self.tol, self.max_iter, self.n_jobs)
+    def _learner(self, bound_rounds: int = 0) -> CuttingPlanes:
+        return CuttingPlanes(self.C, self.tol, self.max_iter, self.n_jobs, bound_rounds)
 
     def _estimate_sigma(self, data: LabelledImages) -> float | None:
         """The sigma of the contrast term, or None without that term."""
@@ -276,6 +289,7 @@ class FieldSegmenter(BaseSegmenter):
             coef_=solution.w,
             objective_=solution.value,
             dual_gap_=solution.dual_gap,
+            inference_gap_=solution.inference_gap if self._label_scheme.several else 0.0,
             slack_=solution.slack,
             n_iter_=solution.n_iter,
             sigma_=sigma,
@@ -283,8 +297,8 @@ class FieldSegmenter(BaseSegmenter):
 
     def _segment(
         self, results: Iterable[tuple[FloatArray, np.ndarray]], *, overlap: bool = True
-    ) -> Iterator[BoolArray]:
-        """Labelings of least energy of log-odds (H, W) and images (H, W, channels), one after the other."""
+    ) -> Iterator[LabelArray]:
+        """Labelings of least energy of what a network gives and images (H, W, channels), one after the other."""
         return least_labelings(self.coef_, self._energies(results), self.n_jobs, overlap=overlap)
 
     def _smooth(
@@ -298,7 +312,12 @@ class FieldSegmenter(BaseSegmenter):
             )
         return smoothed_log_odds(self.coef_, self._energies(results), self.n_jobs, overlap=overlap)
 
-    def _energies(self, results: Iterable[tuple[FloatArray, np.ndarray]]) -> Iterator[Energy]:
+    def _gaps(self, results: Iterable[tuple[FloatArray, np.ndarray]], *, overlap: bool = True) -> FloatArray:
+        """How far the labelings of the same may be from those of least energy, (n,)."""
+        gaps = optimality_gaps(self.coef_, self._energies(results), self.n_jobs, overlap=overlap)
+        return np.array(list(gaps), dtype=float)
+
+    def _energies(self, results: Iterable[tuple[FloatArray, np.ndarray]]) -> Iterator[Any]:
         field = self._field(self.sigma_)
         return (field.energy(l, image) for l, image in results)
 
@@ -330,10 +349,10 @@ class NetworkSegmenter(BaseSegmenter):
 
     @documented
     def decision_function(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:
-        """Give the network's log-odds of foreground, without the field.
+        """Give the network's log-odds of foreground, or its scores of several classes, without the field.
 
         They say how sure the network is of a pixel. Their sign is not the label: `predict` labels by network and field
-        together.
+        together. Of K classes, more than two, the softmax of the scores gives the probabilities.
 
         Parameters
         ----------
@@ -342,14 +361,15 @@ class NetworkSegmenter(BaseSegmenter):
         Returns
         -------
         ndarray of float32 and shape (n, H, W), or list of ndarray of shape (H, W)
+            Of K classes (n, H, W, K), or a list of (H, W, K).
         """
-        return as_given([log_odds for log_odds, _ in self._run_network(X)], X)
+        return as_given([with_classes_last(maps) for maps, _ in self._run_network(X)], X)
 
     @documented
     def predict_proba(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:
         """Give the network's probabilities, without the field.
 
-        They say how sure the network is of a pixel. A threshold of 0.5 does not give the labels: `predict` labels by
+        They say how sure the network is of a pixel. The most probable classes are not the labels: `predict` labels by
         network and field together.
 
         Parameters
@@ -358,13 +378,13 @@ class NetworkSegmenter(BaseSegmenter):
 
         Returns
         -------
-        ndarray of float32 and shape (n, H, W, 2), or list of ndarray of shape (H, W, 2)
-            Of background and foreground.
+        ndarray of float32 and shape (n, H, W, K), or list of ndarray of shape (H, W, K)
+            Of the K classes in the order of `classes_`, so of background and foreground for two.
         """
-        return as_given([expit(np.stack([-l, l], axis=-1)) for l, _ in self._run_network(X)], X)
+        return as_given([_probabilities(maps) for maps, _ in self._run_network(X)], X)
 
     def _run_network(self, X: ImagesLike) -> Iterator[tuple[NDArray[np.float32], np.ndarray]]:
-        """Log-odds (H, W) and image (H, W, channels), one image after the other."""
+        """Log-odds (H, W) or scores (K, H, W), and image (H, W, channels), one image after the other."""
         check_is_fitted(self)
         images = check_images(X, n_channels=self.n_channels_in_)
         warn_of_range(images[0], "X[0]")
@@ -377,7 +397,8 @@ class NetworkSegmenter(BaseSegmenter):
     def _runner(self) -> Runner:
         cnn = self._settings
         ways = (cnn.average_mirrored, getattr(cnn, "network_scale_", cnn.network_scale), cnn.amp)
-        return Runner(cnn.batch_size, resolve_device(cnn.device), *ways, progress=bool(self.verbose))
+        n_maps = cnn._label_scheme.n_maps
+        return Runner(cnn.batch_size, resolve_device(cnn.device), *ways, progress=bool(self.verbose), n_maps=n_maps)
 
     def _check_data(
         self,
@@ -386,12 +407,16 @@ class NetworkSegmenter(BaseSegmenter):
         y: LabelsLike | None,
         sample_weight: ArrayLike | None,
         validation_data: LabelledImagesLike | None,
+        scheme: LabelScheme | None = None,
     ) -> tuple[LabelledImages, LabelledImages | None]:
-        """Check and weight training and validation images, whose labels are read by an estimator's settings."""
-        scheme = scheme_of(settings)
-        data = check_labelled_images(X, y, scheme)
+        """Check and weight training and validation images, whose labels are read by an estimator's settings.
+
+        The classes are those in y, unless a scheme is given, of a network that is trained already.
+        """
+        data = check_labelled_images(X, y, scheme or scheme_of(settings), find_classes=scheme is None)
+        scheme = data.scheme
         warn_of_range(data[0][0], "X[0]")
-        if not any(_has_foreground(data)):
+        if not any(has_foreground(data)):
             warnings.warn("y has no foreground in any image, so the model learns to find none", stacklevel=3)
         weights = check_sample_weight(sample_weight, len(data))
         validation = check_validation_data(validation_data, scheme, data.n_channels)
@@ -416,7 +441,7 @@ class NetworkSegmenter(BaseSegmenter):
                     f"early_stopping of {type(self).__name__} needs validation images: give fit validation_data, or "
                     "this estimator a validation_fraction"
                 )
-            if not any(_has_foreground(validation)):
+            if not any(has_foreground(validation)):
                 raise ValueError(
                     f"early_stopping of {type(self).__name__} needs the Jaccard index, which is not defined, because "
                     "no validation image has foreground: give fit other validation_data, or this estimator a larger "
@@ -432,10 +457,10 @@ class NetworkSegmenter(BaseSegmenter):
             )
         except ValueError as error:
             raise ValueError(f"validation_fraction leaves no image to train on: {error}") from error
-        has_foreground = _has_foreground(data)
+        with_foreground = has_foreground(data)
         for poor, rich, n_needed in ((kept, held_out, 0), (held_out, kept, 1)):
-            spare = [k for k, n in enumerate(rich) if has_foreground[n]]
-            if len(spare) > n_needed and not any(has_foreground[n] for n in poor):
+            spare = [k for k, n in enumerate(rich) if with_foreground[n]]
+            if len(spare) > n_needed and not any(with_foreground[n] for n in poor):
                 poor[0], rich[spare[0]] = rich[spare[0]], poor[0]
         left, watched = data.chosen(kept), data.chosen(held_out)
         watched.check_lasting()
@@ -511,8 +536,19 @@ def _check_callbacks(callbacks: list[Any]) -> None:
             raise ValueError(f"callbacks: the name {name!r} is taken, by another callback or by the estimator's own")
 
 
-def _has_foreground(data: LabelledImages) -> list[bool]:
-    return [bool(annotation.truth.any()) for annotation in data.annotations]
+def has_foreground(data: LabelledImages) -> list[bool]:
+    """Whether each image has foreground, or of several classes any, without which there is no index."""
+    return [bool((a.truth if a.n_labels == 2 else a.labelled).any()) for a in data.annotations]
+
+
+def with_classes_last(maps: FloatArray) -> FloatArray:
+    """Give log-odds (H, W) as they are, and scores (K, H, W) as (H, W, K)."""
+    return maps if maps.ndim == 2 else np.moveaxis(maps, 0, -1)
+
+
+def _probabilities(maps: FloatArray) -> FloatArray:
+    """The probabilities (H, W, K) of log-odds (H, W) or scores (K, H, W)."""
+    return expit(np.stack([-maps, maps], axis=-1)) if maps.ndim == 2 else softmax(with_classes_last(maps), axis=-1)
 
 
 def weighted_anew(data: LabelledImages) -> LabelledImages:
@@ -591,12 +627,14 @@ def as_text(value: Any, within: tuple[int, ...] = ()) -> str:
     return f"{name} {inner(getattr(value, '__dict__', {}))}"
 
 
-def _check_solution(objective: Any, dual_gap: Any, slack: Any) -> None:
+def _check_solution(objective: Any, dual_gap: Any, inference_gap: Any, slack: Any) -> None:
     # objective and slacks are NaN where they are not known
     if not are_floats(slack, (None,)) or not len(slack) or (slack < 0).any():
         raise ValueError("slack_ must be a vector of float, without negative numbers")
     if objective < 0 or not dual_gap >= 0:
         raise ValueError("objective_ and dual_gap_ must not be negative")
+    if inference_gap < 0:
+        raise ValueError("inference_gap_ must not be negative")
 
 
 def _is_epoch(row: Any) -> bool:

@@ -20,9 +20,17 @@ from torch import nn
 
 from skmmcrf._docs import documented
 from skmmcrf._typing import FloatArray, ImagesLike, LabelledImagesLike, LabelsLike, NetworkLike, RandomStateLike
-from skmmcrf.estimators.base import NetworkSegmenter, as_text, keep_state, try_augmentation
+from skmmcrf.estimators.base import (
+    NetworkSegmenter,
+    as_text,
+    has_foreground,
+    keep_state,
+    try_augmentation,
+    with_classes_last,
+)
 from skmmcrf.estimators.files import FITTED_HISTORY, FITTED_LABELS, NETWORK
 from skmmcrf.estimators.scale_search import SHORT_STEPS, ScaleSearch, candidate_factors, search_scale
+from skmmcrf.field.labels import likeliest_labels
 from skmmcrf.field.terms import scale_image
 from skmmcrf.images.checking import LabelledImages, as_given
 from skmmcrf.images.labels import LABEL_CONSTRAINTS
@@ -50,9 +58,11 @@ _STEPS, _LEAST_EPOCHS, _MOST_EPOCHS = 1500, 60, 300
 
 @documented
 class CNNSegmenter(TransformerMixin, NetworkSegmenter):
-    """Segmentation of images into background and foreground by a network alone.
+    """Segmentation of images into background and foreground, or into several classes, by a network alone.
 
-    Training minimises `loss` over the pixels, with AdamW. A pixel is foreground where its log-odds are positive.
+    Training minimises `loss` over the pixels, with AdamW. A pixel is foreground where its log-odds are positive. The
+    classes are the labels in y. If they are more than two, the network gives a map of scores for each, and a pixel gets
+    the label of the largest.
 
     Parameters
     ----------
@@ -60,15 +70,16 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         "unet" is small and meant for training from scratch. ``"unet_"`` or ``"fcn8s_"`` with the name of a backbone
         names a larger network: "unet_resnet18" or "fcn8s_vgg16" (the paper's) on torchvision's, "unet_timm/resnet18" on
         timm's. A module, or a function of the number of channels that returns a module, is also possible. Modules take
-        images (n, channels, H, W) scaled to [0, 1] and return log-odds (n, 1, H, W). If heights and widths must be
-        multiples of a number, the module's attribute `size_divisor` holds it. Batch-norm statistics of an earlier
-        training are kept.
+        images (n, channels, H, W) scaled to [0, 1] and return log-odds (n, 1, H, W), or scores (n, K, H, W) of K
+        classes, more than two. A function that has a parameter `n_maps` then gets K by that name. If heights and widths
+        must be multiples of a number, the module's attribute `size_divisor` holds it. Batch-norm statistics of an
+        earlier training are kept.
     weights : None, "imagenet" or path, default=None
         Weights of a named backbone: random (None), those for ImageNet (torchvision or timm downloads them), or the file
         of a state dict.
     loss : {"log_likelihood", "dice", "log_likelihood+dice"}, default="log_likelihood+dice"
         What is minimised: the mean negative log-likelihood of the pixels, one minus the Dice index of each image, or
-        both added.
+        both added. For several classes, the Dice index is the mean over those that occur in a step.
     n_epochs : int or "auto", default="auto"
         Passes over the images. "auto" makes about 1500 steps, in 60 to 300 passes. Few images thus get more passes.
     learning_rate : float, default=1e-3
@@ -81,8 +92,9 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         changes contrast and brightness. "strong" changes them more. See
         `skmmcrf.training.augmentation.build_augmentation`. A callable is a transform of an image and its mask together,
         as in torchvision.transforms.v2. It takes a `tv_tensors.Image` (channels, H, W) and a `tv_tensors.Mask` (H, W)
-        of 0, 1, and 255 where unlabelled. Transforms of albumentations take arrays instead. The changes act in training
-        only, so `Normalize` must not be among them.
+        of 0, 1, and 255 where unlabelled. Several classes are numbered from 0 on, in the order of `classes_`.
+        Transforms of albumentations take arrays instead. The changes act in training only, so `Normalize` must not be
+        among them.
     crop : int, tuple (int, int) or None, default=None
         Height and width, in pixels, of the part of each image that a training step uses, in joint training too. The
         part is chosen at random each time. Training then needs less memory for large images. One number stands for
@@ -124,10 +136,8 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
     ----------
     network_ : torch.nn.Module
         The trained network, on the CPU.
-    classes_ : ndarray
-        The labels, 0 and `pos_label`.
-    class_weight_ : ndarray of shape (2,)
-        The weights of a background and of a foreground pixel.
+    %(fitted_classes)s
+    %(fitted_class_weight)s
     network_scale_ : float or list of float
         The factors with which the network was trained and is run.
     n_channels_in_ : int
@@ -314,12 +324,12 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
 
         Further parameters tell this fit from others on the same data.
         """
-        return self._open_checkpoints(lambda: self.first_weights(data[0][0]), data, validation, **parameters)
+        return self._open_checkpoints(lambda: self.first_weights(data), data, validation, **parameters)
 
-    def first_weights(self, image: np.ndarray) -> dict[str, np.ndarray]:
+    def first_weights(self, data: LabelledImages) -> dict[str, np.ndarray]:
         """Give the state dict of the network before training, and a description of its modules, as arrays."""
         with seeded(self.random_state) as seed:
-            network = self.build(image, seed)
+            network = self.build(data, seed)
         looks = [str(network), self.weights is not None]
         for name, part in network.named_modules():
             looks.append((name, type(part).__qualname__, as_text(type(part).forward), _plain_attributes(part)))
@@ -359,9 +369,9 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         """Make the net of a training, and try it on the sizes of its images."""
         net = segmentation_net(
             SegmentationNet,
-            self.build(data[0][0], seed),
+            self.build(data, seed),
             PIXEL_LOSSES[self.loss](),
-            replace(self._runner(), scale=scale),
+            replace(self._runner(), scale=scale, n_maps=data.scheme.n_maps),
             ShuffledOrder(len(data), seed),
             num_workers=self.num_workers,
             optimizer=torch.optim.AdamW,
@@ -418,9 +428,9 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         n_epochs = min(self.epochs_for(len(data)), epochs_of(SHORT_STEPS, len(data), self.batch_size))
         short = self._short(seed, n_epochs=n_epochs, network_scale=factor).train(data, None)
         results = short._runner().run(short.network_, held_out.images)
-        indices = jaccard_of_annotations(held_out.annotations, (log_odds > 0 for log_odds, _ in results))
+        indices = jaccard_of_annotations(held_out.annotations, (likeliest_labels(maps) for maps, _ in results))
         # without foreground an image would compare errors of a network that is not trained yet
-        counts = [annotation.weight > 0 and bool(annotation.truth.any()) for annotation in held_out.annotations]
+        counts = [a.weight > 0 and exists for a, exists in zip(held_out.annotations, has_foreground(held_out))]
         seconds = float(np.median([row["seconds"] for row in short.history_])) / len(data)
         return np.where(counts, indices, np.nan), seconds
 
@@ -452,24 +462,26 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
             history_=history,
             network_scale_=scale,
             n_channels_in_=data.n_channels,
+            classes_=np.array(data.scheme.classes),
             class_weight_=np.array(data.annotations[0].class_weight),
             n_networks_=len(network) if isinstance(network, MeanOfNetworks) else 1,
         )
         return self
 
-    def build(self, image: np.ndarray, seed: int) -> nn.Module:
-        """Make the untrained network, drawn by a seed, and try it on an image (H, W, channels).
+    def build(self, data: LabelledImages, seed: int) -> nn.Module:
+        """Make the untrained network, drawn by a seed, and try it on the first image.
 
         Raises
         ------
         ValueError, TypeError
-            If the name is unknown. If the network can't take such images, or does not give one log-odds map. If it has
-            no parameters that can be trained.
+            If the name is unknown. If the network can't take such images, or does not give one log-odds map, or a map
+            of scores for each of several classes. If it has no parameters that can be trained.
         """
+        image, n_maps = data[0][0], data.scheme.n_maps
         with OwnGenerator(seed):
-            network = build_network(self.network, image.shape[-1], self.weights)
+            network = build_network(self.network, image.shape[-1], self.weights, n_maps=n_maps)
         scale = self.given_scale or candidate_factors([image.shape[:2]])[-1]
-        replace(self._runner(), scale=scale).log_odds(network, [image])
+        replace(self._runner(), scale=scale, n_maps=n_maps).log_odds(network, [image])
         if self.n_epochs:
             _check_parameters([parameter for parameter in network.parameters() if parameter.requires_grad])
         return network
@@ -486,11 +498,11 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         -------
         %(labels_given)s
         """
-        return as_given([self._as_labels(log_odds > 0) for log_odds, _ in self._run_network(X)], X)
+        return as_given([self._as_labels(likeliest_labels(maps)) for maps, _ in self._run_network(X)], X)
 
     @documented
     def transform(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:
-        """Stack log-odds and images, as `MaxMarginCRF` takes them.
+        """Stack log-odds, or scores of K classes, and images, as `MaxMarginCRF` takes them.
 
         Parameters
         ----------
@@ -499,9 +511,10 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         Returns
         -------
         ndarray of float32 and shape (n, H, W, 1 + channels), or list of ndarray of shape (H, W, 1 + channels)
-            Log-odds in channel 0, and the image scaled to [0, 1] in the others.
+            Log-odds in channel 0, and the image scaled to [0, 1] in the others. For K classes, more than two, their
+            scores are in the first K channels.
         """
-        return as_given([np.dstack([l, scale_image(image)]) for l, image in self._run_network(X)], X)
+        return as_given([np.dstack([with_classes_last(l), scale_image(image)]) for l, image in self._run_network(X)], X)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skmmcrf._docs import documented
 from skmmcrf._typing import FloatArray, ImagesLike, LabelsLike
-from skmmcrf.estimators.base import FieldSegmenter, scheme_of
+from skmmcrf.estimators.base import BOUND_ROUNDS, FieldSegmenter, scheme_of
 from skmmcrf.estimators.files import FITTED_FIELD, FITTED_LABELS
 from skmmcrf.field.energy import Field
 from skmmcrf.field.grid import Connectivity
@@ -25,12 +26,15 @@ from skmmcrf.training.progress import pass_progress
 
 @documented
 class MaxMarginCRF(FieldSegmenter):
-    """Conditional random field on the pixel grid, learned on given log-odds, predicting by minimum cuts.
+    """Conditional random field on the pixel grid, learned on given log-odds or scores, predicting by minimum cuts.
 
     The energy (2) of a labeling is the sum of unary and pairwise costs. The unary cost of a pixel's label depends on
     its log-odds. A pairwise cost is due where two neighbours have different labels. The weights w minimise the
     max-margin objective (8), by Algorithm 1. `predict` gives the labeling of least energy (5), which a minimum cut
     finds exactly. After `CNNSegmenter` in a pipeline this is the paper's piecewise training.
+
+    The classes are the labels in y. If they are more than two, Z has the scores of K classes in its first K channels.
+    Labelings are then found by expansion moves, and `optimality_gap` bounds how far they may be from the least energy.
 
     Parameters
     ----------
@@ -55,15 +59,15 @@ class MaxMarginCRF(FieldSegmenter):
     objective_ : float
         gamma, the value of (8).
     dual_gap_ : float
-        An upper bound of the distance of `objective_` from the minimum. Infinite if learning was interrupted.
+        An upper bound of the distance of `objective_` from the minimum, but for `inference_gap_`. Infinite if learning
+        was interrupted.
+    %(fitted_inference_gap)s
     slack_ : ndarray of shape (n_images,)
         The slacks xi: by how many pixels each training image misses its margin.
     sigma_ : float
         None without the contrast term.
-    classes_ : ndarray
-        The labels, 0 and `pos_label`.
-    class_weight_ : ndarray of shape (2,)
-        The weights of a background and of a foreground pixel.
+    %(fitted_classes)s
+    %(fitted_class_weight)s
     n_channels_in_ : int
         Channels of Z.
     n_iter_ : int
@@ -154,19 +158,20 @@ class MaxMarginCRF(FieldSegmenter):
             the labelings found until then.
         """
         self._validate_params()
-        scheme = scheme_of(self)
-        stacked = check_labelled_images(Z, y, scheme, names=("Z", "y"))
-        _check_stacked(stacked.images)
+        stacked = check_labelled_images(Z, y, scheme_of(self), names=("Z", "y"), find_classes=True)
+        scheme = stacked.scheme
+        _check_stacked(stacked.images, scheme.n_maps)
         stacked = stacked.weighted(check_sample_weight(sample_weight, len(stacked)))
         stacked = stacked.with_class_weight(scheme.check_class_weight(self.class_weight, stacked.annotations))
-        data = LabelledImages(_parts(stacked, _image_of), stacked.annotations)
+        data = LabelledImages(_parts(stacked, _image_of), stacked.annotations, scheme=scheme)
         sigma = self._estimate_sigma(data)
         field = self._field(sigma)
         start = self._first_weights(field)
-        energies = field.energies(_parts(stacked, _log_odds_of), data.images)
+        energies = field.energies(_parts(stacked, _maps_of), data.images)
         with ending_fit():
             examples = list(map(Example, energies, data.annotations))
-            solution, interrupted = learn_field(examples, self._learner(), start, self.verbose)
+            solution, interrupted = learn_field(examples, self._learner(BOUND_ROUNDS), start, self.verbose)
+            self.classes_ = np.array(scheme.classes)
             self._take_solution(solution, sigma)
             self.class_weight_ = np.array(data.annotations[0].class_weight)
             self.n_channels_in_ = stacked.n_channels
@@ -179,8 +184,8 @@ class MaxMarginCRF(FieldSegmenter):
         super()._check_fitted()
         if self.objective_ is None:
             raise ValueError("objective_ must be a number: it is the field that is learned")
-        if self.n_channels_in_ < 2:
-            raise ValueError("n_channels_in_ must count the channel of the log-odds and those of the image")
+        if self.n_channels_in_ <= self._label_scheme.n_maps:
+            raise ValueError("n_channels_in_ must count the channel of the log-odds, or of scores, and those of the image")
 
     def _first_weights(self, field: Field) -> FloatArray | None:
         if not (self.warm_start and hasattr(self, "coef_")):
@@ -194,7 +199,7 @@ class MaxMarginCRF(FieldSegmenter):
 
     @documented
     def predict(self, Z: ImagesLike) -> np.ndarray | list[np.ndarray]:
-        """Give the labelings of least energy.
+        """Give the labelings of least energy, or of low energy for more than two classes.
 
         Parameters
         ----------
@@ -205,6 +210,20 @@ class MaxMarginCRF(FieldSegmenter):
         %(labels_given)s
         """
         return as_given([self._as_labels(labels) for labels in self._segment(self._read(Z))], Z)
+
+    @documented
+    def optimality_gap(self, Z: ImagesLike) -> FloatArray:
+        """Bound how far the labelings of `predict` are from those of least energy.
+
+        Parameters
+        ----------
+        %(Z)s
+
+        Returns
+        -------
+        %(optimality_gap)s
+        """
+        return self._gaps(self._read(Z))
 
     @documented
     def predict_confidence(self, Z: ImagesLike) -> np.ndarray | list[np.ndarray]:
@@ -229,14 +248,15 @@ class MaxMarginCRF(FieldSegmenter):
         -----
         See `skmmcrf.field.Energy.smoothed_log_odds`. It takes as long as 20 to 80 minimum cuts.
         """
+        self._check_is_binary("predict_confidence", "optimality_gap")
         return as_given(list(self._smooth(self._read(Z))), Z)
 
     def _read(self, Z: ImagesLike) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Log-odds (H, W) and image (H, W, channels), one image after the other."""
+        """Log-odds (H, W) or scores (K, H, W), and image (H, W, channels), one image after the other."""
         check_is_fitted(self)
-        stacked = check_images(Z, n_channels=self.n_channels_in_, name="Z")
-        _check_stacked(stacked)
-        return ((_log_odds_of(z), _image_of(z)) for z in stacked)
+        stacked, n_maps = check_images(Z, n_channels=self.n_channels_in_, name="Z"), self._label_scheme.n_maps
+        _check_stacked(stacked, n_maps)
+        return ((_maps_of(z, n_maps), _image_of(z, n_maps)) for z in stacked)
 
 
 def learn_field(
@@ -269,23 +289,26 @@ def learn_field(
     return solution, False
 
 
-def _check_stacked(stacked: Sequence[np.ndarray]) -> None:
+def _check_stacked(stacked: Sequence[np.ndarray], n_maps: int) -> None:
     for z in stacked:
-        if z.shape[-1] < 2 or z.dtype.kind != "f":
-            raise ValueError(
-                "Z must be of float and hold log-odds in channel 0 and the image in the channels after it, got "
-                f"{z.shape[-1]} channels of {z.dtype}"
-            )
+        if z.shape[-1] <= n_maps or z.dtype.kind != "f":
+            held = "log-odds in channel 0 and the image in the channels after it"
+            if n_maps > 1:
+                held = f"scores of the {n_maps} classes in the first channels and the image in the channels after them"
+            raise ValueError(f"Z must be of float and hold {held}, got {z.shape[-1]} channels of {z.dtype}")
 
 
-def _parts(stacked: LabelledImages, part_of: Callable[[np.ndarray], np.ndarray]) -> Sequence[np.ndarray]:
-    """The log-odds or the images of stacked arrays, in memory or read when they are needed."""
-    return Mapped(part_of, stacked.images) if stacked.is_lazy else [part_of(z) for z in stacked.images]
+def _parts(stacked: LabelledImages, part_of: Callable[..., np.ndarray]) -> Sequence[np.ndarray]:
+    """The log-odds, the scores or the images of stacked arrays, in memory or read when they are needed."""
+    n_maps = stacked.scheme.n_maps
+    if stacked.is_lazy:
+        return Mapped(partial(part_of, n_maps=n_maps), stacked.images)
+    return [part_of(z, n_maps) for z in stacked.images]
 
 
-def _log_odds_of(z: np.ndarray) -> np.ndarray:
-    return z[..., 0]
+def _maps_of(z: np.ndarray, n_maps: int) -> np.ndarray:
+    return z[..., 0] if n_maps == 1 else np.ascontiguousarray(np.moveaxis(z[..., :n_maps], -1, 0))
 
 
-def _image_of(z: np.ndarray) -> np.ndarray:
-    return z[..., 1:]
+def _image_of(z: np.ndarray, n_maps: int) -> np.ndarray:
+    return z[..., n_maps:]

@@ -20,13 +20,14 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skmmcrf._shown import shortened, shown
+from skmmcrf.field.labels import UNLABELLED
 from skmmcrf.networks import build_network
 from skmmcrf.networks.ensemble import MeanOfNetworks, one_of
 from skmmcrf.networks.state import empty_network, load_arrays, network_arrays
 from skmmcrf.training.loss import NORMAL_POSITIVE
 from skmmcrf.training.state_files import check_target, write_file
 
-OwnNetwork: TypeAlias = nn.Module | Callable[[int], nn.Module]
+OwnNetwork: TypeAlias = nn.Module | Callable[..., nn.Module]
 
 #: Kinds of fitted attributes.
 NETWORK, ESTIMATOR = "network", "estimator"
@@ -36,12 +37,13 @@ _COUNT = Interval(Integral, 0, None, closed="left")
 _CHANNELS = Interval(Integral, 1, 10_000, closed="both")
 
 #: Fitted attributes that several classes have.
-FITTED_LABELS = {"n_channels_in_": [_CHANNELS], "class_weight_": [np.ndarray]}
+FITTED_LABELS = {"n_channels_in_": [_CHANNELS], "classes_": [np.ndarray], "class_weight_": [np.ndarray]}
 FITTED_HISTORY = {"history_": [list]}
 FITTED_FIELD = {
     "coef_": [np.ndarray],
     "objective_": [None, float],
     "dual_gap_": [None, float],
+    "inference_gap_": [None, float],
     "slack_": [None, np.ndarray],
     "sigma_": [None, NORMAL_POSITIVE],
     "n_iter_": [None, _COUNT],
@@ -196,8 +198,8 @@ def _from_plain(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     match value:
-        case {"items": list(items), **rest} if not rest and len(items) <= 2 and all(map(_is_item, items)):
-            return dict(items)  # weights of the two classes
+        case {"items": list(items), **rest} if not rest and len(items) <= UNLABELLED and all(map(_is_item, items)):
+            return dict(items)  # weights of the classes
     raise ValueError("a parameter in it is not a dict as save writes it")
 
 
@@ -209,7 +211,9 @@ def _network(network: str | OwnNetwork, attributes: Mapping[str, Any], arrays: A
     if not isinstance(arrays, dict) or not all(isinstance(array, np.ndarray) for array in arrays.values()):
         raise ValueError("network_ must be a dict of arrays")
     n_channels, n_networks = attributes["n_channels_in_"], attributes["n_networks_"]
-    build = partial(_unfilled_network, network, n_channels)
+    check_classes(attributes["classes_"])
+    n_labels = len(attributes["classes_"])
+    build = partial(_unfilled_network, network, n_channels, n_labels if n_labels > 2 else 1)
     made: nn.Module = build()
     if n_networks > 1:
         if n_networks * len(made.state_dict()) != len(arrays):
@@ -218,13 +222,22 @@ def _network(network: str | OwnNetwork, attributes: Mapping[str, Any], arrays: A
     return load_arrays(made, arrays)
 
 
-def _unfilled_network(network: str | OwnNetwork, n_channels: int) -> nn.Module:
+def _unfilled_network(network: str | OwnNetwork, n_channels: int, n_maps: int) -> nn.Module:
     if isinstance(network, str):
-        return empty_network(network, n_channels)
+        return empty_network(network, n_channels, n_maps=n_maps)
     try:
-        return build_network(network, n_channels).cpu()
+        return build_network(network, n_channels, n_maps=n_maps).cpu()
     except Exception as error:  # it is the user's function
         raise ValueError(f"network: it can't be built for {n_channels} channels: {error}") from error
+
+
+def check_classes(classes: np.ndarray, pos_label: int | None = None) -> None:
+    """Raise a ValueError unless an array may be the labels of two classes, 0 and `pos_label`, or of several."""
+    is_ascending = classes.ndim == 1 and classes.dtype.kind == "i" and bool((classes[1:] > classes[:-1]).all())
+    if not (is_ascending and 2 <= len(classes) <= UNLABELLED):
+        raise ValueError(f"classes_ must be 2 to {UNLABELLED} labels in ascending order, got {shown(classes)}")
+    if pos_label is not None and not (classes.tolist() == [0, pos_label] if len(classes) == 2 else pos_label == 1):
+        raise ValueError(f"classes_ does not fit pos_label={pos_label}, got {shown(classes)}")
 
 
 def are_floats(values: Any, shape: tuple[int | None, ...]) -> bool:

@@ -131,7 +131,7 @@ def parts_of_folds(
     """
     if folds:
         with seeded(0) as seed:
-            cnn.build(data.images[0], seed)  # what is wrong in every fold is told without naming one
+            cnn.build(data, seed)  # what is wrong in every fold is told without naming one
     parts = []
     for n, fold in enumerate(folds):
         try:

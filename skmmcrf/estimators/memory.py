@@ -117,4 +117,4 @@ def _name_of(cnn: CNNSegmenter, data: LabelledImages, validation: LabelledImages
         parameters["network_scale"] = check_scales(cnn.given_scale, "network_scale")[0]
     images = [names_of_data(part) for part in (data, validation) if part is not None]
     parameters = {name: as_text(value) if callable(value) else value for name, value in parameters.items()}
-    return hash_of([__version__, parameters, cnn.first_weights(data.images[0]), images])
+    return hash_of([__version__, parameters, data.scheme.classes, cnn.first_weights(data), images])

