@@ -12,6 +12,10 @@ What was done is kept in the output folder, so that the same command, started ag
     python examples/benchmark.py horses --weights squeezenet1_1.pth --seeds 0 1 2 --out results \
         --set cnn__n_epochs=90 C=1.0 n_epochs=8
 
+With more than two classes it prints the mean Jaccard index over the classes, of the pixels of all images together, and
+the share of right pixels. Their intervals come from the pooled measures of images drawn with replacement. The index of
+each class is in the JSON.
+
 --configure finds the settings by `skmmcrf.configure`, except those of --set.
 """
 
@@ -20,8 +24,11 @@ import ast
 import json
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import bootstrap
@@ -29,7 +36,7 @@ from scipy.stats import bootstrap
 from skmmcrf import DeepStructuredSegmenter, __version__, configure, load
 from skmmcrf.datasets import load_image_folder
 from skmmcrf.display import SegmentationDisplay, TrainingCurveDisplay
-from skmmcrf.metrics import boundary_f_measures, jaccard_indices
+from skmmcrf.metrics import boundary_f_measures, confusion_matrices, evaluate, jaccard_indices, jaccard_of_confusion
 
 WAYS = {"cnn": "CNN", "piecewise": "piecewise", "joint": "joint"}
 #: Parameters that change nothing but the time and what is printed.
@@ -42,11 +49,51 @@ def wrong_pixels(truths, predictions):
     return np.array([pixels.mean() if pixels.size else np.nan for pixels in wrong])
 
 
+def pooled_jaccard(confusion):
+    """Mean Jaccard index over the classes of all pixels in confusion matrices (images, K, K)."""
+    return np.nanmean(jaccard_of_confusion(np.sum(confusion, axis=0)))
+
+
+def accuracy(confusion):
+    """Share of right labels among all pixels in confusion matrices (images, K, K)."""
+    pooled = np.sum(confusion, axis=0)
+    return np.trace(pooled) / pooled.sum()
+
+
+class Measure(NamedTuple):
+    """What the table shows, which values of each image it comes from, and how."""
+
+    title: str
+    of_each: str
+    over_images: Callable = np.nanmean
+
+
 MEASURES = {
-    "jaccard": ("mean Jaccard", jaccard_indices),
-    "boundary_f": ("boundary F", boundary_f_measures),
-    "wrong_pixels": ("wrong pixels", wrong_pixels),
+    "jaccard": Measure("mean Jaccard", "jaccard"),
+    "boundary_f": Measure("boundary F", "boundary_f"),
+    "wrong_pixels": Measure("wrong pixels", "wrong_pixels"),
 }
+OF_CLASSES = {
+    "pooled_jaccard": Measure("pooled Jaccard", "confusion", pooled_jaccard),
+    "accuracy": Measure("right pixels", "confusion", accuracy),
+}
+
+
+class Measured(NamedTuple):
+    """The classes of a data set, their measures, and what these need of each image."""
+
+    classes: list
+    measures: dict
+    of_each: dict
+
+
+def measured(masks):
+    """Find the classes in masks, and what is measured of them."""
+    classes = sorted(set().union(*(np.unique(mask).tolist() for mask in masks)) - {255})
+    if len(classes) > 2:
+        return Measured(classes, OF_CLASSES, {"confusion": partial(confusion_matrices, classes=classes)})
+    of_each = {"jaccard": jaccard_indices, "boundary_f": boundary_f_measures, "wrong_pixels": wrong_pixels}
+    return Measured(classes, MEASURES, of_each)
 
 
 def parameter(text):
@@ -71,7 +118,7 @@ def found_settings(train, parameters, seed, out):
     return settings
 
 
-def run_seed(train, val, parameters, seed, out, *, watch=False):
+def run_seed(train, val, what, parameters, seed, out, *, watch=False):
     """Train and measure the three ways from one pretrained network."""
     result = {"seed": seed, "version": __version__, "ways": {}}
     for way in WAYS:
@@ -87,21 +134,23 @@ def run_seed(train, val, parameters, seed, out, *, watch=False):
         if way == "cnn":  # which may have been trained before, and be in the memory
             seconds = sum(epoch["seconds"] for epoch in model.history_)
         predictions = model.predict(val.images)
-        measured = {name: measure(val.masks, predictions).tolist() for name, (_, measure) in MEASURES.items()}
-        result["ways"][way] = measured | {"seconds": seconds, "w": model.coef_.tolist(), "history": model.history_}
-        print(f"seed {seed}, {WAYS[way]}: {100 * np.nanmean(measured['jaccard']):.2f} in {seconds:.0f} s", flush=True)
+        values = {name: of_each(val.masks, predictions).tolist() for name, of_each in what.of_each.items()}
+        result["ways"][way] = values | {"seconds": seconds, "w": model.coef_.tolist(), "history": model.history_}
+        main_measure = next(iter(what.measures.values()))
+        score = main_measure.over_images(values[main_measure.of_each])
+        print(f"seed {seed}, {WAYS[way]}: {100 * score:.2f} in {seconds:.0f} s", flush=True)
         model.set_params(memory=None, checkpoint=None).save(out / f"seed_{seed}_{way}.safetensors")
     return result
 
 
-def values_of(results, way, measure):
-    """Measured values, of shape (seeds, images)."""
-    return np.array([result["ways"][way][measure] for result in results])
+def values_of(results, way, of_each):
+    """Values of each image, of shape (seeds, images), or (seeds, images, K, K) of confusion matrices."""
+    return np.array([result["ways"][way][of_each] for result in results])
 
 
-def mean_and_error(values):
-    """Mean over seeds and images, and its standard error over the seeds (NaN for one seed)."""
-    of_seeds = np.nanmean(values, axis=1)
+def mean_and_error(values, over_images=np.nanmean):
+    """Mean of a measure over the seeds, and its standard error (NaN for one seed)."""
+    of_seeds = np.array([over_images(of_seed) for of_seed in values])
     error = of_seeds.std(ddof=1) / np.sqrt(len(of_seeds)) if len(of_seeds) > 1 else np.nan
     return of_seeds.mean(), error
 
@@ -116,20 +165,49 @@ def mean_and_interval(values):
     return {"mean": of_images.mean(), "low": interval.low, "high": interval.high}
 
 
-def summarise(results):
+def difference_and_interval(ours, others, over_images):
+    """Difference of a measure of the values of two ways, with its 95 % interval by bootstrap over the images."""
+    if over_images is np.nanmean:
+        return mean_and_interval(ours - others)
+
+    def difference(numbers):
+        pairs = zip(ours, others)
+        return np.mean(
+            [over_images(of_ours[numbers]) - over_images(of_others[numbers]) for of_ours, of_others in pairs]
+        )
+
+    numbers = np.arange(ours.shape[1])
+    drawn = bootstrap((numbers,), difference, vectorized=False, n_resamples=2000, method="percentile", random_state=0)
+    interval = drawn.confidence_interval
+    return {"mean": difference(numbers), "low": interval.low, "high": interval.high}
+
+
+def of_each_class(results, way, classes):
+    """Jaccard index of each class over the pixels of all images, as a mean over the seeds. None if it never occurs."""
+    pooled = values_of(results, way, "confusion").sum(axis=1)
+    means = jaccard_of_confusion(pooled).mean(axis=0)
+    return {str(label): None if np.isnan(mean) else mean for label, mean in zip(classes, means)}
+
+
+def summarise(results, what):
     """What the table says, as numbers."""
     table = {}
     for way in WAYS:
         table[way] = {"seconds": float(np.median([result["ways"][way]["seconds"] for result in results]))}
-        for measure in MEASURES:
-            table[way][measure], table[way][f"{measure}_error"] = mean_and_error(values_of(results, way, measure))
+        for name, measure in what.measures.items():
+            values = values_of(results, way, measure.of_each)
+            table[way][name], table[way][f"{name}_error"] = mean_and_error(values, measure.over_images)
+        if "confusion" in what.of_each:
+            table[way]["jaccard_of_classes"] = of_each_class(results, way, what.classes)
     pairs = [*pairwise(WAYS), ("cnn", "joint")]
     differences = {
-        measure: {
-            f"{b} - {a}": mean_and_interval(values_of(results, b, measure) - values_of(results, a, measure))
+        name: {
+            f"{b} - {a}": difference_and_interval(
+                *(values_of(results, way, measure.of_each) for way in (b, a)), measure.over_images
+            )
             for a, b in pairs
         }
-        for measure in MEASURES
+        for name, measure in what.measures.items()
     }
     return {"seeds": [result["seed"] for result in results], "table": table, "differences": differences}
 
@@ -140,15 +218,15 @@ def print_difference(name, difference):
     print(f"{name}: {mean:+.2f} ({low:+.2f} to {high:+.2f})")
 
 
-def print_summary(summary):
+def print_summary(summary, measures):
     """Print the table as Markdown."""
-    titles = [title for title, _ in MEASURES.values()]
+    titles = [measure.title for measure in measures.values()]
     print(f"\n| | {' % | '.join(titles)} % | seconds |\n| --- |{' ---: |' * (len(titles) + 1)}")
     for way, row in summary["table"].items():
-        cells = (f"{100 * row[name]:.2f} ± {100 * row[f'{name}_error']:.2f}" for name in MEASURES)
+        cells = (f"{100 * row[name]:.2f} ± {100 * row[f'{name}_error']:.2f}" for name in measures)
         print(f"| {WAYS[way]} | {' | '.join(cells)} | {row['seconds']:.0f} |")
     for measure, differences in summary["differences"].items():
-        print(f"\n{MEASURES[measure][0]}")
+        print(f"\n{measures[measure].title}")
         for name, difference in differences.items():
             print_difference(name, difference)
 
@@ -156,11 +234,10 @@ def print_summary(summary):
 def save_pictures(val, out, seed):
     """Draw results from the worst to the best of one seed's joint model, and its curves of training."""
     models = {WAYS[way]: load(out / f"seed_{seed}_{way}.safetensors") for way in WAYS}
-    order = np.argsort(jaccard_indices(val.masks, models["joint"].predict(val.images)))
+    order = np.argsort(evaluate(models["joint"], val.images, val.masks)["jaccard"])
     shown = order[np.linspace(0, len(order) - 1, 6).astype(int)]
     images, masks = ([part[n] for n in shown] for part in (val.images, val.masks))
-    predictions = {name: model.predict(images) for name, model in models.items()}
-    SegmentationDisplay.from_predictions(images, masks, predictions).figure_.savefig(out / "segmentations.png", dpi=100)
+    SegmentationDisplay.from_estimator(models, images, masks).figure_.savefig(out / "segmentations.png", dpi=100)
     TrainingCurveDisplay.from_estimator(models["joint"]).figure_.savefig(out / "history.png", dpi=100)
 
 
@@ -204,12 +281,12 @@ def comparable(parameters):
     return {name: value for name, value in json.loads(json.dumps(parameters)).items() if name not in OF_NO_INFLUENCE}
 
 
-def check_result(file, parameters):
+def check_result(file, parameters, what):
     """End here if a result that is there already can't be compared."""
     result = json.loads(file.read_text())
     if comparable(result["parameters"]) != comparable(parameters):
         sys.exit(f"{file} is of other parameters; give another --out")
-    if missing := MEASURES.keys() - result["ways"]["cnn"]:
+    if missing := what.of_each.keys() - result["ways"]["cnn"]:
         sys.exit(f"{file} lacks {', '.join(sorted(missing))}, by an earlier version; give another --out")
 
 
@@ -230,21 +307,22 @@ def main():
     )
     parameters = parameters_of(arguments)
     train, val = (load_image_folder(arguments.data, split) for split in ("train", "val"))
+    what = measured([*train.masks, *val.masks])
     arguments.out.mkdir(parents=True, exist_ok=True)
     files = {seed: arguments.out / f"seed_{seed}.json" for seed in arguments.seeds}
     asked = parameters | {"configure": arguments.configure}
     for file in filter(Path.exists, files.values()):
-        check_result(file, asked)
+        check_result(file, asked, what)
     for seed, file in files.items():
         if file.exists():
             continue
         settings = found_settings(train, parameters, seed, arguments.out) if arguments.configure else {}
-        result = run_seed(train, val, settings | parameters, seed, arguments.out, watch=arguments.watch)
+        result = run_seed(train, val, what, settings | parameters, seed, arguments.out, watch=arguments.watch)
         save_json(file, result | {"parameters": asked, "settings": settings})
     results = [json.loads(file.read_text()) for file in files.values()]
-    summary = summarise(results)
+    summary = summarise(results, what)
     save_json(arguments.out / "summary.json", summary)
-    print_summary(summary)
+    print_summary(summary, what.measures)
     save_pictures(val, arguments.out, arguments.seeds[0])
 
 

@@ -143,11 +143,12 @@ def scheme_of_labels(pos_label: int, ignore_label: _IgnoreLabel, classes: Sequen
     if pos_label != 1:
         raise ValueError(f"pos_label must be left out if classes are given, got {pos_label}")
     numbers = np.asarray(classes)
-    if numbers.ndim != 1 or numbers.dtype.kind not in "bui" or len(numbers) < 2 or not (np.diff(numbers) > 0).all():
+    labels = numbers.astype(int).tolist() if numbers.ndim == 1 and numbers.dtype.kind in "bui" else []
+    if len(labels) < 2 or labels != sorted(set(labels)):
         raise ValueError(
             f"classes must be two labels or more in ascending order, such as model.classes_, got {shown(classes)}"
         )
-    return LabelScheme(pos_label, ignore_label, tuple(map(int, numbers)))
+    return LabelScheme(pos_label, ignore_label, tuple(labels))
 
 
 def _read_found(prediction: Any, annotation: Annotation, scheme: LabelScheme, names: tuple[str, str]) -> LabelArray:
@@ -157,7 +158,8 @@ def _read_found(prediction: Any, annotation: Annotation, scheme: LabelScheme, na
     if found.shape != annotation.shape:
         raise ValueError(f"{name} has shape {found.shape}, but {of_truth} has {annotation.shape}")
     if not annotation.is_fully_labelled:
-        found = np.where(annotation.labelled, found, np.full_like(found, scheme.classes[0]))
+        background = np.array(scheme.classes[0]) if scheme.several else np.zeros_like(found)
+        found = np.where(annotation.labelled, found, background)
     return replace(scheme, ignore_label=None).read(found, name).truth
 
 

@@ -48,8 +48,8 @@ _OF_FOREGROUND = {
 _OF_ALL_CLASSES = {"accuracy": ("Accuracy, % of the pixels", 100)}
 _OF_EACH_CLASS = {"true": ("True, % of the pixels", 100), "predicted": ("Predicted, % of the pixels", 100)}
 
-# by what is shown: a colour that also those tell from others who are blind to red or green (Okabe and Ito), its
-# opacity, and its meaning
+# by what is shown: its colour, opacity and meaning. People who are blind to red or green tell these colours apart
+# (Okabe and Ito)
 _COLORS = {
     "found": ((86, 180, 233), 0.5, "found (true positive)"),
     "missed": ((240, 228, 66), 0.8, "missed (false negative)"),
@@ -119,15 +119,15 @@ class Report:
     title : str
     table : dict of str to ndarray of shape (n,)
         A row for each image, as `skmmcrf.metrics.evaluate` gives it.
-    confusion : ndarray of int and shape (K, K)
-        The labelled pixels of all images by their true class (rows) and their predicted class (columns). Two labels
-        are two classes, background and foreground.
     summary : dict of str to ndarray
         A row for each column of `table` that has numbers. "measure" has the name of the column. "mean" and "median" are
         over the "n_images" where it is no NaN. "low" and "high" are the 95 % interval of the mean, and NaN if fewer
         than two images count.
     html : str
         The report as part of a page.
+    confusion : ndarray of int and shape (K, K)
+        The labelled pixels of all images by their true class (rows) and their predicted class (columns). Two labels
+        are two classes, background and foreground.
 
     Examples
     --------
@@ -143,9 +143,9 @@ class Report:
 
     title: str
     table: dict[str, np.ndarray] = field(repr=False)
-    confusion: IntArray = field(repr=False)
     summary: dict[str, np.ndarray] = field(repr=False)
     html: str = field(repr=False)
+    confusion: IntArray = field(repr=False)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the report to a file of HTML that needs no other file.
@@ -254,7 +254,7 @@ def make_report(
         _folded("The estimator", f"<pre>{escape(repr(estimator))}\nskmmcrf {escape(__version__)}</pre>"),
     ]
     html = "\n".join([f'<div class="skmmcrf-report">\n<style>{_STYLE}</style>', *filter(None, parts), "</div>"])
-    return Report(title, table, confusion, summary, html)
+    return Report(title, table, summary, html, confusion)
 
 
 class _TwoLabels:

@@ -12,6 +12,7 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+from sklearn.metrics import jaccard_score
 
 from skmmcrf import datasets, load
 
@@ -134,6 +135,67 @@ def test_wrong_pixels_are_counted_among_the_labelled():
     truths = [np.array([[0, 1, 255, 1]]), np.full((2, 2), 255)]
     found = [np.array([[1, 1, 1, 0]]), np.ones((2, 2), dtype=int)]
     np.testing.assert_array_equal(wrong_pixels(truths, found), [2 / 3, np.nan])
+
+
+def results_of_classes(seed, n_seeds=2, n_images=30):
+    """What the benchmark keeps of three classes, of which the second way mends some pixels and the third none."""
+    rng = np.random.default_rng(seed)
+    truths = rng.integers(3, size=(n_images, 6, 7))
+    truths[rng.uniform(size=truths.shape) < 0.1] = 255
+    ways = [{} for _ in range(n_seeds)]
+    for of_seed in ways:
+        first = np.where(rng.uniform(size=truths.shape) < 0.6, truths % 255, rng.integers(3, size=truths.shape))
+        better = np.where(rng.uniform(size=truths.shape) < 0.3, truths % 255, first)
+        of_seed |= {"cnn": first, "piecewise": better, "joint": better}
+    return truths, ways
+
+
+def test_the_benchmark_of_several_classes_pools_the_pixels_of_all_images(capsys):
+    benchmark = runpy.run_path(str(EXAMPLES / "benchmark.py"))
+    truths, found = results_of_classes(0)
+    what = benchmark["measured"](truths)
+    assert what.classes == [0, 1, 2]
+    results = [
+        {
+            "seed": n,
+            "ways": {
+                way: {"seconds": 1.0, "confusion": what.of_each["confusion"](truths, labels).tolist()}
+                for way, labels in of_seed.items()
+            },
+        }
+        for n, of_seed in enumerate(found)
+    ]
+    summary = json.loads(json.dumps(benchmark["summarise"](results, what)))
+    labelled = truths != 255
+    pooled = np.array(
+        [
+            [jaccard_score(truths[labelled], labels[labelled], average=None) for labels in of_seed.values()]
+            for of_seed in found
+        ]
+    )
+    right = np.array([[np.mean((truths == labels)[labelled]) for labels in of_seed.values()] for of_seed in found])
+    for n, row in enumerate(summary["table"].values()):
+        assert row["pooled_jaccard"] == pytest.approx(pooled[:, n].mean())
+        assert row["pooled_jaccard_error"] == pytest.approx(abs(np.diff(pooled[:, n].mean(axis=1))[0]) / 2)
+        assert row["accuracy"] == pytest.approx(right[:, n].mean())
+        assert list(row["jaccard_of_classes"]) == ["0", "1", "2"]
+        assert list(row["jaccard_of_classes"].values()) == pytest.approx(pooled[:, n].mean(axis=0).tolist())
+    gain, nothing = (
+        summary["differences"]["pooled_jaccard"][name] for name in ("piecewise - cnn", "joint - piecewise")
+    )
+    assert gain["mean"] == pytest.approx((pooled[:, 1] - pooled[:, 0]).mean())
+    assert 0 < gain["low"] < gain["mean"] < gain["high"]
+    # the shares of right pixels of images of about one size are nearly those of all pixels
+    gains = [(of_seed["piecewise"] == truths).astype(int) - (of_seed["cnn"] == truths) for of_seed in found]
+    of_images = np.sum(np.mean(gains, axis=0) * labelled, axis=(1, 2)) / labelled.sum(axis=(1, 2))
+    spread = summary["differences"]["accuracy"]["piecewise - cnn"]
+    half = 1.96 * np.std(of_images) / np.sqrt(len(truths))
+    assert (spread["high"] - spread["low"]) / 2 == pytest.approx(half, rel=0.15)
+    assert nothing == {"mean": 0, "low": 0, "high": 0}
+    benchmark["print_summary"](summary, what.measures)
+    out = capsys.readouterr().out
+    assert "| | pooled Jaccard % | right pixels % | seconds |" in out
+    assert f"\n| CNN | {100 * pooled[:, 0].mean():.2f} ± " in out
 
 
 def test_calibration_measures_three_scales(capsys, tmp_path, monkeypatch):

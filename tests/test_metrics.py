@@ -654,6 +654,12 @@ def test_without_classes_pooled_measures_are_of_background_and_foreground():
     np.testing.assert_array_equal(confusion_matrices([[[True]]], [[[False]]]), [[[0, 0], [1, 0]]])
 
 
+def test_types_of_labels_do_not_matter():
+    truth, classes = [[[255, -3, 1, 0]]], np.array([-3, 0, 1], np.int8)
+    for found in (np.array([[[9, 1, 1, 0]]], np.uint8), [[[True, True, True, False]]], [[[np.nan, 1.0, 1.0, 0.0]]]):
+        np.testing.assert_array_equal(jaccard_indices(truth, found, classes=classes), [[0, 1, 0.5]])
+
+
 def test_pooled_measures_of_nothing_are_nan():
     unlabelled = [[[255, 255]]]
     with pytest.warns(UserWarning, match="score is NaN") as told:
@@ -670,7 +676,7 @@ def test_pooled_measures_of_nothing_are_nan():
         ({"y_pred": [[[0]]]}, r"y_pred\[0\] has shape \(1, 1\), but y_true\[0\] has \(1, 2\)"),
         *(
             ({"classes": wrong}, "classes must be two labels or more in ascending order, such as model.classes_, got")
-            for wrong in (3, ["a", "b"], [0], [0, 2, 1], [0, 1, 1])
+            for wrong in (3, ["a", "b"], [0], np.uint8([0, 2, 1]), [0, 1, 1])
         ),
         ({"ignore_label": 2}, "ignore_label must not be one of the classes, got 2"),
         ({"pos_label": 2}, "pos_label must be left out if classes are given, got 2"),
@@ -719,6 +725,8 @@ def test_scorers_take_the_classes_of_the_estimator():
 def test_pooled_scorers_of_two_labels_count_background_and_foreground():
     masks, found = [np.array([[0, 255, 255]])], [np.array([[0, 255, 0]])]
     assert make_segmentation_scorer("pooled_jaccard")(Labelled((0, 255)), found, masks) == 0.5
+    # classes that are said count
+    assert make_segmentation_scorer("jaccard", classes=[0, 255])(Labelled((0, 255)), found, masks) == 0.5
 
 
 def test_a_table_of_several_classes_has_their_measures_and_shares():

@@ -270,6 +270,7 @@ def test_pictures_of_classes_have_truth_and_prediction_in_colours_and_what_is_wr
 
 def test_the_table_of_classes_has_pooled_indices_and_means_over_images():
     X, y = three_classes()
+    X[1, 0, 0] = 0  # a class that is in the prediction alone
     report = make_report(Third(), X, y, class_names=["a & b", "car", "sky"])
     found = X[..., 0]
     np.testing.assert_array_equal(report.confusion, confusion_matrices(y, found, classes=(0, 5, 9)).sum(axis=0))
