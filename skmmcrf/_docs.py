@@ -43,9 +43,9 @@ fitted_class_weight => class_weight_ : ndarray of shape (K,)
     The weight of a pixel of each class.
 
 fitted_inference_gap => inference_gap_ : float
-    An upper bound of what labelings add to `objective_` that violate their margin and were not found. The minimum is between
-    ``objective_ - dual_gap_`` and ``objective_ + inference_gap_``. It is 0 for two labels, where minimum cuts miss no
-    labeling, and NaN if it is not known. None if no field is learned.
+    An upper bound of what labelings add to `objective_` that violate their margin and were not found. The minimum is
+    between ``objective_ - dual_gap_`` and ``objective_ + inference_gap_``. It is 0 for two labels, where minimum cuts
+    miss no labeling, and NaN if it is not known. None if no field is learned.
 
 raised_by_fit => ValueError, TypeError
     If a parameter is out of its range. If images and labels do not fit, or are not finite. If the network does not give
