@@ -24,7 +24,7 @@ sample_weight : array of shape (n,), optional
     The weight of each image.
 
 labels_given => ndarray of uint8 and shape (n, H, W), or list of ndarray of shape (H, W)
-    Labels of `classes_`, of uint8 or the smallest type of integers that holds all of them. A list if X is a list.
+    Labels of `classes_`. If these are not within 0 and 255, the dtype is int32. A list if X is a list.
 
 confidence => ndarray of float32 and shape (n, H, W), or list of ndarray of shape (H, W)
     Positive where `predict` gives foreground. Exact within 0.001, up to rounding. A list if X is a list.

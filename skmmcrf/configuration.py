@@ -14,6 +14,7 @@ from sklearn.utils._param_validation import Interval, validate_parameter_constra
 from skmmcrf._docs import documented
 from skmmcrf._shown import shown
 from skmmcrf._typing import ImagesLike, LabelsLike, NetworkLike, RandomStateLike
+from skmmcrf.estimators.base import has_foreground
 from skmmcrf.estimators.cnn import CNNSegmenter
 from skmmcrf.estimators.scale_search import ScaleSearch, candidate_factors
 from skmmcrf.estimators.segmenter import DeepStructuredSegmenter
@@ -60,7 +61,8 @@ def configure(
     - `batch_size`: 5. It is 16 on another device than the CPU for 300 images or more.
     - `crop`: None, if the network sees at most 768 pixels of any side of an image. Otherwise training uses parts of
       images, of which the network sees 512 x 512 pixels.
-    - `class_weight`: "balanced" if less than 0.5 % of the labelled pixels are foreground. Otherwise None.
+    - `class_weight`: "balanced" if less than 0.5 % of the labelled pixels are foreground, or of the rarest of several
+      classes. Otherwise None.
     - All other parameters keep their defaults.
 
     Parameters
@@ -93,7 +95,8 @@ def configure(
     ------
     ValueError, TypeError
         If a parameter is out of its range. If images and labels do not fit. If only one image is given, or none has
-        foreground. If the weights can't be loaded. If the network does not give one log-odds map.
+        foreground. If the weights can't be loaded. If the network does not give one log-odds map, or a map of scores
+        for each of several classes.
 
     Warns
     -----
@@ -141,7 +144,7 @@ def configure(
         verbose=verbose,
     )
     search = cnn.search_scale(
-        data.with_class_weight(scheme.check_class_weight(class_weight, data.annotations)),
+        data.with_class_weight(data.scheme.check_class_weight(class_weight, data.annotations)),
         seconds=_SHARE_FOR_SEARCH * time_budget,
     )
     shapes = [annotation.shape for annotation in data.annotations]
@@ -167,7 +170,7 @@ _CONSTRAINTS: dict[str, Any] = {
 
 
 def _checked(X: ImagesLike, y: LabelsLike | None, scheme: LabelScheme) -> LabelledImages:
-    data = check_labelled_images(X, y, scheme)
+    data = check_labelled_images(X, y, scheme, find_classes=True)
     warn_of_range(data[0][0], "X[0]")
     if len(data) == 1:
         raise ValueError("X has one image only, but settings are compared on images held out of training: give more")
@@ -181,18 +184,18 @@ def _checked(X: ImagesLike, y: LabelsLike | None, scheme: LabelScheme) -> Labell
 
 def _warn_of(data: LabelledImages) -> None:
     """Warn of images that are few, empty or very unequal."""
-    n_with = sum(bool(annotation.truth.any()) for annotation in data.annotations)
+    n_with, what = sum(has_foreground(data)), "labels" if data.scheme.several else "foreground"
     sides = [max(annotation.shape) for annotation in data.annotations]
     if n_with < _FEW_WITH_FOREGROUND:
         warnings.warn(
-            f"the number of images with foreground is {n_with}: label at least {_FEW_WITH_FOREGROUND}, because "
+            f"the number of images with {what} is {n_with}: label at least {_FEW_WITH_FOREGROUND}, because "
             "settings that so few images choose depend on chance",
             stacklevel=3,
         )
     if n_with < len(data):
         warnings.warn(
-            f"{len(data) - n_with} of {len(data)} masks are empty: see whether these images show no foreground, or "
-            "are just not labelled",
+            f"{len(data) - n_with} of {len(data)} masks are empty: see whether these images show no {what}, or are "
+            "just not labelled",
             stacklevel=3,
         )
     if max(sides) > _UNEQUAL * min(sides):
@@ -230,11 +233,13 @@ def _batch_size(n_images: int, on_cpu: bool) -> tuple[int, str]:
 
 
 def _class_weight(annotations: Sequence[Annotation]) -> tuple[Literal["balanced"] | None, str]:
-    n_foreground = sum(np.count_nonzero(annotation.truth & annotation.labelled) for annotation in annotations)
-    share = n_foreground / sum(np.count_nonzero(annotation.labelled) for annotation in annotations)
+    n_labels = annotations[0].n_labels
+    counts = np.sum([np.bincount(a.truth[a.labelled], minlength=n_labels) for a in annotations], axis=0)
+    rarest, what = (counts[1], "foreground") if n_labels == 2 else (counts.min(), "of the rarest class")
+    share = rarest / counts.sum()
     if share < _RARE:
-        return "balanced", f"only {share:.2%} of the labelled pixels are foreground"
-    return None, f"{share:.1%} of the labelled pixels are foreground, which the Dice part of the loss balances enough"
+        return "balanced", f"only {share:.2%} of the labelled pixels are {what}"
+    return None, f"{share:.1%} of the labelled pixels are {what}, which the Dice part of the loss balances enough"
 
 
 def _why_factor(search: ScaleSearch, shapes: Sequence[Sequence[int]]) -> str:

@@ -164,9 +164,10 @@ class BaseSegmenter(BaseEstimator):
         return warned_mean(jaccard_of_annotations(data.annotations, labelings), weights)
 
     def _as_labels(self, labeling: LabelArray) -> IntArray:
-        """The labels of the user, of the smallest type that holds all."""
-        classes = np.array(self._label_scheme.classes)
-        return classes.astype(np.result_type(*map(np.min_scalar_type, classes[[0, -1]])))[labeling.astype(np.uint8)]
+        """The labels of the user."""
+        classes = self._label_scheme.classes
+        dtype: type[np.integer] = np.uint8 if classes[0] >= 0 and classes[-1] <= 255 else np.int32
+        return np.array(classes, dtype)[labeling.astype(np.uint8)]
 
     def _check_is_binary(self, name: str, instead: str) -> None:
         """Raise a ValueError if a method is called that is for two labels."""

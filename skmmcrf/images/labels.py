@@ -36,7 +36,7 @@ _HINT_OF_BLUR = (
 )
 # a mask of more labels may be blurred
 _MANY_LABELS = 8
-_LARGEST_LABEL = 2**31
+_LARGEST_LABEL = 2**31 - 1
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from small_images import Gamma, all_labelings, stripes
 from torch import nn
 
 from skmmcrf import CNNSegmenter, DeepStructuredSegmenter, MaxMarginCRF, configure, load
+from skmmcrf.estimators import cnn as cnns
 from skmmcrf.field.terms import scale_image
 from skmmcrf.metrics import jaccard_indices, mean_jaccard
 from skmmcrf.networks import UNet
@@ -32,12 +33,12 @@ def small_unet(n_channels, n_maps=1):
 
 
 def quick_cnn(**parameters):
-    defaults = {"n_epochs": 12, "learning_rate": 1e-2, "batch_size": 3, "device": "cpu", "random_state": 0}
+    defaults = {"n_epochs": 25, "learning_rate": 1e-2, "batch_size": 3, "device": "cpu", "random_state": 0}
     return CNNSegmenter(small_unet, **PLAIN | defaults | parameters)
 
 
 def quick(**parameters):
-    model = DeepStructuredSegmenter(quick_cnn(n_epochs=8), n_epochs=1, batch_size=3, random_state=0)
+    model = DeepStructuredSegmenter(quick_cnn(), n_epochs=1, batch_size=3, random_state=0)
     return model.set_params(**{"augmentation": None} | parameters)
 
 
@@ -78,7 +79,7 @@ def test_predictions_are_of_the_labels_that_were_given(fitted, name, data):
     model = fitted[name]
     np.testing.assert_array_equal(model.classes_, LABELS)
     labels = model.predict(X)
-    assert labels.dtype == np.int16
+    assert labels.dtype == np.int32
     assert set(np.unique(labels)) == set(LABELS)
     assert model.score(X, y) == pytest.approx(mean_jaccard(y, labels, classes=LABELS))
     assert 0.5 < model.score(X, y) < 1
@@ -173,13 +174,13 @@ def test_a_field_is_kept_in_files(fitted, data, tmp_path):
 
 
 def test_a_network_of_ones_own_gives_a_map_for_each_class(data):
-    cnn = quick_cnn(network=nn.Conv2d(1, 3, 3, padding=1), n_epochs=1).fit(*data)
+    cnn = quick_cnn(n_epochs=1).set_params(network=nn.Conv2d(1, 3, 3, padding=1)).fit(*data)
     assert cnn.predict_proba(data[0]).shape == (6, 32, 40, 3)
     for network in (nn.Conv2d(1, 1, 1), nn.Conv2d(1, 2, 1), lambda n_channels: nn.Conv2d(n_channels, 1, 1)):
         with pytest.raises(ValueError, match="a map of scores .* each of 3 classes, .* must have 3 channels"):
-            quick_cnn(network=network).fit(*data)
+            quick_cnn().set_params(network=network).fit(*data)
     with pytest.raises(ValueError, match="it must give one log-odds map"):
-        quick_cnn(network=nn.Conv2d(1, 3, 1)).fit(data[0], data[1] == 300)
+        quick_cnn().set_params(network=nn.Conv2d(1, 3, 1)).fit(data[0], data[1] == 300)
 
 
 def test_the_number_of_classes_may_change_from_fit_to_fit(data):
@@ -367,8 +368,11 @@ def test_an_interrupt_leaves_what_was_learned(data, monkeypatch):
     assert set(np.unique(model.predict(data[0]))) <= set(LABELS)
 
 
-def test_settings_are_found(data):
-    model = configure(*data, network=small_unet, random_state=0, verbose=0)
+def test_settings_are_found(data, capsys, monkeypatch):
+    monkeypatch.setattr(cnns, "SHORT_STEPS", 2)
+    with pytest.warns(UserWarning, match="the number of images with labels is 6"):
+        model = configure(*data, network=small_unet, random_state=0)
+    assert "of the labelled pixels are of the rarest class" in capsys.readouterr().out
     model.set_params(cnn__n_epochs=1, training="cnn").fit(*data)
     np.testing.assert_array_equal(model.classes_, LABELS)
 
