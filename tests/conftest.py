@@ -88,14 +88,6 @@ def phantoms():
     return make_phantoms(6, shape=(32, 40), random_state=0)
 
 
-@pytest.fixture(scope="session")
-def of_three_classes():
-    """The same images, and labels of chambers and vessels."""
-    from skmmcrf.datasets import make_phantoms
-
-    return make_phantoms(6, shape=(32, 40), label_vessels=True, random_state=0)
-
-
 @pytest.fixture
 def random_grid():
     """A function that draws a small problem: an energy and a truth."""
