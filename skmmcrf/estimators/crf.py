@@ -280,7 +280,8 @@ def learn_field(
     ConvergenceWarning
     """
     try:
-        solution = learner.learn(examples, w, pass_progress(len(examples), verbose))
+        is_exact = all(example.energy.is_exact for example in examples)
+        solution = learner.learn(examples, w, pass_progress(len(examples), verbose, is_exact=is_exact))
     except KeyboardInterrupt:
         if not all(map(len, examples)):
             raise

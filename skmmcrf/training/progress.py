@@ -89,8 +89,11 @@ def _watched(n_images: int) -> str:
     return f"the first {N_WATCHED} training images" if n_images > N_WATCHED else "the training images"
 
 
-def pass_progress(n_images: int, verbose: int) -> Report | None:
-    """Print a heading, and make the report that prints a line for each pass of Algorithm 1. None if `verbose` is 0."""
+def pass_progress(n_images: int, verbose: int, *, is_exact: bool = True) -> Report | None:
+    """Print a heading, and make the report that prints a line for each pass of Algorithm 1. None if `verbose` is 0.
+
+    `is_exact` says whether the upper bound counts all labelings, as it does for two labels.
+    """
     if not verbose:
         return None
     seconds = grid_cut.prepare()
@@ -98,19 +101,20 @@ def pass_progress(n_images: int, verbose: int) -> Report | None:
         print(f"The minimum cut was compiled in {seconds:.0f} s, which is kept for later", flush=True)
     what = f"training images: {n_images}; gamma: the objective, which is minimised"
     print(f"Learning the weights of the field by Algorithm 1 ({what})", flush=True)
-    return PassLines()
+    return PassLines(is_exact)
 
 
 class PassLines:
     """Print a line for each pass, with the bounds of gamma. The upper bound is an estimate at first."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_exact: bool = True) -> None:
+        self.is_exact = is_exact
         self.last = 0  # the pass that was printed last
         self.waiting = 0, ""
 
     def __call__(self, n_iter: int, lower: float, upper: float, share: float) -> None:
         """Print the line of a pass at its end, or the line of the last pass at the first part of the next."""
-        about = "" if share == 1 else "about "
+        about = "" if share == 1 and self.is_exact else "about "
         gap = max(upper - lower, 0.0) / upper if upper else 0.0
         line = f"  pass {n_iter}: gamma between {lower:.5g} and {about}{upper:.5g}, gap {about}{gap:.2%}"
         if self.last < self.waiting[0] < n_iter:

@@ -119,3 +119,9 @@ def test_each_stage_has_a_heading_and_each_number_says_what_it_is_of(capsys, n_i
     assert lines[5].endswith(before)
     assert lines[7] == f"  train, valid: mean Jaccard index of {of} and of the validation images"
     assert lines[9].split()[2:5] == [f"{trained['gamma']:.4g}", *indices[2:]]
+
+
+def test_an_upper_bound_that_may_lack_labelings_is_never_called_proved(capsys):
+    show = pass_progress(2, verbose=1, is_exact=False)
+    show(1, 1.0, 2.0, 1.0)
+    assert capsys.readouterr().out.splitlines()[-1] == "  pass 1: gamma between 1 and about 2, gap about 50.00%"
