@@ -129,9 +129,9 @@ class BaseSegmenter(BaseEstimator):
     @property
     def _label_scheme(self) -> LabelScheme:
         """How labels are read, which scorers and displays ask for."""
-        settings = self._settings
-        classes = getattr(settings, "classes_", ())
-        return replace(scheme_of(settings), several=tuple(map(int, classes)) if len(classes) > 2 else ())
+        scheme = scheme_of(self._settings)
+        classes = [int(label) for label in getattr(self._settings, "classes_", scheme.classes)]
+        return replace(scheme, pos_label=classes[1]) if len(classes) == 2 else replace(scheme, several=tuple(classes))
 
     @documented
     def score(self, X: ImagesLike, y: LabelsLike | None = None, sample_weight: ArrayLike | None = None) -> float:

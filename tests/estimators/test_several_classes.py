@@ -390,3 +390,13 @@ def test_datasets_of_pairs_are_read(data):
     one, other = quick(cnn__n_epochs=1).fit(Pairs()), quick(cnn__n_epochs=1).fit(*data)
     assert everything(one) == everything(other)
     assert one.score(Pairs()) == other.score(*data)
+
+
+def test_the_labels_are_those_of_fit_until_the_next_one(data):
+    X, y = data
+    cnn = quick_cnn(n_epochs=1, pos_label=9).fit(X, 9 * (y == 4))
+    cnn.set_params(pos_label=1)
+    np.testing.assert_array_equal(cnn.classes_, [0, 9])
+    assert set(np.unique(cnn.predict(X))) <= {0, 9}
+    assert np.isfinite(cnn.score(X, 9 * (y == 4)))
+    np.testing.assert_array_equal(cnn.fit(X, y == 4).classes_, [0, 1])

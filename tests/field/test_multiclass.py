@@ -6,7 +6,7 @@ from small_images import all_differences, all_labelings, field_of, like, random_
 
 from skmmcrf.field import Annotation, Energy, MulticlassEnergy
 from skmmcrf.field.base_energy import LARGEST_LOG_ODDS, LogOddsError
-from skmmcrf.field.energy import least_labelings
+from skmmcrf.field.energy import least_labelings, optimality_gaps
 
 WEIGHTS = np.array([[1.0, 0.3, 0.5], [0.2, 2.0, 0.0], [-0.7, 0.4, 0.4], [1.0, 1.0, 1.0]])
 
@@ -135,3 +135,23 @@ def test_what_does_not_fit_is_refused():
                 find(w)
     with pytest.raises(ValueError, match=r"scores must have the size of their image, \(3, 3\), got \(2, 3\)"):
         energy.with_unary(np.zeros((3, 2, 3))).least(np.ones(3))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_gap_bounds_how_far_a_labeling_is_from_the_least_energy(seed):
+    energy, truth = random_classes(seed, scale=1.0)
+    w = np.array([1.0, 0.6, 0.9])
+    energies = all_differences(energy, truth) @ w
+    excess = energy.difference(energy.least(w), truth) @ w - energies.min()
+    assert -1e-9 <= excess <= energy.optimality_gap(w) + 1e-9
+    assert energy.optimality_gap(w, n_rounds=1) >= energy.optimality_gap(w, n_rounds=50) - 1e-9
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_gaps_of_many_images_come_in_their_order_and_are_0_for_two_labels(n_jobs, random_grid):
+    w = np.array([1.0, 0.6, 0.9])
+    energies = [random_classes(seed, (8, 9))[0] for seed in range(6)]
+    gaps = list(optimality_gaps(w, iter(energies), n_jobs))
+    assert gaps == [energy.optimality_gap(w) for energy in energies]
+    assert any(gaps)
+    assert list(optimality_gaps(w, [random_grid(0)[0], random_classes(0, n_labels=2)[0]], n_jobs)) == [0, 0]
