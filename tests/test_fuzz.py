@@ -26,8 +26,8 @@ NUMBERS = st.sampled_from([0, 1, 255, 0.5, -1.0, np.nan, np.inf, 5e-324, 1e-30, 
 OBJECTS = st.one_of(st.none(), NUMBERS, st.text(max_size=2), st.just([1, 2]), st.just(()), st.just({}))
 
 
-def pixelwise(n_channels):
-    return nn.Conv2d(n_channels, 1, 1)
+def pixelwise(n_channels, n_maps=1):
+    return nn.Conv2d(n_channels, n_maps, 1)
 
 
 ESTIMATORS = {
@@ -73,12 +73,13 @@ LAYOUTS = [*[np.asarray] * 4, np.asfortranarray, reversed_rows, read_only, maske
 
 
 @st.composite
-def images_and_labels(draw):
+def images_and_labels(draw, n_labels=2):
     """Images and labels that belong together, with pixels that may be extreme."""
     n, height, width = draw(st.integers(1, 3)), draw(st.integers(1, 6)), draw(st.integers(1, 6))
     channels = draw(st.sampled_from([(), (1,), (2,), (3,)]))
     X = draw(arrays((n, height, width, *channels), st.sampled_from(["f8", "f8", "f4", ">f4", "f2", "u1", "u2", "?"])))
-    labels = hnp.arrays(draw(st.sampled_from(["u1", "i8", "f4"])), (n, height, width), elements=st.sampled_from([0, 1]))
+    elements = st.sampled_from(range(n_labels))
+    labels = hnp.arrays(draw(st.sampled_from(["u1", "i8", "f4"])), (n, height, width), elements=elements)
     y = draw(st.sampled_from([np.asarray, list, np.ndarray.tolist]))(draw(labels))
     return X, y
 
@@ -106,21 +107,21 @@ def outcome(function, *args):
 
 
 def check(model, X, y):
-    """Fit, predict and score; what succeeds is finite, of the right shapes, and of the labels 0 and 1."""
+    """Fit, predict and score; what succeeds is finite, of the right shapes, and of the labels that there are."""
     before = vars(model).copy()
     if outcome(model.fit, X, y) is None:
         assert all(vars(model)[name] is before[name] for name in before)
         if vars(model).keys() != before.keys():  # training broke off, and what was trained is kept
             outcome(model.predict, X)
         return False
-    for name in ("coef_", "objective_", "dual_gap_", "sigma_"):
+    for name in ("coef_", "objective_", "dual_gap_", "inference_gap_", "sigma_"):
         assert np.isfinite(getattr(model, name, 0.0)).all()
     labels = outcome(model.predict, X)
     if labels is not None:  # training may have made log-odds that are too large for a float
         for found, image in zip(labels, X, strict=True):
             image = np.asarray(image)
             assert found.shape == image.shape[:2]
-            assert np.isin(found, (0, 1)).all()
+            assert np.isin(found, model.classes_).all()
         score = outcome(model.score, X, y)
         assert np.isnan(score) or 0 <= score <= 1
     return True
@@ -136,6 +137,15 @@ def test_anything_is_fitted_or_refused(name, X, y):
 @given(data=images_and_labels())
 def test_images_with_extreme_pixels_are_fitted_or_refused(name, data):
     check(copy.copy(ESTIMATORS[name]), *data)
+
+
+@pytest.mark.parametrize("name", ["CNNSegmenter", "DeepStructuredSegmenter"])
+@given(data=images_and_labels(n_labels=4))
+def test_images_of_several_classes_are_fitted_or_refused(name, data):
+    model = copy.copy(ESTIMATORS[name])
+    if check(model, *data) and len(model.classes_) > 2:
+        gaps = outcome(getattr(model, "optimality_gap", lambda X: np.zeros(len(X))), data[0])
+        assert gaps is None or (gaps >= 0).all()
 
 
 @pytest.fixture(scope="module")
@@ -177,3 +187,23 @@ def test_extreme_numbers_are_learned_or_refused(scale, contrast, C, sigma, class
         assert fit.predict(Z).shape == y.shape
     legal = scale <= 1e6 and 1e-12 <= C <= 1e8 and (class_weight is None or 1e-4 <= class_weight.get(1, 0) <= 1e4)
     assert (fit is not None) == legal
+
+
+@given(
+    scale=st.sampled_from([5e-324, 1e-30, 1.0, 1e6, 1e30]),
+    contrast=st.sampled_from([0.0, 5e-324, 1.0, 1e30]),
+    C=st.sampled_from([1e-12, 1e-8, 1.0, 1e8]),
+    n_labels=st.sampled_from([3, 5]),
+    seed=st.integers(0, 99),
+)
+def test_extreme_scores_of_several_classes_are_learned_or_refused(scale, contrast, C, n_labels, seed):
+    rng = np.random.default_rng(seed)
+    y = rng.permutation(np.arange(24) % n_labels).reshape(2, 3, 4)
+    scores = scale * rng.choice([-1, 0.5, 1], (*y.shape, n_labels))
+    Z = np.concatenate([scores, contrast * rng.choice([0, 0.5, 1], (*y.shape, 1))], axis=-1)
+    model = MaxMarginCRF(C, max_iter=5)
+    fit = outcome(lambda: model.fit(Z, y))
+    assert (fit is not None) == (scale <= 1e6)
+    if fit is not None:
+        assert np.isfinite([*fit.coef_, fit.objective_, fit.dual_gap_, fit.inference_gap_]).all()
+        assert min(fit.dual_gap_, fit.inference_gap_, *fit.optimality_gap(Z), *fit.coef_[1:]) >= 0

@@ -264,7 +264,11 @@ class OpenScheme:
             present.update(own[n] for n in np.unique(annotation.truth[annotation.labelled]).astype(int))
         classes = tuple(sorted(present))
         if len(classes) <= 2:
-            hint = f". Give pos_label={classes[1]} if that is the foreground" if classes[0] == 0 < classes[-1] else ""
+            hint = ""
+            if classes[0] == 0 < classes[-1] <= UNLABELLED:
+                hint = f". Give pos_label={classes[1]} if that is the foreground"
+            if self.scheme.ignore_label == "auto" and not all(a.is_fully_labelled for a in annotations):
+                hint += f". Give ignore_label=None if {UNLABELLED} is a class"
             raise ValueError(f"{self._refusals[0]}{hint}")
         if len(classes) > UNLABELLED:
             raise ValueError(f"labels must be of at most {UNLABELLED} classes, found {len(classes)}")

@@ -186,6 +186,12 @@ BLURRED = np.r_[[0] * 20, [255] * 30, np.arange(40, 240, 20)][None]
     ("masks", "parameters", "message"),
     [
         ([[[0, 0]], [[0, 2]]], {}, r"y\[1\] must hold the labels 0, 1 and 255 only, found \[2\]. Give pos_label=2 if"),
+        (
+            [[[0, 128, 255]]],
+            {},
+            r"found \[128\]. Give pos_label=128 .* Give ignore_label=None if 255 is a class$",
+        ),
+        ([[[0, 300]]], {}, r"found \[300\]$"),
         ([[[1, 2]]], {}, r"y\[0\] must hold the labels 0, 1 and 255 only, found \[2\]$"),
         ([[[0, 0.5, 3]]], {}, r"y\[0\] must hold the labels 0, 1 and 255 only, found \[0.5, 3.0\]$"),
         ([[[0, np.nan, 3]]], {}, r"y\[0\] must hold the labels"),
