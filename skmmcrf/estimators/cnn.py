@@ -79,7 +79,8 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         of a state dict.
     loss : {"log_likelihood", "dice", "log_likelihood+dice"}, default="log_likelihood+dice"
         What is minimised: the mean negative log-likelihood of the pixels, one minus the Dice index of each image, or
-        both added. For several classes, the Dice index is the mean over those that occur in a step.
+        both added. For several classes, the Dice index is the mean over those that occur in the images of one size of a
+        step.
     n_epochs : int or "auto", default="auto"
         Passes over the images. "auto" makes about 1500 steps, in 60 to 300 passes. Few images thus get more passes.
     learning_rate : float, default=1e-3

@@ -233,13 +233,13 @@ def test_training_lowers_gamma_of_several_classes(of_classes, algorithm, augment
     before = of_classes.gamma()
     callbacks = [("jaccard", JaccardOfField(of_classes.data, of_classes.data.chosen([0, 1])))]
     history = of_classes.train(algorithm, augmentation=augmentation, callbacks=callbacks).history
-    assert of_classes.gamma() < 0.98 * before
+    assert of_classes.gamma() < 0.99 * before
     assert history[-1]["gamma"] < history[0]["gamma"]
     assert 0 < history[-1]["jaccard"] < 1
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_the_gradient_of_a_batch_of_several_classes_equals_finite_differences(algorithm):
+@pytest.mark.parametrize(("algorithm", "share"), [(HeldWeights, 0.8), (WeightsOfBatches, 1.0)])
+def test_the_gradient_of_a_batch_of_several_classes_equals_finite_differences(algorithm, share):
     rng = np.random.default_rng(0)
     truths = [rng.integers(3, size=shape, dtype=np.uint8) for shape in [(3, 4), (2, 5), (3, 4)]]
     scores = tuple(
@@ -247,7 +247,11 @@ def test_the_gradient_of_a_batch_of_several_classes_equals_finite_differences(al
         for t in truths
     )
     images = [rng.uniform(size=(*t.shape, 1)).astype(np.float32) for t in truths]
-    annotations = [Annotation(t, weight=0.5 + n, class_weight=(1.0, 2.0, 0.5)) for n, t in enumerate(truths)]
+    annotations = [
+        # of labels that are completed anew for each w, gamma has kinks
+        Annotation(t, rng.uniform(size=t.shape) < share, weight=0.5 + n, class_weight=(1.0, 2.0, 0.5))
+        for n, t in enumerate(truths)
+    ]
     loss = MaxMarginLoss(0.1, sigma=0.3, tol=0.0)
     loss.coef_ = np.array([0.8, 0.3, 0.4])
     energies = loss.field.energies([s.detach().numpy() for s in scores], images)
