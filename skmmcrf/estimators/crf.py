@@ -185,7 +185,9 @@ class MaxMarginCRF(FieldSegmenter):
         if self.objective_ is None:
             raise ValueError("objective_ must be a number: it is the field that is learned")
         if self.n_channels_in_ <= self._label_scheme.n_maps:
-            raise ValueError("n_channels_in_ must count the channel of the log-odds, or of scores, and those of the image")
+            raise ValueError(
+                "n_channels_in_ must count the channel of the log-odds, or of scores, and those of the image"
+            )
 
     def _first_weights(self, field: Field) -> FloatArray | None:
         if not (self.warm_start and hasattr(self, "coef_")):

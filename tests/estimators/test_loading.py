@@ -325,7 +325,10 @@ OF_CNN = ("attributes", "cnn_", "parameters")
         (put(*OF_CNN, "network_scale", value=17 * [0.5]), "network_scale must be .* 1 to 16 such numbers"),
         (put(*OF_CNN, "ignore_label", value=1), "ignore_label must be neither 0"),
         (put(*OF_CNN, "class_weight", value={"items": [[7, 1.0]]}), "class_weight must have only the labels"),
-        (put(*OF_CNN, "class_weight", value={"items": [[n, 1.0] for n in range(3)]}), "only the labels 0 and 1 as keys"),
+        (
+            put(*OF_CNN, "class_weight", value={"items": [[n, 1.0] for n in range(3)]}),
+            "only the labels 0 and 1 as keys",
+        ),
         (put(*OF_CNN, "class_weight", value={"items": [[n, 1.0] for n in range(256)]}), "not a dict as save writes it"),
         (array("attributes.cnn_.attributes.class_weight_", [1.0, 1e300]), "class_weight_ must be two numbers between"),
         (array("attributes.cnn_.attributes.class_weight_", [1.0, np.nan]), "class_weight_ must be two numbers between"),
@@ -374,7 +377,9 @@ def test_an_estimator_has_its_field_whole_or_not_at_all(files, tmp_path, name, c
 
 
 def without_field(document, arrays):
-    document["attributes"] |= dict.fromkeys(["objective_", "dual_gap_", "inference_gap_", "slack_", "sigma_", "n_iter_"])
+    document["attributes"] |= dict.fromkeys(
+        ["objective_", "dual_gap_", "inference_gap_", "slack_", "sigma_", "n_iter_"]
+    )
     del arrays["attributes.slack_"]
 
 
