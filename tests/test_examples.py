@@ -15,6 +15,7 @@ from PIL import Image
 from sklearn.metrics import jaccard_score
 
 from skmmcrf import datasets, load
+from skmmcrf.metrics import mean_pooled_jaccard
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -159,7 +160,12 @@ def test_the_benchmark_of_several_classes_pools_the_pixels_of_all_images(capsys)
         {
             "seed": n,
             "ways": {
-                way: {"seconds": 1.0, "confusion": what.of_each["confusion"](truths, labels).tolist()}
+                way: {
+                    "seconds": 1.0,
+                    "ms_an_image": 7.0,
+                    "proved": 0.5,
+                    "confusion": what.of_each["confusion"](truths, labels).tolist(),
+                }
                 for way, labels in of_seed.items()
             },
         }
@@ -196,6 +202,30 @@ def test_the_benchmark_of_several_classes_pools_the_pixels_of_all_images(capsys)
     out = capsys.readouterr().out
     assert "| | pooled Jaccard % | right pixels % | seconds |" in out
     assert f"\n| CNN | {100 * pooled[:, 0].mean():.2f} ± " in out
+    assert "\njoint: 50 % of the labelings proved of least energy, 7 ms an image\n" in out
+
+
+def test_benchmark_takes_several_classes(capsys, tmp_path, monkeypatch):
+    write_folder(tmp_path)
+    for n in range(5):
+        mask = np.array(Image.open(tmp_path / "masks" / f"{n}.png"))
+        mask[:4], mask[-4:] = 2, 255
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{n}.png")
+    run_on_folder(monkeypatch, "benchmark.py", tmp_path)
+    out = capsys.readouterr().out
+    summary = json.loads((tmp_path / "results" / "summary.json").read_text())
+    val = datasets.load_image_folder(tmp_path, "val")
+    for way in ("cnn", "piecewise", "joint"):
+        model = load(tmp_path / "results" / f"seed_0_{way}.safetensors")
+        row = summary["table"][way]
+        pooled = mean_pooled_jaccard(val.masks, model.predict(val.images), classes=range(3))
+        assert row["pooled_jaccard"] == pytest.approx(pooled)
+        assert row["proved"] == np.mean(model.optimality_gap(val.images) == 0)
+    assert re.search(rf"^\| joint \| {100 * pooled:.2f} ± nan \|", out, re.MULTILINE)
+    assert re.search(r"^CNN: 100 % of the labelings proved of least energy, \d+ ms an image$", out, re.MULTILINE)
+    assert (tmp_path / "results" / "segmentations.png").exists()
+    run_on_folder(monkeypatch, "learning_curves.py", f"{tmp_path} 3")
+    assert re.search(r"^\| 3 \| [\d.]+ ± nan \|", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_calibration_measures_three_scales(capsys, tmp_path, monkeypatch):
