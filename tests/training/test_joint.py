@@ -219,7 +219,7 @@ def of_classes(phantoms):
     data = check_labelled_images(X, y, LabelScheme(), find_classes=True)
     with seeded(0):
         network = UNet(1, width=8, depth=2, n_maps=3)
-        net = pretraining_net(network, 6, n_maps=3, max_epochs=8, batch_size=2, lr=1e-2, optimizer=torch.optim.Adam)
+        net = pretraining_net(network, 6, n_maps=3, max_epochs=3, batch_size=2, lr=1e-2, optimizer=torch.optim.Adam)
         net.fit(TrainingSet(data))
     loss = MaxMarginLoss(C, sigma=0.2)
     energies = loss.field.energies(Runner(6, "cpu", n_maps=3).log_odds(network, data.images), data.images)
@@ -233,7 +233,7 @@ def test_training_lowers_gamma_of_several_classes(of_classes, algorithm, augment
     before = of_classes.gamma()
     callbacks = [("jaccard", JaccardOfField(of_classes.data, of_classes.data.chosen([0, 1])))]
     history = of_classes.train(algorithm, augmentation=augmentation, callbacks=callbacks).history
-    assert of_classes.gamma() < 0.99 * before
+    assert of_classes.gamma() < 0.8 * before
     assert history[-1]["gamma"] < history[0]["gamma"]
     assert 0 < history[-1]["jaccard"] < 1
 
