@@ -37,7 +37,7 @@ optimality_gap => ndarray of float and shape (n,)
     least energy, as is so for two labels. For K labels it takes up to 10 K minimum cuts an image.
 
 fitted_classes => classes_ : ndarray of int and shape (K,)
-    The labels in ascending order: 0 and `pos_label`, or those of several classes in y.
+    The labels in ascending order: 0 and `pos_label`, or those of several classes.
 
 fitted_class_weight => class_weight_ : ndarray of shape (K,)
     The weight of a pixel of each class.
@@ -89,6 +89,10 @@ n_jobs : int, optional
 pos_label : int, default=1
     The label of foreground in y and in predictions, for two labels. It is 255 for masks of 0 and 255. For more than two
     labels in y, which are any integers, it has to be 1.
+
+classes : sequence of int or None, default=None
+    More than two labels of y, in ascending order. None takes those that y holds. Name them if some may be missing in y,
+    for example in the part of the images that a search trains on.
 
 ignore_label : int, None or "auto", default="auto"
     The label of unlabelled pixels, which do not count. "auto" is 255 unless that is `pos_label`. None means that all

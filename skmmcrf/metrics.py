@@ -138,17 +138,7 @@ def _read_pairs(
 def scheme_of_labels(pos_label: int, ignore_label: _IgnoreLabel, classes: Sequence[int] | None) -> LabelScheme:
     """Give how measures read labels. See `jaccard_indices`."""
     _check_parameters(pos_label=pos_label, ignore_label=ignore_label)
-    if classes is None:
-        return LabelScheme(pos_label, ignore_label)
-    if pos_label != 1:
-        raise ValueError(f"pos_label must be left out if classes are given, got {pos_label}")
-    numbers = np.asarray(classes)
-    labels = numbers.astype(int).tolist() if numbers.ndim == 1 and numbers.dtype.kind in "bui" else []
-    if len(labels) < 2 or labels != sorted(set(labels)):
-        raise ValueError(
-            f"classes must be two labels or more in ascending order, such as model.classes_, got {shown(classes)}"
-        )
-    return LabelScheme(pos_label, ignore_label, tuple(labels))
+    return LabelScheme.of_classes(classes, pos_label, ignore_label, fewest=2)
 
 
 def _read_found(prediction: Any, annotation: Annotation, scheme: LabelScheme, names: tuple[str, str]) -> LabelArray:

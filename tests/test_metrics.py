@@ -675,11 +675,11 @@ def test_pooled_measures_of_nothing_are_nan():
         ({"y_pred": [[[0, 255]]]}, r"y_pred\[0\] must hold the labels 0, 1 and 2 only, found \[255\]"),
         ({"y_pred": [[[0]]]}, r"y_pred\[0\] has shape \(1, 1\), but y_true\[0\] has \(1, 2\)"),
         *(
-            ({"classes": wrong}, "classes must be two labels or more in ascending order, such as model.classes_, got")
+            ({"classes": wrong}, "classes must be 2 to 255 integers in ascending order, such as range")
             for wrong in (3, ["a", "b"], [0], np.uint8([0, 2, 1]), [0, 1, 1])
         ),
         ({"ignore_label": 2}, "ignore_label must not be one of the classes, got 2"),
-        ({"pos_label": 2}, "pos_label must be left out if classes are given, got 2"),
+        ({"pos_label": 2}, "pos_label is for two labels: leave it out for several classes, got 2"),
     ],
 )
 def test_bad_classes_are_told(measure, mean, change, message):

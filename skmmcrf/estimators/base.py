@@ -416,7 +416,8 @@ class NetworkSegmenter(BaseSegmenter):
     ) -> tuple[LabelledImages, LabelledImages | None]:
         """Check and weight training and validation images, whose labels are read by an estimator's settings.
 
-        The classes are those in y, unless a scheme is given, of a network that is trained already.
+        The classes are those in y, unless the settings name them, or a scheme is given, of a network that is trained
+        already.
         """
         data = check_labelled_images(X, y, scheme or scheme_of(settings), find_classes=scheme is None)
         scheme = data.scheme
@@ -583,7 +584,7 @@ def weighted_anew(data: LabelledImages) -> LabelledImages:
 
 def scheme_of(settings: Any) -> LabelScheme:
     """Give the meaning of labels by the parameters of an estimator."""
-    return LabelScheme(settings.pos_label, settings.ignore_label)
+    return LabelScheme.of_classes(settings.classes, settings.pos_label, settings.ignore_label)
 
 
 def keep_state(checkpoints: Checkpoints | None, stage: str, **rest: Any) -> list[tuple[str, Callback]]:

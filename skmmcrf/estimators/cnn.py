@@ -111,6 +111,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         one factor, at most 1, before training: up to five factors are compared by short trainings, on training images
         held out of them.
     %(pos_label)s
+    %(classes)s
     %(ignore_label)s
     %(class_weight)s
     %(validation_fraction)s
@@ -203,6 +204,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         average_mirrored: bool = True,
         network_scale: float | Sequence[float] | Literal["auto"] = 1.0,
         pos_label: int = 1,
+        classes: Sequence[int] | None = None,
         ignore_label: int | Literal["auto"] | None = "auto",
         class_weight: dict[int, float] | Literal["balanced"] | None = None,
         validation_fraction: float | None = None,
@@ -228,6 +230,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         self.average_mirrored = average_mirrored
         self.network_scale = network_scale
         self.pos_label = pos_label
+        self.classes = classes
         self.ignore_label = ignore_label
         self.class_weight = class_weight
         self.validation_fraction = validation_fraction

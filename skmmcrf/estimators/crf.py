@@ -45,6 +45,7 @@ class MaxMarginCRF(FieldSegmenter):
     %(tol)s
     %(max_iter)s
     %(pos_label)s
+    %(classes)s
     %(ignore_label)s
     %(class_weight)s
     %(n_jobs)s
@@ -110,6 +111,7 @@ class MaxMarginCRF(FieldSegmenter):
         tol: float = 1e-3,
         max_iter: int = 100,
         pos_label: int = 1,
+        classes: Sequence[int] | None = None,
         ignore_label: int | Literal["auto"] | None = "auto",
         class_weight: dict[int, float] | Literal["balanced"] | None = None,
         n_jobs: int | None = None,
@@ -123,6 +125,7 @@ class MaxMarginCRF(FieldSegmenter):
         self.tol = tol
         self.max_iter = max_iter
         self.pos_label = pos_label
+        self.classes = classes
         self.ignore_label = ignore_label
         self.class_weight = class_weight
         self.n_jobs = n_jobs

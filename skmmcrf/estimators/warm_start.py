@@ -9,7 +9,7 @@ from skmmcrf.estimators.cnn import CNNSegmenter
 
 # of pretraining, which a warm start leaves out
 _OF_PRETRAINING = (
-    *("weights", "loss", "n_epochs", "learning_rate", "schedule"),
+    *("weights", "loss", "classes", "n_epochs", "learning_rate", "schedule"),
     *("validation_fraction", "early_stopping", "n_iter_no_change"),
 )
 # of the field and of the folds that it was learned with

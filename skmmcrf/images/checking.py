@@ -151,7 +151,7 @@ def check_labelled_images(
         What errors call images and labels.
     find_classes : bool, default=False
         Whether labels that are none of the scheme are classes too, if more than two are found. The images that are
-        given have the scheme of all classes.
+        given have the scheme of all classes. A scheme of several classes stays as it is.
 
     Raises
     ------
@@ -173,7 +173,7 @@ def check_labelled_images(
                 "labels"
             )
         _warn_of_wrong_pairs(entries, labels, names)
-    reader = OpenScheme(scheme) if find_classes else scheme
+    reader = OpenScheme(scheme) if find_classes and not scheme.several else scheme
     read_pair = partial(_read_pair, entries, None if y is None else labels, names)
     images, annotations, checksums = [], [], []
     for n in range(len(entries)):

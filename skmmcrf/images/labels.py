@@ -19,6 +19,7 @@ from skmmcrf.images.files import described_mask
 #: What the parameters that say how labels are read and weighed may be.
 LABEL_CONSTRAINTS = {
     "pos_label": [Interval(Integral, 1, 255, closed="both")],
+    "classes": ["array-like", None],
     "ignore_label": [Integral, StrOptions({"auto"}), None],
     "class_weight": [dict, StrOptions({"balanced"}), None],
 }
@@ -73,6 +74,8 @@ class LabelScheme:
     several: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.several and self.pos_label != 1:
+            raise ValueError(f"pos_label is for two labels: leave it out for several classes, got {self.pos_label}")
         if self.several and self.ignore_label in self.several:
             raise ValueError(f"ignore_label must not be one of the classes, got {self.ignore_label}")
         if not self.several and self.ignore_label in (0, self.pos_label):
@@ -80,6 +83,28 @@ class LabelScheme:
                 f"ignore_label must be neither 0, the background, nor pos_label={self.pos_label}, got "
                 f"{self.ignore_label}"
             )
+
+    @classmethod
+    def of_classes(
+        cls, classes: Sequence[int] | None, pos_label: int, ignore_label: int | str | None, *, fewest: int = 3
+    ) -> "LabelScheme":
+        """Make the scheme of several classes, or of two labels if `classes` is None.
+
+        Raises
+        ------
+        ValueError
+            If `classes` are not integers in ascending order, or fewer than `fewest`. See `LabelScheme`.
+        """
+        if classes is None:
+            return cls(pos_label, ignore_label)
+        numbers = np.asarray(classes)
+        labels = numbers.astype(int).tolist() if numbers.ndim == 1 and numbers.dtype.kind in "bui" else []
+        if not fewest <= len(labels) <= UNLABELLED or labels != sorted(set(labels)):
+            raise ValueError(
+                f"classes must be {fewest} to {UNLABELLED} integers in ascending order, such as range(5), got "
+                f"{shown(classes)}"
+            )
+        return cls(pos_label, ignore_label, tuple(labels))
 
     @property
     def classes(self) -> tuple[int, ...]:

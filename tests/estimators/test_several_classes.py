@@ -10,6 +10,7 @@ from comparing import everything
 from nets import PLAIN
 from scipy.special import softmax
 from sklearn.base import clone
+from sklearn.exceptions import FitFailedWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
@@ -400,3 +401,60 @@ def test_the_labels_are_those_of_fit_until_the_next_one(data):
     assert set(np.unique(cnn.predict(X))) <= {0, 9}
     assert np.isfinite(cnn.score(X, 9 * (y == 4)))
     np.testing.assert_array_equal(cnn.fit(X, y == 4).classes_, [0, 1])
+
+
+def test_named_classes_may_be_missing_in_training_images_and_occur_in_others(data, tmp_path):
+    X, y = data
+    without = np.where(y == 300, 4, y)
+    model = quick(cnn__classes=LABELS.tolist(), cnn__n_epochs=2).fit(X, without, validation_data=(X, y))
+    np.testing.assert_array_equal(model.classes_, LABELS)
+    assert model.decision_function(X).shape == (*y.shape, 3)
+    assert 0 < model.score(X, y) < model.score(X, without)
+    model.save(tmp_path / "model")
+    loaded = load(tmp_path / "model", network=small_unet)
+    assert loaded.cnn_.classes == LABELS.tolist()
+    np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
+    field = MaxMarginCRF(classes=LABELS.tolist()).fit(model.cnn_.transform(X), without)
+    assert 0 < field.score(model.cnn_.transform(X), y) < 1
+
+
+def test_a_search_whose_parts_lack_a_class_has_scores_if_classes_are_named(data):
+    X, y = data
+    y = np.array(y)
+    y[2:][y[2:] == 300] = 4
+    search = GridSearchCV(quick_cnn(n_epochs=1), {"classes": [None, LABELS.tolist()]}, cv=KFold(2), refit=False)
+    with pytest.warns(FitFailedWarning), pytest.warns(UserWarning, match="non-finite|Scoring failed"):
+        search.fit(X, y)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).tolist() == [False, True]
+
+
+def test_zero_can_mean_unlabelled_if_classes_are_named(data):
+    X, numbers = data[0], np.searchsorted(LABELS, data[1]).clip(0, 2) + 1
+    numbers[:, :3] = 0
+    model = quick_cnn(classes=[1, 2, 3], ignore_label=0, n_epochs=1).fit(X, numbers)
+    assert set(np.unique(model.predict(X))) <= {1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"classes": [0, 1]}, "classes must be 3 to 255 integers in ascending order, such as range.5., got .0, 1."),
+        ({"classes": [2, 1, 0]}, "classes must be 3 to 255 integers in ascending order"),
+        ({"classes": [0.5, 1, 2]}, "classes must be 3 to 255 integers in ascending order"),
+        ({"classes": 3}, "classes"),
+        ({"classes": [0, 1, 2]}, "y.0. must hold the labels 0, 1, 2 and 255 only, found .-3, 4, 300."),
+        ({"classes": LABELS, "pos_label": 2}, "pos_label is for two labels"),
+        ({"classes": [-3, 4, 255, 300], "ignore_label": 255}, "ignore_label must not be one of the classes"),
+    ],
+)
+def test_classes_that_do_not_fit_are_refused_before_training(data, parameters, message):
+    cnn = quick_cnn(**parameters)
+    with pytest.raises(ValueError, match=message):
+        cnn.fit(*data)
+    assert not hasattr(cnn, "network_")
+
+
+def test_a_warm_start_refuses_other_classes(data):
+    model = quick(cnn__n_epochs=1, warm_start=True).fit(*data)
+    with pytest.raises(ValueError, match="cnn__classes: warm_start goes on"):
+        model.set_params(cnn__classes=[-3, 4, 5, 300]).fit(*data)
