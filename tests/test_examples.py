@@ -40,6 +40,15 @@ def test_three_ways_come_in_the_papers_order(capsys, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_field_helps_the_chamber_of_three_classes(capsys, tmp_path):
+    runpy.run_path(str(EXAMPLES / "plot_classes.py"))
+    out = capsys.readouterr().out
+    (cnn, piecewise) = (float(index) for index in re.findall(r": background .* chamber ([\d.]+), vessels", out))
+    assert piecewise > cnn > 50
+    assert (tmp_path / "classes.png").exists()
+
+
+@pytest.mark.slow
 def test_optimality_is_proved_to_eight_digits(capsys):
     runpy.run_path(str(EXAMPLES / "check_optimality.py"))
     _, *table = (line.split() for line in capsys.readouterr().out.splitlines())
