@@ -10,7 +10,15 @@ from joblib import Parallel, delayed
 from skmmcrf._typing import FloatArray, IntArray
 from skmmcrf.field.workers import workers
 from skmmcrf.learning.example import Constraint, Example, bound_of_slack, completion, most_violated, violation
-from skmmcrf.learning.program import Solution, check_program, evaluate_stored, image_shares, objective_at, solve_program
+from skmmcrf.learning.program import (
+    Solution,
+    check_program,
+    evaluate_stored,
+    image_shares,
+    objective_at,
+    solve_program,
+    weights_of,
+)
 
 #: Called with the number of the pass, the lower and the upper bound of gamma, and the share of the images that were cut
 #: for the latter; below 1 it is an estimate.
@@ -222,7 +230,8 @@ class _Run:
         of_few.store_most_violated(w, of_few.order)
         w = of_few.solve(w).w
         factors = 1 + _SPREAD * np.random.default_rng(0).uniform(-1, 1, (len(others), len(w)))
-        self.store_most_violated(w * factors, others)
+        closed = weights_of(self.examples).closed
+        self.store_most_violated(np.array([closed(row) for row in w * factors]), others)
         return w
 
     def _are_many(self) -> bool:
@@ -247,7 +256,7 @@ class _Run:
         for part in cycle(parts):
             # the optimum over what is stored of few images lies beyond what is sought, seen from near it
             halfway = may_overshoot and gap > _WIDE_GAP
-            w = (w + solution.w) / 2 if halfway else solution.w
+            w = weights_of(examples).closed((w + solution.w) / 2) if halfway else solution.w
             n_stored = sum(map(len, examples))
             stored_slack, slack = evaluate_stored(w, examples, C).slack, np.full(len(examples), np.nan)
             slack[part] = self.store_most_violated(w, part)

@@ -12,7 +12,7 @@ from scipy.linalg import lu_factor, lu_solve
 
 from skmmcrf._typing import FloatArray, IntArray
 from skmmcrf.learning.example import Example
-from skmmcrf.learning.program import Solution, image_shares
+from skmmcrf.learning.program import Solution, image_shares, weights_of
 
 # what counts as zero, relative to the size of the terms
 _ZERO = 1e-9
@@ -54,7 +54,8 @@ class LinearSystem:
     Raises
     ------
     DegenerateProgramError
-        If an active constraint has no multiplier. If the active constraints depend on each other. See the theory page.
+        If an active constraint has no multiplier. If the active constraints depend on each other. If weights of pairs
+        of labels hold a triangle inequality with equality, which the paper's system does not know. See the theory page.
 
     Examples
     --------
@@ -78,7 +79,10 @@ class LinearSystem:
             raise ValueError(
                 f"solution and examples must be of the same images, got {len(solution.multipliers)} and {len(examples)}"
             )
-        self._w = solution.w
+        weights, w = weights_of(examples), solution.w
+        if len(weights.triangles(w, _ZERO * np.abs(w[1:]).max(initial=0.0))):
+            raise DegenerateProgramError("a weight of a pair of labels is the sum of those by way of a third label")
+        self._w = w
         self._slack_weights = C * image_shares(examples)
         self._examples = examples
         self.active = [
