@@ -54,6 +54,14 @@ class PairWeights:
         return 1 + self.n_terms * self.n_pairs
 
     @property
+    def scale(self) -> FloatArray:
+        """Factors of w whose product has the norm |w| of (8), which takes the mean of squares over the pairs of a term.
+
+        Weights that are the same for all pairs then have the norm of one weight for all pairs.
+        """
+        return np.append(1.0, np.full(self.n_weights - 1, self.n_pairs**-0.5))
+
+    @property
     def pairs(self) -> IntArray:
         """The number of each pair of labels among the weights of a term, (K, K), and `n_pairs` for equal labels."""
         pairs = np.full((self.n_labels, self.n_labels), self.n_pairs)

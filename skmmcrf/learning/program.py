@@ -4,7 +4,7 @@
 
 for every image n and every stored labeling y. s_n is the weight of the image, 1 by default. The first entry of w is
 free. The others, of the pairwise terms, are not negative. If a term has one for each pair of labels, they obey the
-triangle inequality, see `skmmcrf.field.PairWeights`.
+triangle inequality, and their part of |w|^2 is the mean of squares over the pairs, see `skmmcrf.field.PairWeights`.
 """
 
 from collections.abc import Sequence
@@ -103,9 +103,11 @@ def solve_program(examples: Sequence[Example], C: float, w: FloatArray | None = 
     """
     w = check_program(examples, C, w)
     owners, differences, losses = _constraints(examples)
+    weights = weights_of(examples)
+    w, differences = w * weights.scale, differences / weights.scale
     if not (np.isfinite(differences).all() and np.isfinite(losses).all()):
         raise ValueError("labelings must have finite differences and losses")
-    shares, cone = image_shares(examples), _Cone(weights_of(examples))
+    shares, cone = image_shares(examples), _Cone(weights)
 
     planes: dict[bytes, IntArray] = {}
     slopes: list[FloatArray] = []
@@ -141,9 +143,8 @@ def solve_program(examples: Sequence[Example], C: float, w: FloatArray | None = 
     slack[owners[worst]] = violations
     for constraints, multiplier in zip(planes.values(), plane_multipliers):
         multipliers[constraints] += multiplier * shares[owners[constraints]]
-    return Solution(
-        w=w, slack=slack, multipliers=_by_image(multipliers, examples), value=objective_at(w, slack, shares, C)
-    )
+    value, multipliers_by_image = objective_at(w, slack, shares, C), _by_image(multipliers, examples)
+    return Solution(weights.closed(w / weights.scale), slack, multipliers_by_image, value)
 
 
 def evaluate_stored(w: FloatArray, examples: Sequence[Example], C: float) -> Solution:
@@ -177,7 +178,8 @@ def evaluate_stored(w: FloatArray, examples: Sequence[Example], C: float) -> Sol
     slack, multipliers = np.zeros(len(examples)), np.zeros(len(owners))
     slack[owners[worst]] = violations[worst]
     multipliers[worst] = C * shares[owners[worst]]
-    return Solution(w, slack, _by_image(multipliers, examples), objective_at(w, slack, shares, C), dual_gap=np.inf)
+    value = objective_at(w * weights_of(examples).scale, slack, shares, C)
+    return Solution(w, slack, _by_image(multipliers, examples), value, dual_gap=np.inf)
 
 
 def optimality_residuals(solution: Solution, examples: Sequence[Example], C: float) -> dict[str, float]:
@@ -197,7 +199,8 @@ def optimality_residuals(solution: Solution, examples: Sequence[Example], C: flo
         "complementarity" is about multipliers of constraints that do not hold with equality.
     """
     owners, differences, losses = _constraints(examples)
-    w, slack, multipliers = solution.w, solution.slack, np.concatenate(solution.multipliers)
+    weights, slack, multipliers = weights_of(examples), solution.slack, np.concatenate(solution.multipliers)
+    w, differences = solution.w * weights.scale, differences / weights.scale
     slack_weights = C * image_shares(examples)
     slack_weight = slack_weights.max()
     margins = differences @ w
@@ -205,7 +208,7 @@ def optimality_residuals(solution: Solution, examples: Sequence[Example], C: flo
     size = np.maximum(size, 1e-8 * size.max(initial=0.0))  # and whole constraints nothing but rounding
     missed = losses - margins - slack[owners]
 
-    weights, largest = weights_of(examples), np.abs(w[1:]).max(initial=0.0)
+    largest = np.abs(w[1:]).max(initial=0.0)
     tight = np.vstack([weights.signs()[w[1:] == 0], weights.triangles(w, _TIGHT * (largest or 1.0))])
     residual = w - multipliers @ differences
     in_w = np.abs(residual - nnls(tight.T, residual)[0] @ tight) if len(tight) else np.abs(residual)
@@ -265,7 +268,7 @@ def image_shares(examples: Sequence[Example]) -> FloatArray:
 
 
 def objective_at(w: FloatArray, slack: FloatArray, shares: FloatArray, C: float) -> float:
-    """The objective of (8) for shares from `image_shares`."""
+    """The objective of (8) at weights times `PairWeights.scale`, for shares from `image_shares`."""
     return float(0.5 * w @ w + C * (shares @ slack))
 
 
@@ -314,7 +317,10 @@ class _Cone:
         n_signs = self.weights.n_weights - 1
         basis = np.delete(np.eye(n_signs + 1), 1 + held[held < n_signs], axis=1)
         triangles = self.rows[held[held >= n_signs]]
-        return basis @ null_space(triangles @ basis) if len(triangles) else basis
+        if not len(triangles):
+            return basis
+        basis = basis @ null_space(triangles @ basis)
+        return np.where(np.abs(basis) < _ROUNDING, 0.0, basis)
 
 
 def _solve_mean_slack_program(

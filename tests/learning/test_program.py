@@ -60,6 +60,53 @@ def test_program_equals_an_independent_solver(C, n_weights, weights):
     np.testing.assert_allclose(np.concatenate(solution.multipliers), C * margins[0].dual_value, atol=1e-4 * C / 6)
 
 
+def random_metric_program(seed, n_labels=4, n_images=5, n_labelings=12):
+    """The same for weights of pairs of labels, whose triangle inequalities would be violated."""
+    rng, field = np.random.default_rng(seed), Field(Grid.from_connectivity(4), TERMS[3], "metric")
+    energy = field.energy(np.zeros((n_labels, 4, 5)), np.zeros((4, 5, 1)))
+    examples = [
+        Example(energy, Annotation(np.zeros((4, 5), np.uint8), class_weight=(1.0,) * n_labels)) for _ in range(n_images)
+    ]
+    for example in examples:
+        for k in range(n_labelings):
+            loss = float(rng.integers(1, 1000))
+            difference = loss * rng.normal(0.4, 1, size=energy.n_weights)
+            example.add(
+                Constraint(pack_labeling((np.arange(20) == k).reshape(4, 5).astype(np.uint8)), difference, loss)
+            )
+    return examples
+
+
+@pytest.mark.parametrize("C", [1e-5, 1e-3, 0.1])
+@pytest.mark.parametrize("n_labels", [3, 4, 6])
+def test_weights_of_pairs_are_those_of_an_independent_solver_and_a_metric_to_the_last_digit(n_labels, C):
+    program = random_metric_program(n_labels, n_labels)
+    weights, (owners, differences, losses) = program[0].energy.weights, constraints_of(program)
+    w, slack = cp.Variable(weights.n_weights), cp.Variable(len(program), nonneg=True)
+    triangles = weights.triangles(np.zeros(weights.n_weights), np.inf)
+    norm = cp.sum_squares(cp.multiply(w, weights.scale))
+    objective = 0.5 / C * norm + cp.sum(slack) / len(program)
+    constraints = [differences @ w >= losses - slack[owners], w[1:] >= 0]
+    free = C * cp.Problem(cp.Minimize(objective), constraints).solve(solver=cp.CLARABEL)
+    expected = C * cp.Problem(cp.Minimize(objective), [*constraints, triangles @ w >= 0]).solve(solver=cp.CLARABEL)
+    solution = solve_program(program, C)
+    assert free < expected * (1 - 1e-6)
+    assert solution.value == pytest.approx(expected, rel=1e-7)
+    np.testing.assert_allclose(solution.w, w.value, atol=2e-3 * np.abs(solution.w).max())
+    np.testing.assert_array_equal(weights.closed(solution.w), solution.w)
+    residuals = optimality_residuals(solution, program, C)
+    assert max(residuals.values()) <= 1e-8
+
+
+def test_residuals_tell_of_weights_that_are_no_optimal_metric():
+    program = random_metric_program(0)
+    solution, weights = solve_program(program, 1.0), program[0].energy.weights
+    assert len(weights.triangles(solution.w, 1e-9)) > 0
+    row = weights.triangles(solution.w, 1e-9)[0]
+    for name, moved in [("feasibility", solution.w - 0.01 * row), ("stationarity in w", solution.w + 0.01 * row)]:
+        assert optimality_residuals(replace(solution, w=moved), program, 1.0)[name] > 1e-5
+
+
 @pytest.mark.parametrize("C", [1e-8, 1e-4, 1.0, 1e4, 1e8])
 @pytest.mark.parametrize("scale", [(1, 1, 1), (1e4, 1, 1), (1e-3, 1, 1)], ids=str)
 @pytest.mark.parametrize("n_images", [1, 2, 30])
