@@ -254,7 +254,9 @@ class _Run:
         learner, examples, order, C = self.learner, self.examples, self.order, self.learner.C
         parts = np.array_split(order, _PARTS if self._are_many() else 1)
         may_overshoot = w_is_near and not self._are_many()
-        solution = solve_program(examples, C, w)
+        # few weights need few planes
+        planes: list[IntArray] | None = [] if self.weights.n_pairs > 1 else None
+        solution = solve_program(examples, C, w, planes)
         best, n_before = incumbent, incumbent.n_iter if incumbent else 0
         budget = (learner.max_iter - n_before) * len(examples)
         gap, n_cuts = np.inf, 0
@@ -277,7 +279,7 @@ class _Run:
             if is_bound and (best is None or upper < best.value):
                 best = Solution(w, slack, [], upper)
             new = sum(map(len, examples)) > n_stored
-            solution = solve_program(examples, C, w)
+            solution = solve_program(examples, C, w, planes)
             gap = (upper - solution.value) / upper if upper > 0 else 0.0
             # where all labelings are known, only rounding is left between the bounds
             all_known = is_bound and not new and not halfway

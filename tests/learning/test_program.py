@@ -11,6 +11,7 @@ from strategies import problems
 from skmmcrf.field import Annotation, Field, Grid, build_terms
 from skmmcrf.field.labels import pack_labeling
 from skmmcrf.learning import Example, evaluate_stored, optimality_residuals, solve_program
+from skmmcrf.learning import program as programs
 from skmmcrf.learning.example import Constraint
 
 TERMS = {2: build_terms("smoothness"), 3: build_terms("contrast", 1.0)}
@@ -222,3 +223,24 @@ def test_the_suite_checks_the_programs_that_every_module_solves():
     of_package = {name for name in solvers if name.startswith("skmmcrf.")}
     assert of_package >= {"skmmcrf.learning", "skmmcrf.learning.program", "skmmcrf.learning.cutting_planes"}
     assert all(hasattr(solvers[name], "__wrapped__") for name in of_package)
+
+
+def test_planes_of_a_solution_lead_to_the_next_one_sooner_and_change_nothing(monkeypatch):
+    n_solved, planes, solve = [], [], programs._solve_mean_slack_program
+    monkeypatch.setattr(
+        programs, "_solve_mean_slack_program", lambda *args: n_solved.append(len(args[0])) or solve(*args)
+    )
+    before = random_metric_program(1, 5, n_images=6)
+    solve_program(before, 0.1, planes_before=planes)
+    assert planes
+    assert {plane.shape for plane in planes} == {(6,)}
+    longer = random_metric_program(1, 5, n_images=6)
+    labels = np.ones((4, 5), np.uint8)
+    longer[0].add(Constraint(pack_labeling(labels), 0.9 * np.array(longer[0].differences[0]), 1000.0))
+    n_solved.clear()
+    expected = solve_program(longer, 0.1)
+    n_without = len(n_solved)
+    found = solve_program(longer, 0.1, planes_before=planes)
+    assert len(n_solved) - n_without < n_without
+    assert found.value == pytest.approx(expected.value, rel=1e-10)
+    np.testing.assert_allclose(found.w, expected.w, rtol=1e-6, atol=1e-9)
