@@ -119,6 +119,14 @@ def test_rare_foreground_is_weighted():
     assert configuration._class_weight([Annotation(truth, labelled)])[0] is None  # 0.8 % of the labelled ones
 
 
+def test_the_rarest_of_several_classes_is_weighted():
+    truth = np.zeros((10, 100), np.uint8)
+    truth[0], truth[1, :4] = 1, 2
+    assert configuration._class_weight([Annotation(truth, class_weight=3 * (1.0,))])[0] == "balanced"
+    truth[2] = 2
+    assert configuration._class_weight([Annotation(truth, class_weight=3 * (1.0,))])[0] is None
+
+
 def test_the_search_trains_with_the_weights_of_classes_that_are_chosen(data, searches):
     X, y = data
     rare = np.zeros_like(y)

@@ -54,7 +54,7 @@ from skmmcrf.estimators.warm_start import check_unchanged, held_parameters
 from skmmcrf.field.energy import least_labelings
 from skmmcrf.field.grid import Connectivity
 from skmmcrf.field.labels import likeliest_labels
-from skmmcrf.images.checking import LabelledImages, as_given
+from skmmcrf.images.checking import LabelledImages, as_given, check_images
 from skmmcrf.images.labels import LabelScheme
 from skmmcrf.learning import Example, Solution
 from skmmcrf.metrics import jaccard_of_annotations, mean_of_defined
@@ -713,10 +713,10 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         -------
         %(optimality_gap)s
         """
-        results = self._run_network(X)
-        if self.objective_ is None:
-            return np.zeros(sum(1 for _ in results))
-        return self._gaps(results, overlap=self._runner().may_overlap)
+        check_is_fitted(self)
+        if self.objective_ is None or not self._label_scheme.several:  # which needs no run of the network
+            return np.zeros(len(check_images(X, n_channels=self.n_channels_in_)))
+        return self._gaps(self._run_network(X), overlap=self._runner().may_overlap)
 
     @documented
     def predict_confidence(self, X: ImagesLike) -> np.ndarray | list[np.ndarray]:

@@ -450,3 +450,18 @@ def test_the_labels_are_those_of_fit_until_the_next_one(data):
     assert set(np.unique(cnn.predict(X))) <= {0, 9}
     assert np.isfinite(cnn.score(X, 9 * (y == 4)))
     np.testing.assert_array_equal(cnn.fit(X, y == 4).classes_, [0, 1])
+
+
+def test_images_of_the_first_class_alone_can_be_validated_on(data):
+    X, y = data
+    cnn = quick_cnn(n_epochs=2, early_stopping=True).fit(X, y, validation_data=(X[:2], np.full_like(y[:2], -3)))
+    assert all(0 <= row["valid_jaccard"] <= 1 for row in cnn.history_)
+    with pytest.raises(ValueError, match="no validation image has foreground"):
+        quick_cnn(early_stopping=True).fit(X, y == 4, validation_data=(X[:2], np.zeros_like(y[:2])))
+
+
+def test_no_bound_is_called_proved_while_the_field_is_learned(fitted, data, capsys):
+    MaxMarginCRF(verbose=1).fit(inputs(fitted, "field", data[0]), data[1])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  pass ")]
+    assert lines
+    assert all("and about " in line and "gap about " in line for line in lines)

@@ -94,7 +94,7 @@ def test_tiles_give_the_scores_of_several_classes(of_classes):
 
     found, expected, sizes = run(build, 120, (121, 171), n_maps=3)
     assert found.shape == (3, 121, 171)
-    assert len(sizes) > 1
+    assert max(max(size) for size in sizes) <= 120
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 

@@ -261,3 +261,12 @@ def test_the_gradient_of_a_batch_of_several_classes_equals_finite_differences(al
     assert torch.autograd.gradcheck(
         lambda *s: forward(problem, algorithm, s)[1], scores, eps=1e-6, atol=1e-6, rtol=1e-5
     )
+
+
+def test_changed_images_of_several_classes_keep_the_weights_of_these(of_classes):
+    annotations = [a.weighted(0.5 + n, (1.0, 3.0, 0.5)) for n, a in enumerate(of_classes.data.annotations)]
+    of_classes.examples = [Example(e.energy, a) for e, a in zip(of_classes.examples, annotations)]
+    of_classes.loss.coef_ = w = np.array([0.5, 0.1, 0.3])
+    scores = [torch.from_numpy(example.energy.scores) for example in of_classes.examples]
+    _, value = forward(of_classes, HeldWeights(of_classes.data.images, of_classes.examples), scores)
+    assert float(value) == pytest.approx(of_classes.loss.learner.objective(of_classes.examples, w))
