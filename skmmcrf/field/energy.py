@@ -14,6 +14,7 @@ import numpy as np
 from joblib import delayed, effective_n_jobs
 from numpy.typing import NDArray
 
+from skmmcrf._shown import shown
 from skmmcrf._typing import BoolArray, FloatArray, LabelArray
 from skmmcrf.field.base_energy import LARGEST_LOG_ODDS, BaseEnergy, LogOddsError
 from skmmcrf.field.features import Features, PairwiseFeatures, Source, read
@@ -23,7 +24,7 @@ from skmmcrf.field.labels import Annotation
 from skmmcrf.field.metric import MetricEnergy
 from skmmcrf.field.minimum_cut import ListedCut
 from skmmcrf.field.multiclass import MulticlassEnergy
-from skmmcrf.field.pair_weights import PairWeights
+from skmmcrf.field.pair_weights import COMPATIBILITIES, PairWeights
 from skmmcrf.field.parametric_cut import critical_shifts
 from skmmcrf.field.terms import Term
 from skmmcrf.field.workers import workers
@@ -72,6 +73,11 @@ class Field:
     grid: Grid
     terms: tuple[Term, ...]
     compatibility: str = "potts"
+
+    def __post_init__(self) -> None:
+        if self.compatibility not in COMPATIBILITIES:
+            names = " or ".join(map(repr, COMPATIBILITIES))
+            raise ValueError(f"compatibility must be {names}, got {shown(self.compatibility)}")
 
     def weights(self, n_labels: int) -> PairWeights:
         """Give what the entries of w mean for a number of labels, and which w are allowed."""

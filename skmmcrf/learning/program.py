@@ -317,13 +317,16 @@ class _Cone:
     def __init__(self, weights: PairWeights) -> None:
         self.weights = weights
         self.rows = weights.signs()
+        self._known: set[bytes] = set()
 
     def cut_off(self, w: FloatArray) -> bool:
         """Add the triangle inequalities that w violates, and tell whether any of them is new."""
         violated = self.weights.triangles(w, -_VIOLATED * np.abs(w[1:]).max(initial=0.0))
-        is_new = ~(violated[:, np.newaxis] == self.rows).all(axis=2).any(axis=1)
-        self.rows = np.vstack([self.rows, violated[is_new]])
-        return bool(is_new.any())
+        new = {row.tobytes(): row for row in violated}
+        rows = [row for name, row in new.items() if name not in self._known]  # rounding may leave others violated
+        self.rows = np.vstack([self.rows, *rows])
+        self._known |= new.keys()
+        return bool(rows)
 
     def face(self, held: IntArray) -> FloatArray:
         """Give an orthonormal basis of the w for which some rows hold with equality, (n_weights, n_dimensions)."""

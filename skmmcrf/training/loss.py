@@ -289,8 +289,8 @@ class MaxMarginLoss(nn.Module):
         slack, changes = zip(*found, *cutting)
         shares = np.array(weights) / len(weights)
         scales = self.coef_[0] * self.learner.C * shares
-        scale = self.field.weights(annotations[0].n_labels).scale
-        value = objective_at(self.coef_ * scale, np.array(slack), shares, self.learner.C)
+        scaled = self.coef_ * self.field.weights(annotations[0].n_labels).scale
+        value = objective_at(scaled, np.array(slack), shares, self.learner.C)
         return _as_tensor(value, [scale * change for scale, change in zip(scales, changes)], all_log_odds)
 
     def _scheme_of(self, log_odds: Sequence[torch.Tensor]) -> LabelScheme:

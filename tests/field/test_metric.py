@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
-from small_images import all_differences, all_labelings, all_losses, like, random_classes, random_weights
+from small_images import all_differences, all_labelings, all_losses, field_of, like, random_classes, random_weights
 
 from skmmcrf.field import Annotation, MetricEnergy, PairWeights, blocks, grid_cut
 from skmmcrf.field.expansion import _Labeling, least_unary
@@ -166,3 +166,8 @@ def test_weights_that_are_no_metric_are_refused():
     for find in (energy.least, energy.bound, energy.optimality_gap, lambda w: energy.most_violated(w, annotation)):
         with pytest.raises(ValueError, match="must not exceed the sum of weights by way of a third label"):
             find(w)
+
+
+def test_a_field_of_unknown_compatibility_is_refused():
+    with pytest.raises(ValueError, match="compatibility must be 'potts' or 'metric', got 'other'"):
+        field_of(compatibility="other")
