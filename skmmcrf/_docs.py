@@ -68,6 +68,11 @@ pairwise : {"contrast", "smoothness"}, default="contrast"
     What it costs to give two neighbours different labels. "smoothness" is one weight for all pairs. "contrast" adds a
     second weight, times a factor that falls where the image has an edge. This is equation (4) of the paper.
 
+compatibility : {"potts", "metric"}, default="potts"
+    Whether all pairs of different classes share the weights of pairwise terms ("potts"), or each pair of classes has
+    weights of its own ("metric"). They stay a metric: none exceeds the sum of two by way of a third class. With two
+    classes both are the same.
+
 connectivity : int, or sequence of offsets, default=8
     The neighbours of a pixel: 4, 8, or the steps to them, such as ``((0, 1), (1, 0), (0, 4), (4, 0))``.
 
@@ -130,6 +135,8 @@ schedule_of_cnn => schedule : {"one_cycle", "linear", "cosine", "constant"}, def
 
 fitted_coef => coef_ : ndarray of shape (n_weights,)
     w: the weight of the unary term, of the smoothness term, and with ``pairwise="contrast"`` of the contrast term.
+    With ``compatibility="metric"`` each pairwise term has a weight for each pair of the K classes, in the order (0, 1),
+    (0, 2), ..., (K - 2, K - 1). `pair_weights_` has them as matrices.
 
 n_iter_no_change : int or "auto", default="auto"
     The number of epochs without a better Jaccard index after which `early_stopping` ends training. "auto" is a fifth of

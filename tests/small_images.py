@@ -9,13 +9,13 @@ from skmmcrf.field import Annotation, Field, Grid, build_terms
 from skmmcrf.learning import Example
 
 
-def field_of(connectivity=8, pairwise="contrast", sigma=0.3, ndim=2):
-    return Field(Grid.from_connectivity(connectivity, ndim), build_terms(pairwise, sigma))
+def field_of(connectivity=8, pairwise="contrast", sigma=0.3, ndim=2, compatibility="potts"):
+    return Field(Grid.from_connectivity(connectivity, ndim), build_terms(pairwise, sigma), compatibility)
 
 
 def like(energy, unary, image):
     """The energy of another image, or of the same one read otherwise, by the field of an energy."""
-    return Field(energy.pairwise.grid, energy.pairwise.terms).energy(unary, image)
+    return Field(energy.pairwise.grid, energy.pairwise.terms, energy.weights.compatibility).energy(unary, image)
 
 
 def squares(seed, sizes=((5, 6), (4, 7)), annotate=lambda n, truth: Annotation(truth), field=None):
@@ -44,16 +44,24 @@ def move_log_odds(example, pixel, step):
     example.reprice(example.energy.with_unary(log_odds))
 
 
-def random_classes(seed, shape=(3, 3), n_labels=3, connectivity=8, pairwise="contrast", scale=2.0):
+def random_classes(
+    seed, shape=(3, 3), n_labels=3, connectivity=8, pairwise="contrast", scale=2.0, compatibility="potts"
+):
     """A small problem of several labels: an energy and a truth."""
-    rng, field = np.random.default_rng(seed), field_of(connectivity, pairwise, ndim=len(shape))
+    rng = np.random.default_rng(seed)
+    field = field_of(connectivity, pairwise, ndim=len(shape), compatibility=compatibility)
     scores, image = scale * rng.normal(size=(n_labels, *shape)), rng.uniform(size=(*shape, 2))
     return field.energy(scores, image), rng.integers(n_labels, size=shape, dtype=np.uint8)
 
 
-def stripes(seed, sizes=((5, 6), (4, 7)), n_labels=3, annotate=Annotation, scale=0.7):
+def random_weights(seed, weights, unary=1.0, scale=1.0):
+    """Any w that is allowed."""
+    return weights.closed(np.append(unary, scale * np.random.default_rng(seed).exponential(size=weights.n_weights - 1)))
+
+
+def stripes(seed, sizes=((5, 6), (4, 7)), n_labels=3, annotate=Annotation, scale=0.7, compatibility="potts"):
     """Examples of noisy stripes of several labels. `annotate` makes an annotation of a truth and class weights."""
-    rng, field, examples = np.random.default_rng(seed), field_of(), []
+    rng, field, examples = np.random.default_rng(seed), field_of(compatibility=compatibility), []
     for shape in sizes:
         truth = np.broadcast_to(np.arange(shape[1]) * n_labels // shape[1], shape).astype(np.uint8)
         scores = np.array([1.5 * (truth == label) for label in range(n_labels)])
@@ -76,15 +84,16 @@ def all_differences(energy, truth):
     _, (first, second), rows = energy.pairwise.compute()
 
     def cuts(labels):
-        return (labels[:, first] != labels[:, second]).astype(int)
+        pairs, numbers = energy.weights.pairs, np.arange(energy.weights.n_pairs)
+        return [(pairs[labels[:, first].astype(int), labels[:, second].astype(int)] == n).astype(int) for n in numbers]
 
     if energy.unary.ndim == truth.ndim:
         unary = (truth.ravel().astype(int) - labelings) @ energy.log_odds.ravel().astype(float)
     else:
         scores, pixels = energy.scores.reshape(energy.n_labels, -1).astype(float), np.arange(truth.size)
         unary = (scores[truth.ravel(), pixels] - scores[labelings.astype(int), pixels]).sum(axis=1)
-    cut = cuts(labelings) - cuts(truth.reshape(1, -1))
-    return np.column_stack([unary, *(cut @ row for row in rows)])
+    cut = [changed - of_truth for changed, of_truth in zip(cuts(labelings), cuts(truth.reshape(1, -1)))]
+    return np.column_stack([unary, *(of_pair @ row for row in rows for of_pair in cut)])
 
 
 def all_losses(annotation):
@@ -104,6 +113,7 @@ class Gamma:
 
     def __init__(self, examples, C, *, completed_anew=False):
         self.C = C
+        self.scale = examples[0].energy.weights.scale
         self.weights = np.array([example.annotation.weight for example in examples])
         self.differences = [all_differences(e.energy, e.annotation.truth) for e in examples]
         self.losses = [all_losses(example.annotation) for example in examples]
@@ -117,4 +127,4 @@ class Gamma:
         return slack
 
     def __call__(self, w):
-        return w @ w / 2 + self.C * (self.weights @ self.slack(w)) / len(self.weights)
+        return np.square(w * self.scale).sum() / 2 + self.C * (self.weights @ self.slack(w)) / len(self.weights)

@@ -32,6 +32,7 @@ from skmmcrf._version import __version__
 from skmmcrf.estimators.files import are_floats, check_classes, save
 from skmmcrf.field.energy import Field, least_labelings, optimality_gaps, smoothed_log_odds
 from skmmcrf.field.grid import Connectivity, Grid
+from skmmcrf.field.pair_weights import PairWeights
 from skmmcrf.field.terms import build_terms, estimate_sigma
 from skmmcrf.images.checking import (
     LabelledImages,
@@ -233,6 +234,7 @@ class FieldSegmenter(BaseSegmenter):
 
     C: float
     pairwise: str
+    compatibility: str
     connectivity: Connectivity
     sigma: float | str
     tol: float
@@ -253,13 +255,17 @@ class FieldSegmenter(BaseSegmenter):
 
     def _check_fitted(self) -> None:
         super()._check_fitted()
-        n_weights = self._n_weights()
-        w = self.coef_
+        weights, w = self._weights(), self.coef_
+        n_weights = weights.n_weights
         if not (are_floats(w, (n_weights,)) and (np.abs(w) <= _LARGEST_WEIGHT).all() and (w[1:] >= 0).all()):
             raise ValueError(
                 f"coef_ must be {n_weights} finite numbers, at most {_LARGEST_WEIGHT:g} in size, those of pairwise "
                 "terms not negative"
             )
+        try:
+            weights.check(w)
+        except ValueError as error:
+            raise ValueError(f"coef_ must be weights of a field: {error}") from None
         of_field = (self.objective_, self.dual_gap_, self.inference_gap_, self.slack_, self.n_iter_)
         has_field = all(value is not None for value in of_field)
         if not (has_field or all(value is None for value in of_field)):
@@ -269,8 +275,15 @@ class FieldSegmenter(BaseSegmenter):
         if (self.sigma_ is not None) != (has_field and self.pairwise == "contrast"):
             raise ValueError("sigma_ must be a number with the contrast term, and None without it")
 
-    def _n_weights(self) -> int:
-        return 1 + len(build_terms(self.pairwise, sigma=1.0))
+    @property
+    def pair_weights_(self) -> FloatArray:
+        """The weights of each pairwise term as a matrix over the classes, ndarray of shape (n_terms, K, K)."""
+        check_is_fitted(self)
+        return self._weights().matrices(self.coef_)
+
+    def _weights(self, n_labels: int | None = None) -> PairWeights:
+        """What the entries of `coef_` mean, by default for the classes of the last fit."""
+        return self._field(1.0).weights(n_labels or len(self._label_scheme.classes))
 
     def _learner(self, bound_rounds: int = 0) -> CuttingPlanes:
         return CuttingPlanes(self.C, self.tol, self.max_iter, self.n_jobs, bound_rounds)
@@ -285,7 +298,7 @@ class FieldSegmenter(BaseSegmenter):
         return estimate_sigma(Grid.from_connectivity(self.connectivity), data.images, weights)
 
     def _field(self, sigma: float | None) -> Field:
-        return Field(Grid.from_connectivity(self.connectivity), build_terms(self.pairwise, sigma))
+        return Field(Grid.from_connectivity(self.connectivity), build_terms(self.pairwise, sigma), self.compatibility)
 
     def _take_solution(self, solution: Solution, sigma: float | None) -> None:
         # at once, as an interrupt may come at any moment

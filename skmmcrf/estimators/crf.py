@@ -13,7 +13,6 @@ from skmmcrf._docs import documented
 from skmmcrf._typing import FloatArray, ImagesLike, LabelsLike
 from skmmcrf.estimators.base import BOUND_ROUNDS, FieldSegmenter, scheme_of
 from skmmcrf.estimators.files import FITTED_FIELD, FITTED_LABELS
-from skmmcrf.field.energy import Field
 from skmmcrf.field.grid import Connectivity
 from skmmcrf.images.checking import LabelledImages, as_given, check_images, check_labelled_images, check_sample_weight
 from skmmcrf.images.labels import LABEL_CONSTRAINTS
@@ -40,6 +39,7 @@ class MaxMarginCRF(FieldSegmenter):
     ----------
     %(C)s
     %(pairwise)s
+    %(compatibility)s
     %(connectivity)s
     %(sigma)s
     %(tol)s
@@ -106,6 +106,7 @@ class MaxMarginCRF(FieldSegmenter):
         C: float = 1.0,
         *,
         pairwise: Literal["contrast", "smoothness"] = "contrast",
+        compatibility: Literal["potts", "metric"] = "potts",
         connectivity: Connectivity = 8,
         sigma: float | Literal["auto"] = "auto",
         tol: float = 1e-3,
@@ -120,6 +121,7 @@ class MaxMarginCRF(FieldSegmenter):
     ) -> None:
         self.C = C
         self.pairwise = pairwise
+        self.compatibility = compatibility
         self.connectivity = connectivity
         self.sigma = sigma
         self.tol = tol
@@ -169,7 +171,7 @@ class MaxMarginCRF(FieldSegmenter):
         data = LabelledImages(_parts(stacked, _image_of), stacked.annotations, scheme=scheme)
         sigma = self._estimate_sigma(data)
         field = self._field(sigma)
-        start = self._first_weights(field)
+        start = self._first_weights(field.weights(len(scheme.classes)).n_weights)
         energies = field.energies(_parts(stacked, _maps_of), data.images)
         with ending_fit():
             examples = list(map(Example, energies, data.annotations))
@@ -190,13 +192,13 @@ class MaxMarginCRF(FieldSegmenter):
         if self.n_channels_in_ <= self._label_scheme.n_maps:
             raise ValueError("n_channels_in_ must count the channel of the log-odds or scores and those of the image")
 
-    def _first_weights(self, field: Field) -> FloatArray | None:
+    def _first_weights(self, n_weights: int) -> FloatArray | None:
         if not (self.warm_start and hasattr(self, "coef_")):
             return None
-        if len(self.coef_) != field.n_weights:
+        if len(self.coef_) != n_weights:
             raise ValueError(
-                f"pairwise: warm_start goes on with {len(self.coef_)} weights, not {field.n_weights}: leave pairwise, "
-                "or set warm_start=False"
+                f"pairwise: warm_start goes on with {len(self.coef_)} weights, not {n_weights}: leave pairwise and "
+                "compatibility, or set warm_start=False"
             )
         return self.coef_
 

@@ -103,6 +103,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         the images.
     %(C)s
     %(pairwise)s
+    %(compatibility)s
     %(connectivity)s
     %(sigma)s
     n_epochs : int, default=10
@@ -231,6 +232,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         training: Literal["cnn", "piecewise", "joint", "joint_by_batch"] = "joint",
         C: float = 1.0,
         pairwise: Literal["contrast", "smoothness"] = "contrast",
+        compatibility: Literal["potts", "metric"] = "potts",
         connectivity: Connectivity = 8,
         sigma: float | Literal["auto"] = "auto",
         n_epochs: int = 10,
@@ -257,6 +259,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         self.training = training
         self.C = C
         self.pairwise = pairwise
+        self.compatibility = compatibility
         self.connectivity = connectivity
         self.sigma = sigma
         self.n_epochs = n_epochs
@@ -385,7 +388,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
             self._pretrain(copy.copy(cnn), *pretraining, fit.checkpoints)
         of_folds = self._train_folds(cnn, fit)
         if self.training == "cnn":
-            self.__dict__.update(self._no_field())
+            self.__dict__.update(self._no_field(self.cnn_))
         else:
             self._learn_field(fit, of_folds, self.coef_ if warm and self.objective_ is not None else None)
 
@@ -402,7 +405,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
 
     def _check_fitted(self) -> None:
         super()._check_fitted()
-        if self.objective_ is None and not np.array_equal(self.coef_, np.eye(1, self._n_weights())[0]):
+        if self.objective_ is None and not np.array_equal(self.coef_, np.eye(1, len(self.coef_))[0]):
             raise ValueError("coef_ must be 1 and zeros, because no field is learned: objective_ is None")
         if self.objective_ is not None and self.training == "cnn":
             raise ValueError('objective_ must be None, because training="cnn" learns no field')
@@ -478,10 +481,10 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
             check_unchanged(self, cnn)
             scale = cnn.given_scale or self.cnn_.network_scale_
             cnn.adopt(self.cnn_.network_, self.cnn_.history_, data, scale)
-            if self.objective_ is not None and len(self.coef_) != self._n_weights():
+            if self.objective_ is not None and len(self.coef_) != self._weights().n_weights:
                 raise ValueError(
-                    f"pairwise: warm_start goes on with {len(self.coef_)} weights: leave pairwise, or set "
-                    "warm_start=False"
+                    f"pairwise: warm_start goes on with {len(self.coef_)} weights: leave pairwise and compatibility, "
+                    "or set warm_start=False"
                 )
         trained = self.cnn_ if warm else cnn
         if is_fitted(trained) and trained.n_channels_in_ != data.n_channels:
@@ -537,17 +540,17 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
             history_=list(cnn.history_),
             optimizer_state_=None,
             _learned_with=held_parameters(self),
-            **self._no_field(),
+            **self._no_field(cnn),
         )
 
     def _take_solution(self, solution: Solution, sigma: float | None) -> None:
         super()._take_solution(solution, sigma)
         self._learned_with = held_parameters(self)
 
-    def _no_field(self) -> dict[str, Any]:
+    def _no_field(self, cnn: CNNSegmenter) -> dict[str, Any]:
         """The fitted attributes of a network alone."""
         attributes = dict.fromkeys(("objective_", "dual_gap_", "inference_gap_", "slack_", "sigma_", "n_iter_"))
-        return {"coef_": np.eye(1, self._n_weights())[0], **attributes}
+        return {"coef_": np.eye(1, self._weights(len(cnn.classes_)).n_weights)[0], **attributes}
 
     def _train_folds(self, cnn: CNNSegmenter, fit: "_Fit") -> list[CNNSegmenter]:
         """Train a network for each fold. For an ensemble, take the mean of those that are trained."""

@@ -13,7 +13,7 @@ _OF_PRETRAINING = (
     *("validation_fraction", "early_stopping", "n_iter_no_change"),
 )
 # of the field and of the folds that it was learned with
-_OF_HELD_WEIGHTS = ("cv", "C", "pairwise", "connectivity", "sigma", "tol", "max_iter")
+_OF_HELD_WEIGHTS = ("cv", "C", "pairwise", "compatibility", "connectivity", "sigma", "tol", "max_iter")
 
 
 def held_parameters(model: Any) -> dict[str, Any]:

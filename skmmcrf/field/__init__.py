@@ -3,8 +3,10 @@
 from skmmcrf.field.energy import Energy, Features, Field, PairwiseFeatures
 from skmmcrf.field.grid import Grid
 from skmmcrf.field.labels import UNLABELLED, Annotation
+from skmmcrf.field.metric import MetricEnergy
 from skmmcrf.field.minimum_cut import minimum_cut
 from skmmcrf.field.multiclass import MulticlassEnergy
+from skmmcrf.field.pair_weights import PairWeights
 from skmmcrf.field.terms import Contrast, Smoothness, build_terms, estimate_sigma
 
 __all__ = [
@@ -15,7 +17,9 @@ __all__ = [
     "Features",
     "Field",
     "Grid",
+    "MetricEnergy",
     "MulticlassEnergy",
+    "PairWeights",
     "PairwiseFeatures",
     "Smoothness",
     "build_terms",

@@ -14,6 +14,7 @@ from skmmcrf.field.features import PairwiseFeatures, Source, read
 from skmmcrf.field.grid_cut import GridCut
 from skmmcrf.field.labels import Annotation
 from skmmcrf.field.minimum_cut import ListedCut
+from skmmcrf.field.pair_weights import PairWeights
 
 # of an image that is cut in float64
 _MOST_PIXELS_DOUBLE = 2**20
@@ -62,9 +63,14 @@ class BaseEnergy(ABC):
         self._unary = unary
 
     @property
+    def weights(self) -> PairWeights:
+        """What the entries of w mean, and which w are allowed."""
+        return PairWeights(len(self.pairwise.terms), self.n_labels)
+
+    @property
     def n_weights(self) -> int:
-        """Entries of w: one for the unary term, and one for each pairwise term."""
-        return 1 + len(self.pairwise.terms)
+        """Entries of w: one for the unary term, and those of each pairwise term."""
+        return self.weights.n_weights
 
     @property
     def is_exact(self) -> bool:
@@ -136,7 +142,7 @@ class BaseEnergy(ABC):
         n_rounds : int, default=10
             For more than two labels. Each takes a cut a label, and may narrow the gap.
         """
-        self._check_weights(w)
+        self.weights.check(w)
         return 0.0
 
     @abstractmethod
@@ -155,28 +161,27 @@ class BaseEnergy(ABC):
     def _negative_log_likelihood(self, labels: LabelArray) -> float:
         """Give the sum of -log Phi_i(y_i)."""
 
-    def _cut_of_edges(self, w: FloatArray) -> GridCut | ListedCut:
-        """Give a cut with the costs of the edges. Unary costs are to be set before it is made."""
-        self._check_weights(w)
+    def _cut_of_edges(self, weights: FloatArray) -> GridCut | ListedCut:
+        """Give a cut with the costs of the edges by one weight a term. Unary costs are to be set before it is made."""
+        cut = self._empty_cut()
+        for block in self._blocks():
+            block.add_to(cut, weights)
+        return cut
+
+    def _empty_cut(self) -> GridCut | ListedCut:
+        """Give a cut without edges."""
         dtype = np.float64 if math.prod(self.shape) <= _MOST_PIXELS_DOUBLE else np.float32
         make_cut = GridCut if grid_cut.available() else ListedCut
-        cut = make_cut(self.shape, self.pairwise.grid.offsets, dtype)
-        for block in self._blocks():
-            block.add_to(cut, w[1:])
-        return cut
+        return make_cut(self.shape, self.pairwise.grid.offsets, dtype)
 
     def _sums(self, labels: LabelArray, other: LabelArray) -> FloatArray:
         """Give the entries of psi of the terms, of labels less those of others."""
-        codes = labels.astype(np.uint8, copy=False), other.astype(np.uint8, copy=False)
-        return sum((block.sums(*codes) for block in self._blocks()), np.zeros(self.n_weights - 1))
+        return self._sums_of_cut(labels, other)
 
-    def _check_weights(self, w: FloatArray) -> None:
-        if w.shape != (self.n_weights,):
-            raise ValueError(f"w must be of shape ({self.n_weights},), got {w.shape}")
-        if not np.isfinite(w).all():
-            raise ValueError(f"w must be finite, got {w}")
-        if np.any(w[1:] < 0):
-            raise ValueError(f"pairwise weights must not be negative, got {w[1:]}")
+    def _sums_of_cut(self, labels: LabelArray, other: LabelArray) -> FloatArray:
+        """Sum the features over the edges that labels cut, less those that others cut, (n_terms,)."""
+        codes = labels.astype(np.uint8, copy=False), other.astype(np.uint8, copy=False)
+        return sum((block.sums(*codes) for block in self._blocks()), np.zeros(len(self.pairwise.terms)))
 
     def _blocks(self) -> Iterable[Block]:
         shape, blocks = self.pairwise.blocks()

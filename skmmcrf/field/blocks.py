@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import skmmcrf.field.grid_cut as grid_cut
-from skmmcrf._typing import FloatArray
+from skmmcrf._typing import FloatArray, IntArray
 from skmmcrf.field.grid import Grid, Runs
 from skmmcrf.field.minimum_cut import ListedCut
 from skmmcrf.field.terms import Term
@@ -47,6 +47,13 @@ class Block(NamedTuple):
         """Add the edges to a cut, by the weights of the terms, (n_terms,)."""
         cut.add_edges(self.grid.offsets[0], self.rows, self.runs, w @ self.mixing, self.factors)
 
+    def add_moves_to(
+        self, cut: grid_cut.GridCut | ListedCut, matrices: FloatArray, labels: NDArray[np.uint8], label: int
+    ) -> None:
+        """Add the edges to the cut of a move from labels (H, W), by a matrix of weights a term, (n_terms, K, K)."""
+        costs = np.tensordot(matrices, self.mixing, axes=(0, 0))
+        cut.add_moves(self.grid.offsets[0], self.rows, self.runs, costs, self.factors, labels, label)
+
     def sums(self, labels: NDArray[np.uint8], other: NDArray[np.uint8]) -> FloatArray:
         """Sum the features over the edges that labels (H, W) cut, less those that other labels cut, (n_terms,)."""
         labels, other = labels[self.rows], other[self.rows]
@@ -55,6 +62,22 @@ class Block(NamedTuple):
         is_cut, was_cut = (first != second for y in (labels, other) for first, second in self.grid.pairs(y))
         changes = np.subtract(is_cut, was_cut, dtype=float).ravel()
         return self.mixing @ [changes.sum(), *(self.factors @ changes)]
+
+    def sums_of_pairs(self, labels: NDArray[np.uint8], other: NDArray[np.uint8], pairs: IntArray) -> FloatArray:
+        """Sum the features over the edges of each pair of labels, less those of other labels, (n_terms, n_pairs).
+
+        The pairs have numbers, (K, K).
+        """
+        labels, other = labels[self.rows], other[self.rows]
+        if grid_cut.available():
+            return self.mixing @ grid_cut.sum_pairs(labels.ravel(), other.ravel(), self.runs, self.factors, pairs)
+        sums = np.zeros((1 + len(self.factors), pairs.max() + 1))
+        for sign, y in ((1, labels), (-1, other)):
+            ((first, second),) = self.grid.pairs(y)
+            of_edges = pairs[first, second].ravel()
+            for of_row, row in zip(sums, [None, *self.factors]):
+                of_row += sign * np.bincount(of_edges, row, len(of_row))
+        return self.mixing @ sums
 
 
 def make_blocks(grid: Grid, terms: Sequence[Term], image: np.ndarray) -> Iterator[Block]:

@@ -14,14 +14,17 @@ import numpy as np
 from joblib import delayed, effective_n_jobs
 from numpy.typing import NDArray
 
+from skmmcrf._shown import shown
 from skmmcrf._typing import BoolArray, FloatArray, LabelArray
 from skmmcrf.field.base_energy import LARGEST_LOG_ODDS, BaseEnergy, LogOddsError
 from skmmcrf.field.features import Features, PairwiseFeatures, Source, read
 from skmmcrf.field.grid import Grid
 from skmmcrf.field.grid_cut import GridCut
 from skmmcrf.field.labels import Annotation
+from skmmcrf.field.metric import MetricEnergy
 from skmmcrf.field.minimum_cut import ListedCut
 from skmmcrf.field.multiclass import MulticlassEnergy
+from skmmcrf.field.pair_weights import COMPATIBILITIES, PairWeights
 from skmmcrf.field.parametric_cut import critical_shifts
 from skmmcrf.field.terms import Term
 from skmmcrf.field.workers import workers
@@ -54,6 +57,8 @@ class Field:
     grid : Grid
     terms : tuple of Term
         The pairwise terms, as `skmmcrf.field.build_terms` makes them.
+    compatibility : {"potts", "metric"}, default="potts"
+        Whether a term has one weight, or for scores of K labels one for each pair of labels. See `PairWeights`.
 
     Examples
     --------
@@ -67,11 +72,16 @@ class Field:
 
     grid: Grid
     terms: tuple[Term, ...]
+    compatibility: str = "potts"
 
-    @property
-    def n_weights(self) -> int:
-        """Entries of w: one for the unary term, and one for each pairwise term."""
-        return 1 + len(self.terms)
+    def __post_init__(self) -> None:
+        if self.compatibility not in COMPATIBILITIES:
+            names = " or ".join(map(repr, COMPATIBILITIES))
+            raise ValueError(f"compatibility must be {names}, got {shown(self.compatibility)}")
+
+    def weights(self, n_labels: int) -> PairWeights:
+        """Give what the entries of w mean for a number of labels, and which w are allowed."""
+        return PairWeights(len(self.terms), n_labels, self.compatibility)
 
     def energy(self, unary: Source, image: Source) -> Any:
         """Make the energy of an image (H, W, channels).
@@ -80,12 +90,12 @@ class Field:
         ----------
         unary : ndarray of float
             Log-odds of foreground (H, W), for the `Energy` of two labels, or one score for each of K labels (K, H, W),
-            for a `MulticlassEnergy`.
+            for a `MulticlassEnergy` or `MetricEnergy`.
         image : ndarray of shape (H, W, channels)
 
         Returns
         -------
-        Energy or MulticlassEnergy
+        Energy, MulticlassEnergy or MetricEnergy
         """
         return self._kind_of_energy(unary)(unary, PairwiseFeatures(self.grid, self.terms, image))
 
@@ -104,7 +114,9 @@ class Field:
         return [kind(of_one, pairwise) for of_one, pairwise in zip(values, features, strict=True)]
 
     def _kind_of_energy(self, unary: Source) -> type[BaseEnergy]:
-        return Energy if read(unary).ndim <= self.grid.ndim else MulticlassEnergy
+        if read(unary).ndim <= self.grid.ndim:
+            return Energy
+        return MetricEnergy if self.compatibility == "metric" else MulticlassEnergy
 
 
 class Energy(BaseEnergy):
@@ -240,7 +252,8 @@ class Energy(BaseEnergy):
 
     def _cut(self, w: FloatArray) -> GridCut | ListedCut:
         """Give the cut of least energy, whose unary costs and edges may be changed before it is made."""
-        cut = self._cut_of_edges(w)
+        self.weights.check(w)
+        cut = self._cut_of_edges(w[1:])
         # -log Phi(1) + log Phi(0) = -l
         np.multiply(self.log_odds, -w[0], out=cut.terminal, casting="same_kind")
         return cut

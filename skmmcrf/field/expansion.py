@@ -1,13 +1,16 @@
 """Expansion moves, which label an image with several labels by minimum cuts.
 
 A move gives any pixels one label, and leaves the others their labels. The best move is a minimum cut. Moves are made
-until none lowers the energy. It is then at most twice the least one, if the unary costs are not negative: Y. Boykov,
-O. Veksler, R. Zabih, "Fast Approximate Energy Minimization via Graph Cuts", PAMI 2001.
+until none lowers the energy. If unary costs are not negative, and all pairs of labels cost the same, it is then at most
+twice the least one. For other metrics, it is at most the least one times twice the ratio of the largest and the least
+cost of different labels: Y. Boykov, O. Veksler, R. Zabih, "Fast Approximate Energy Minimization via Graph Cuts", PAMI
+2001.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import cycle
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +23,30 @@ from skmmcrf.field.minimum_cut import ListedCut
 _ROUNDING = 1e-9
 
 
+class Star(NamedTuple):
+    """Costs r_e(a) + r_e(b) of an edge with different labels a and b, which do not exceed cost_e(a, b).
+
+    Attributes
+    ----------
+    make_cut : callable
+        Called with a label, gives a cut whose edges cost r_e of the label, and whose unary costs are 0.
+    edge_costs : callable
+        Called with a label and the pixels that have it, (H, W) of bool, gives the sum of r_e over the edges between
+        these and others.
+    loss : callable
+        Called with a labeling, gives by how much its edges cost more.
+    """
+
+    make_cut: Callable[[int], GridCut | ListedCut]
+    edge_costs: Callable[[int, BoolArray], float]
+    loss: Callable[[NDArray[np.uint8]], float]
+
+
 @dataclass(frozen=True)
 class LabelingProblem:
-    """The search for the labels y that minimise sum_i unary_i(y_i) + sum_e cost_e [y_i != y_j].
+    """The search for the labels y that minimise sum_i unary_i(y_i) + sum_e cost_e(y_i, y_j).
+
+    cost_e is a metric, so that the best move is a minimum cut.
 
     Parameters
     ----------
@@ -30,17 +54,20 @@ class LabelingProblem:
     n_labels : int
     unary : callable
         Called with a label, gives its cost at each pixel, (H, W) of float64.
-    make_cut : callable
-        Called with a factor, gives a cut whose edges cost so many times cost_e, and whose unary costs are 0.
     edge_costs : callable
-        Called with two labelings, gives the cost of the edges that the first one cuts less that of the other one.
+        Called with two labelings, gives what edges cost by the first one less what they cost by the other one.
+    make_move : callable
+        Called with labels, the label of a move and what it changes of unary costs, gives the cut that finds the move.
+    star : callable
+        Gives the `Star` of the costs of edges.
     """
 
     shape: tuple[int, ...]
     n_labels: int
     unary: Callable[[int], FloatArray]
-    make_cut: Callable[[float], GridCut | ListedCut]
     edge_costs: Callable[[NDArray[np.uint8], NDArray[np.uint8]], float]
+    make_move: Callable[[NDArray[np.uint8], int, FloatArray], GridCut | ListedCut]
+    star: Callable[[], Star]
 
     def unary_of(self, labels: NDArray[np.uint8]) -> FloatArray:
         """Give the unary cost of each pixel's label, (H, W)."""
@@ -101,9 +128,8 @@ class _Labeling:
         if stays.all():
             return False
         costs = problem.unary(label)
-        changes, cut = costs - self.costs, problem.make_cut(1.0)
-        cut.terminal[...] = changes
-        cut.expand(labels)
+        changes = costs - self.costs
+        cut = problem.make_move(labels, label, changes)
         cut.fold(stays, has_label)
         moves = cut.labels() & ~stays
         if not moves.any():

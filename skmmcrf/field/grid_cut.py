@@ -48,9 +48,12 @@ def prepare() -> float:
         cut.add_edges((0, 1), slice(0, 1), runs, np.zeros(2), factors)
         cut.fold(*np.zeros((2, 1, 2), bool))
         cut.separate(np.zeros((1, 2), int))
-        cut.expand(np.zeros((1, 2), np.uint8))
+        labels = np.zeros((1, 2), np.uint8)
+        cut.expand(labels)
+        cut.add_moves((0, 1), slice(0, 1), runs, np.zeros((1, 1, 2)), factors, labels, 0)
         cut.labels()
-        sum_cut(np.zeros(2, np.uint8), np.zeros(2, np.uint8), runs, factors)
+        sum_cut(labels.ravel(), labels.ravel(), runs, factors)
+        sum_pairs(labels.ravel(), labels.ravel(), runs, factors, np.zeros((1, 1), int))
     return time.perf_counter() - began
 
 
@@ -125,6 +128,37 @@ class GridCut:
             residual = self.residual[rows].reshape(-1, 2 * len(self.offsets))
             _set_residual(residual, 2 * self.offsets.index(offset), runs, weights, factors)
 
+    def add_moves(
+        self,
+        offset: tuple[int, ...],
+        rows: slice,
+        runs: Runs,
+        costs: FloatArray,
+        factors: NDArray[np.float32],
+        labels: NDArray[np.uint8],
+        label: int,
+    ) -> None:
+        """Set what edges cost in a move that gives pixels one label more, or leaves them their labels (H, W).
+
+        Costs of a pair of labels must not exceed those by way of a third one. What one pixel's move costs, and the
+        other one's alone, then exceeds what none costs. Half of that is the cost of different decisions, and the rest
+        goes to the unary costs, so that costs stay symmetric.
+
+        Parameters
+        ----------
+        offset, rows, runs, factors
+            See `add_edges`.
+        costs : ndarray of float64 and shape (K, K, 1 + n_rows)
+            The weights of `add_edges` for each pair of labels.
+        labels : ndarray of uint8 and shape (H, W)
+        label : int
+            The label of the move.
+        """
+        if offset in self.offsets:
+            residual, terminal = self.residual[rows].reshape(-1, 2 * len(self.offsets)), self.terminal[rows].reshape(-1)
+            direction, before = 2 * self.offsets.index(offset), labels[rows].ravel()
+            _set_moves(residual, terminal, direction, runs, costs, factors, before, label)
+
     def fold(self, known: BoolArray, labels: BoolArray) -> None:
         """Let known pixels pull their neighbours to their own labels (H, W), and cut them off, after edges are set."""
         numbers = np.flatnonzero(known)
@@ -164,6 +198,32 @@ def sum_cut(
     """Sum 1 and each factor over the edges that labels (n_pixels,) cut, less those that others cut, (1 + n_rows,)."""
     sums = np.zeros(1 + len(factors))
     _add_cut(labels, other, runs, factors, sums)
+    return sums
+
+
+def sum_pairs(
+    labels: NDArray[np.uint8],
+    other: NDArray[np.uint8],
+    runs: Runs,
+    factors: NDArray[np.float32],
+    pairs: IntArray,
+) -> FloatArray:
+    """Sum 1 and each factor over the edges of each pair of labels, less those of other labels.
+
+    Parameters
+    ----------
+    labels, other : ndarray of uint8 and shape (n_pixels,)
+    runs : Runs
+    factors : ndarray of float32 and shape (n_rows, n_edges)
+    pairs : ndarray of int and shape (K, K)
+        The number of each pair of labels.
+
+    Returns
+    -------
+    ndarray of float64 and shape (1 + n_rows, n_pairs)
+    """
+    sums = np.zeros((1 + len(factors), pairs.max() + 1))
+    _add_pairs(labels, other, runs, factors, pairs, sums)
     return sums
 
 
@@ -238,6 +298,22 @@ def _add_cut(labels, other, runs, factors, sums):  # type: ignore[no-untyped-def
 
 
 @_compiled
+def _add_pairs(labels, other, runs, factors, pairs, sums):  # type: ignore[no-untyped-def]  # numba infers the types
+    step, n_rows, k = np.uintp(runs.step), np.uintp(len(factors)), np.uintp(0)
+    for start in runs.starts:
+        for p in range(np.uintp(start), np.uintp(start + runs.length)):
+            pair = np.uintp(pairs[labels[p], labels[p + step]])
+            before = np.uintp(pairs[other[p], other[p + step]])
+            if pair != before:
+                sums[0, pair] += 1.0
+                sums[0, before] -= 1.0
+                for n in range(n_rows):
+                    sums[_ONE + n, pair] += factors[n, k]
+                    sums[_ONE + n, before] -= factors[n, k]
+            k += _ONE
+
+
+@_compiled
 def _set_residual(residual, direction, runs, weights, factors):  # type: ignore[no-untyped-def]  # numba infers the types
     step, n_rows, k = np.uintp(runs.step), np.uintp(len(factors)), np.uintp(0)
     forth = np.uintp(direction)
@@ -248,6 +324,28 @@ def _set_residual(residual, direction, runs, weights, factors):  # type: ignore[
             for n in range(n_rows):
                 cost += weights[_ONE + n] * factors[n, k]
             residual[p, forth] = residual[p + step, back] = cost
+            k += _ONE
+
+
+@_compiled
+def _set_moves(residual, terminal, direction, runs, costs, factors, labels, label):  # type: ignore[no-untyped-def]
+    step, n_rows, k = np.uintp(runs.step), np.uintp(len(factors)), np.uintp(0)
+    forth = np.uintp(direction)
+    back, to = forth ^ _ONE, np.uintp(label)
+    for start in runs.starts:
+        for p in range(np.uintp(start), np.uintp(start + runs.length)):
+            q = p + step
+            of_none, of_first, of_second = costs[labels[p], labels[q]], costs[to, labels[q]], costs[labels[p], to]
+            none, first, second = of_none[0], of_first[0], of_second[0]
+            for n in range(n_rows):
+                factor = factors[n, k]
+                none += of_none[_ONE + n] * factor
+                first += of_first[_ONE + n] * factor
+                second += of_second[_ONE + n] * factor
+            half = max((first + second - none) / 2, 0.0)  # rounding must not make it negative
+            residual[p, forth] = residual[q, back] = half
+            terminal[p] += first - half - none
+            terminal[q] += second - half - none
             k += _ONE
 
 

@@ -27,6 +27,30 @@ class ListedCut:
         """Set what it costs to cut the next edges."""
         self._capacities = np.append(self._capacities, weights[0] + weights[1:] @ factors)
 
+    def add_moves(
+        self,
+        offset: tuple[int, ...],
+        rows: slice,
+        runs: Runs,
+        costs: FloatArray,
+        factors: NDArray[np.float32],
+        labels: NDArray[np.uint8],
+        label: int,
+    ) -> None:
+        """Set what the next edges cost in a move that gives pixels one label more, or leaves them their labels."""
+        n_added = len(self._capacities)
+        edges = self._edges[:, n_added : n_added + factors.shape[1]]
+        one, other = labels.ravel()[edges]
+        changes = np.vstack([np.ones(factors.shape[1]), factors]).T
+        none, first, second = (
+            (costs[pair] * changes).sum(axis=1) for pair in ((one, other), (label, other), (one, label))
+        )
+        halves = np.maximum((first + second - none) / 2, 0)
+        for pixels, moved in zip(edges, (first, second)):
+            pulls = np.bincount(pixels, moved - halves - none, self.terminal.size)
+            self.terminal += pulls.reshape(self.terminal.shape)
+        self._capacities = np.append(self._capacities, halves)
+
     def fold(self, known: BoolArray, labels: BoolArray) -> None:
         """Let known pixels pull their neighbours to their own labels (H, W), and cut them off, after edges are set."""
         known, pulls = known.ravel(), np.where(labels, -1.0, 1.0).ravel()

@@ -3,15 +3,16 @@
 A labeling is an array of uint8, of labels 0 to K - 1. One score a label and pixel gives the unary term (3).
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skmmcrf._typing import FloatArray, LabelArray
+from skmmcrf._typing import BoolArray, FloatArray, LabelArray
 from skmmcrf.field.base_energy import BaseEnergy
 from skmmcrf.field.dual_bound import Bound, bound_by_dual
-from skmmcrf.field.expansion import LabelingProblem, expand, least_unary
+from skmmcrf.field.expansion import LabelingProblem, Star, expand, least_unary
 from skmmcrf.field.grid_cut import GridCut
 from skmmcrf.field.labels import UNLABELLED, Annotation
 from skmmcrf.field.minimum_cut import ListedCut
@@ -154,19 +155,37 @@ class MulticlassEnergy(BaseEnergy):
 
     def _problem(self, w: FloatArray, annotation: Annotation | None = None) -> LabelingProblem:
         """Give the problem of least energy, or of least energy less the loss."""
-        self._check_weights(w)
+        self.weights.check(w)
         energy = self.in_memory()  # the features serve many cuts
         unary = partial(_unary, -w[0], energy.scores)
         if annotation is not None:
             unary = partial(_unary_less_loss, unary, annotation.truth, annotation.pixel_weights)
 
-        def make_cut(factor: float) -> GridCut | ListedCut:
-            return energy._cut_of_edges(factor * w)
-
         def edge_costs(labels: LabelArray, other: LabelArray) -> float:
             return float(energy._sums(labels, other) @ w[1:])
 
-        return LabelingProblem(self.shape, self.n_labels, unary, make_cut, edge_costs)
+        return LabelingProblem(
+            self.shape, self.n_labels, unary, edge_costs, partial(energy._move, w), partial(energy._star, w)
+        )
+
+    def _move(self, w: FloatArray, labels: LabelArray, label: int, changes: FloatArray) -> GridCut | ListedCut:
+        """Give the cut of a move from labels to one label, whose unary costs change so."""
+        cut = self._cut_of_edges(w[1:])
+        cut.terminal[...] = changes
+        cut.expand(labels)
+        return cut
+
+    def _star(self, w: FloatArray) -> Star:
+        """Give the costs of edges as costs of both labels."""
+        return self._star_of(np.tile(w[1:] / 2, (self.n_labels, 1)), lambda labels: 0.0)
+
+    def _star_of(self, shares: FloatArray, loss: Callable[[LabelArray], float]) -> Star:
+        """Give a star from one weight a label and term, (K, n_terms)."""
+
+        def edge_costs(label: int, has_label: BoolArray) -> float:
+            return float(self._sums_of_cut(has_label, np.zeros_like(has_label)) @ shares[label])
+
+        return Star(lambda label: self._cut_of_edges(shares[label]), edge_costs, loss)
 
     def _labels_and_shape(self, shape: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
         if not 2 <= shape[0] <= UNLABELLED:

@@ -10,7 +10,15 @@ from joblib import Parallel, delayed
 from skmmcrf._typing import FloatArray, IntArray
 from skmmcrf.field.workers import workers
 from skmmcrf.learning.example import Constraint, Example, bound_of_slack, completion, most_violated, violation
-from skmmcrf.learning.program import Solution, check_program, evaluate_stored, image_shares, objective_at, solve_program
+from skmmcrf.learning.program import (
+    Solution,
+    check_program,
+    evaluate_stored,
+    image_shares,
+    objective_at,
+    solve_program,
+    weights_of,
+)
 
 #: Called with the number of the pass, the lower and the upper bound of gamma, and the share of the images that were cut
 #: for the latter; below 1 it is an estimate.
@@ -135,7 +143,8 @@ class CuttingPlanes:
         with workers(self.n_jobs) as parallel:
             found = parallel(delayed(violation)(w, example.energy, example.annotation) for example in examples)
             slack = np.array([xi for xi, _ in found])
-        return Solution(w, slack, [], objective_at(w, slack, image_shares(examples), self.C), dual_gap=np.inf)
+            value = _Run(self, examples, parallel).objective(w, slack)
+        return Solution(w, slack, [], value, dual_gap=np.inf)
 
     def objective(self, examples: Sequence[Example], w: FloatArray) -> float:
         """Give the objective of (8) at weights, by one minimum cut an image. Nothing is stored."""
@@ -153,8 +162,13 @@ class _Run:
         self.parallel = parallel
         self.report = report
         self.shares = image_shares(examples)
+        self.weights = weights_of(examples)
         self.unlabelled = [n for n, example in enumerate(examples) if not example.annotation.is_fully_labelled]
         self.order = np.random.default_rng(0).permutation(len(examples))
+
+    def objective(self, w: FloatArray, slack: FloatArray) -> float:
+        """Give the objective of (8) for given slacks."""
+        return objective_at(w * self.weights.scale, slack, self.shares, self.learner.C)
 
     def complete(self, w: FloatArray) -> FloatArray:
         """Complete the truths at w, and give the decrease of psi for each, (n_examples, n_weights)."""
@@ -175,7 +189,7 @@ class _Run:
             return None
         # every labeling of an image has so much less to beat
         slack = np.maximum(solution.slack - shifts @ solution.w, 0.0)
-        return replace(solution, slack=slack, value=objective_at(solution.w, slack, self.shares, self.learner.C))
+        return replace(solution, slack=slack, value=self.objective(solution.w, slack))
 
     def store_most_violated(self, w: FloatArray, numbers: IntArray) -> FloatArray:
         """Store the most violated labelings of some images, at weights that are the same or a row for each.
@@ -222,7 +236,7 @@ class _Run:
         of_few.store_most_violated(w, of_few.order)
         w = of_few.solve(w).w
         factors = 1 + _SPREAD * np.random.default_rng(0).uniform(-1, 1, (len(others), len(w)))
-        self.store_most_violated(w * factors, others)
+        self.store_most_violated(np.array([self.weights.closed(row) for row in w * factors]), others)
         return w
 
     def _are_many(self) -> bool:
@@ -240,30 +254,32 @@ class _Run:
         learner, examples, order, C = self.learner, self.examples, self.order, self.learner.C
         parts = np.array_split(order, _PARTS if self._are_many() else 1)
         may_overshoot = w_is_near and not self._are_many()
-        solution = solve_program(examples, C, w)
+        # few weights need few planes
+        planes: list[IntArray] | None = [] if self.weights.n_pairs > 1 else None
+        solution = solve_program(examples, C, w, planes)
         best, n_before = incumbent, incumbent.n_iter if incumbent else 0
         budget = (learner.max_iter - n_before) * len(examples)
         gap, n_cuts = np.inf, 0
         for part in cycle(parts):
             # the optimum over what is stored of few images lies beyond what is sought, seen from near it
             halfway = may_overshoot and gap > _WIDE_GAP
-            w = (w + solution.w) / 2 if halfway else solution.w
+            w = self.weights.closed((w + solution.w) / 2) if halfway else solution.w
             n_stored = sum(map(len, examples))
             stored_slack, slack = evaluate_stored(w, examples, C).slack, np.full(len(examples), np.nan)
             slack[part] = self.store_most_violated(w, part)
-            upper = objective_at(w, _extrapolate(slack, stored_slack, self.shares), self.shares, C)
+            upper = self.objective(w, _extrapolate(slack, stored_slack, self.shares))
             others = order[np.isnan(slack[order])]
             last = n_cuts + len(part) + len(examples) > budget  # after which no further bound could be paid
             if last or upper - solution.value <= _NARROW * learner.tol * upper:
                 slack[others] = self.store_most_violated(w, others)
-                upper = objective_at(w, slack, self.shares, C)
+                upper = self.objective(w, slack)
             n_cut = int(np.isfinite(slack).sum())
             n_cuts += n_cut
             is_bound = n_cut == len(examples)
             if is_bound and (best is None or upper < best.value):
                 best = Solution(w, slack, [], upper)
             new = sum(map(len, examples)) > n_stored
-            solution = solve_program(examples, C, w)
+            solution = solve_program(examples, C, w, planes)
             gap = (upper - solution.value) / upper if upper > 0 else 0.0
             # where all labelings are known, only rounding is left between the bounds
             all_known = is_bound and not new and not halfway

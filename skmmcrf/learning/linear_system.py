@@ -12,7 +12,7 @@ from scipy.linalg import lu_factor, lu_solve
 
 from skmmcrf._typing import FloatArray, IntArray
 from skmmcrf.learning.example import Example
-from skmmcrf.learning.program import Solution, image_shares
+from skmmcrf.learning.program import Solution, image_shares, weights_of
 
 # what counts as zero, relative to the size of the terms
 _ZERO = 1e-9
@@ -54,7 +54,8 @@ class LinearSystem:
     Raises
     ------
     DegenerateProgramError
-        If an active constraint has no multiplier. If the active constraints depend on each other. See the theory page.
+        If an active constraint has no multiplier. If the active constraints depend on each other. If weights of pairs
+        of labels hold a triangle inequality with equality, which the paper's system does not know. See the theory page.
 
     Examples
     --------
@@ -78,16 +79,20 @@ class LinearSystem:
             raise ValueError(
                 f"solution and examples must be of the same images, got {len(solution.multipliers)} and {len(examples)}"
             )
-        self._w = solution.w
+        weights, w = weights_of(examples), solution.w
+        if len(weights.triangles(w, _ZERO * np.abs(w[1:]).max(initial=0.0))):
+            raise DegenerateProgramError("a weight of a pair of labels is the sum of those by way of a third label")
+        self._weight_scale = weights.scale
+        self._w = w * weights.scale
         self._slack_weights = C * image_shares(examples)
         self._examples = examples
         self.active = [
             _active_constraints(example, solution.w, multipliers, slack_weight)
             for example, multipliers, slack_weight in zip(examples, solution.multipliers, self._slack_weights)
         ]
-        slopes = [np.array(e.differences).reshape(-1, len(self._w))[k] for e, k in zip(examples, self.active)]
+        slopes = [np.array(e.differences).reshape(-1, len(w))[k] / weights.scale for e, k in zip(examples, self.active)]
         multipliers = [m[k] for m, k in zip(solution.multipliers, self.active)]
-        self.free = _free_weights(solution.w, np.vstack(slopes), np.concatenate(multipliers))
+        self.free = _free_weights(self._w, np.vstack(slopes), np.concatenate(multipliers))
 
         # an image of weight 0 is in no constraint but this one
         at_zero = np.flatnonzero(
@@ -154,7 +159,7 @@ class LinearSystem:
         solved = np.zeros((len(right), pixels.shape[1]))
         solved[:, moved] = self._solve(right)
         of_weights = np.zeros((len(self._w), pixels.shape[1]))
-        of_weights[self.free] = solved[: len(self.free)]
+        of_weights[self.free] = solved[: len(self.free)] / self._weight_scale[self.free, np.newaxis]
         parts = of_weights, solved[len(self.free) : n_unknown], solved[n_unknown:]
         w, slack, multipliers = (part.reshape(-1, *shape) for part in parts)
         return w, slack, multipliers
@@ -171,7 +176,7 @@ class LinearSystem:
         ndarray of float64 and shape (H, W)
         """
         w, slack, _ = self.derivatives(n)
-        return np.tensordot(self._w, w, axes=1) + np.tensordot(self._slack_weights, slack, axes=1)
+        return np.tensordot(self._w * self._weight_scale, w, axes=1) + np.tensordot(self._slack_weights, slack, axes=1)
 
 
 def _active_constraints(example: Example, w: FloatArray, multipliers: FloatArray, slack_weight: float) -> IntArray:

@@ -3,7 +3,8 @@
     gamma = min_w 1/2 |w|^2 + C/N sum_n s_n xi_n   with   w . (psi(y) - psi(y_n)) >= Delta(y_n, y) - xi_n,   xi >= 0,
 
 for every image n and every stored labeling y. s_n is the weight of the image, 1 by default. The first entry of w is
-free. The others, of the pairwise terms, are not negative.
+free. The others, of the pairwise terms, are not negative. If a term has one for each pair of labels, they obey the
+triangle inequality, and their part of |w|^2 is the mean of squares over the pairs, see `skmmcrf.field.PairWeights`.
 """
 
 from collections.abc import Sequence
@@ -11,14 +12,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import quadprog
+from scipy.linalg import null_space
+from scipy.optimize import nnls
 
-from skmmcrf._typing import BoolArray, FloatArray, IntArray
+from skmmcrf._typing import FloatArray, IntArray
+from skmmcrf.field.pair_weights import PairWeights
 from skmmcrf.learning.example import Example
 
 #: Between which the program is solved to rounding.
 LEAST_C, LARGEST_C = 1e-12, 1e8
 _MAX_PROXIMAL_STEPS = 50
 _ROUNDING = 1e-12
+# relative to the largest weight
+_VIOLATED, _TIGHT = 1e-11, 1e-9
 
 
 @dataclass
@@ -58,7 +64,9 @@ class Solution:
     converged: bool = True
 
 
-def solve_program(examples: Sequence[Example], C: float, w: FloatArray | None = None) -> Solution:
+def solve_program(
+    examples: Sequence[Example], C: float, w: FloatArray | None = None, planes_before: list[IntArray] | None = None
+) -> Solution:
     """Solve (8) over the stored labelings.
 
     The slacks are hinge losses of w, so the problem has few variables for any number of images. Cutting planes on the
@@ -72,6 +80,9 @@ def solve_program(examples: Sequence[Example], C: float, w: FloatArray | None = 
     C : float
     w : ndarray of shape (n_weights,), optional
         The starting point, (1, 1, ...) by default. The optimum does not depend on it.
+    planes_before : list of ndarray of shape (n_images,), optional
+        Planes to begin with. Each has the number of a stored labeling for each image, or -1. They are replaced by those
+        that hold the optimum. The next solution, with more labelings, is then found sooner.
 
     Returns
     -------
@@ -97,10 +108,13 @@ def solve_program(examples: Sequence[Example], C: float, w: FloatArray | None = 
     """
     w = check_program(examples, C, w)
     owners, differences, losses = _constraints(examples)
+    weights = weights_of(examples)
+    w, differences = w * weights.scale, differences / weights.scale
     if not (np.isfinite(differences).all() and np.isfinite(losses).all()):
         raise ValueError("labelings must have finite differences and losses")
-    shares = image_shares(examples)
+    shares, cone = image_shares(examples), _Cone(weights)
 
+    firsts = np.cumsum([0, *map(len, examples)])  # of the labelings of each image
     planes: dict[bytes, IntArray] = {}
     slopes: list[FloatArray] = []
     heights: list[float] = []
@@ -118,9 +132,11 @@ def solve_program(examples: Sequence[Example], C: float, w: FloatArray | None = 
     add_plane(np.empty(0, dtype=int))  # no slack is negative
     for start in (np.zeros(len(w)), w):
         add_plane(_worst_constraints(losses - differences @ start, owners))
+    for plane in planes_before or ():
+        add_plane((firsts[:-1] + plane)[plane >= 0])
     exact = False
     while True:
-        w, bound, plane_multipliers = _solve_mean_slack_program(np.array(slopes), np.array(heights), C, exact)
+        w, bound, plane_multipliers = _solve_mean_slack_program(np.array(slopes), np.array(heights), C, cone, exact)
         margins = differences @ w
         worst = _worst_constraints(losses - margins, owners)
         violations = losses[worst] - margins[worst]
@@ -135,9 +151,13 @@ def solve_program(examples: Sequence[Example], C: float, w: FloatArray | None = 
     slack[owners[worst]] = violations
     for constraints, multiplier in zip(planes.values(), plane_multipliers):
         multipliers[constraints] += multiplier * shares[owners[constraints]]
-    return Solution(
-        w=w, slack=slack, multipliers=_by_image(multipliers, examples), value=objective_at(w, slack, shares, C)
-    )
+    if planes_before is not None:
+        held = [constraints for constraints, m in zip(planes.values(), plane_multipliers) if m > 0]
+        planes_before[:] = np.full((len(held), len(examples)), -1)
+        for plane, constraints in zip(planes_before, held):
+            plane[owners[constraints]] = constraints - firsts[owners[constraints]]
+    value, multipliers_by_image = objective_at(w, slack, shares, C), _by_image(multipliers, examples)
+    return Solution(weights.closed(w / weights.scale), slack, multipliers_by_image, value)
 
 
 def evaluate_stored(w: FloatArray, examples: Sequence[Example], C: float) -> Solution:
@@ -171,7 +191,8 @@ def evaluate_stored(w: FloatArray, examples: Sequence[Example], C: float) -> Sol
     slack, multipliers = np.zeros(len(examples)), np.zeros(len(owners))
     slack[owners[worst]] = violations[worst]
     multipliers[worst] = C * shares[owners[worst]]
-    return Solution(w, slack, _by_image(multipliers, examples), objective_at(w, slack, shares, C), dual_gap=np.inf)
+    value = objective_at(w * weights_of(examples).scale, slack, shares, C)
+    return Solution(w, slack, _by_image(multipliers, examples), value, dual_gap=np.inf)
 
 
 def optimality_residuals(solution: Solution, examples: Sequence[Example], C: float) -> dict[str, float]:
@@ -184,13 +205,15 @@ def optimality_residuals(solution: Solution, examples: Sequence[Example], C: flo
     Returns
     -------
     dict of str to float
-        "stationarity in w" is w - sum_k lambda_k (psi(y_k) - psi(y_n)). It must vanish, or not be negative where a
-        pairwise weight is zero. "stationarity in xi" is the excess of an image's multipliers over its share of C.
-        "feasibility" is the largest of missed margins and negative slacks, multipliers or pairwise weights.
+        "stationarity in w" is w - sum_k lambda_k (psi(y_k) - psi(y_n)), less a combination of the inequalities of w
+        that hold with equality, with factors that are not negative. It must vanish. "stationarity in xi" is the excess
+        of an image's multipliers over its share of C. "feasibility" is the largest of missed margins, violated
+        inequalities of w, and negative slacks or multipliers.
         "complementarity" is about multipliers of constraints that do not hold with equality.
     """
     owners, differences, losses = _constraints(examples)
-    w, slack, multipliers = solution.w, solution.slack, np.concatenate(solution.multipliers)
+    weights, slack, multipliers = weights_of(examples), solution.slack, np.concatenate(solution.multipliers)
+    w, differences = solution.w * weights.scale, differences / weights.scale
     slack_weights = C * image_shares(examples)
     slack_weight = slack_weights.max()
     margins = differences @ w
@@ -198,14 +221,15 @@ def optimality_residuals(solution: Solution, examples: Sequence[Example], C: flo
     size = np.maximum(size, 1e-8 * size.max(initial=0.0))  # and whole constraints nothing but rounding
     missed = losses - margins - slack[owners]
 
-    pull = multipliers @ differences
-    held = (np.arange(len(w)) > 0) & (w == 0)
-    in_w = np.where(held, np.maximum(pull, 0), np.abs(w - pull))
+    largest = np.abs(w[1:]).max(initial=0.0)
+    tight = np.vstack([weights.signs()[w[1:] == 0], weights.triangles(w, _TIGHT * (largest or 1.0))])
+    residual = w - multipliers @ differences
+    in_w = np.abs(residual - nnls(tight.T, residual)[0] @ tight) if len(tight) else np.abs(residual)
     reach = np.abs(differences).max(axis=0, initial=0.0)
     with np.errstate(over="ignore"):
         whole_margin = np.divide(losses.max(initial=0.0), reach, out=np.full(len(w), np.inf), where=reach > 0)
     sums = np.bincount(owners, multipliers, minlength=len(examples))
-    negative = [-w[1:], -slack, -multipliers / slack_weight]
+    negative = [np.abs(weights.closed(w) - w), -slack, -multipliers / slack_weight]
     return {
         "stationarity in w": _largest(in_w, np.abs(w) + multipliers @ np.abs(differences) + whole_margin),
         "stationarity in xi": _largest(np.maximum(sums - slack_weights, 0), slack_weight),
@@ -228,12 +252,12 @@ def _constraints(examples: Sequence[Example]) -> tuple[IntArray, FloatArray, Flo
     owners = np.repeat(np.arange(len(examples)), [len(example) for example in examples])
     differences = np.array([d for example in examples for d in example.differences], dtype=float)
     losses = np.array([loss for example in examples for loss in example.losses], dtype=float)
-    return owners, differences.reshape(-1, number_of_weights(examples)), losses
+    return owners, differences.reshape(-1, weights_of(examples).n_weights), losses
 
 
-def number_of_weights(examples: Sequence[Example]) -> int:
-    """Entries of w, which all examples share."""
-    return examples[0].energy.n_weights
+def weights_of(examples: Sequence[Example]) -> PairWeights:
+    """What the entries of w mean, which all examples share."""
+    return examples[0].energy.weights
 
 
 def check_program(examples: Sequence[Example], C: float, w: FloatArray | None) -> FloatArray:
@@ -242,7 +266,7 @@ def check_program(examples: Sequence[Example], C: float, w: FloatArray | None) -
         raise ValueError("examples is empty: give at least one")
     if not LEAST_C <= C <= LARGEST_C:
         raise ValueError(f"C must be between {LEAST_C:g} and {LARGEST_C:g}, got {C}")
-    n_weights = number_of_weights(examples)
+    n_weights = weights_of(examples).n_weights
     if any(example.energy.n_weights != n_weights for example in examples):
         raise ValueError("examples must have the same terms")
     w = np.ones(n_weights) if w is None else np.asarray(w, dtype=float)
@@ -257,7 +281,7 @@ def image_shares(examples: Sequence[Example]) -> FloatArray:
 
 
 def objective_at(w: FloatArray, slack: FloatArray, shares: FloatArray, C: float) -> float:
-    """The objective of (8) for shares from `image_shares`."""
+    """The objective of (8) at weights times `PairWeights.scale`, for shares from `image_shares`."""
     return float(0.5 * w @ w + C * (shares @ slack))
 
 
@@ -276,10 +300,49 @@ def _worst_constraints(violations: FloatArray, owners: IntArray) -> IntArray:
     return worst[np.unique(owners[worst], return_index=True)[1]]  # one of each image, where some are alike
 
 
+class _Cone:
+    """The weights w with rows @ w >= 0: first those of no negative pairwise weight, without triangles.
+
+    Triangle inequalities are many, but few of them hold with equality. They are added when they are violated.
+
+    Parameters
+    ----------
+    weights : PairWeights
+
+    Attributes
+    ----------
+    rows : ndarray of shape (n_rows, n_weights)
+    """
+
+    def __init__(self, weights: PairWeights) -> None:
+        self.weights = weights
+        self.rows = weights.signs()
+        self._known: set[bytes] = set()
+
+    def cut_off(self, w: FloatArray) -> bool:
+        """Add the triangle inequalities that w violates, and tell whether any of them is new."""
+        violated = self.weights.triangles(w, -_VIOLATED * np.abs(w[1:]).max(initial=0.0))
+        new = {row.tobytes(): row for row in violated}
+        rows = [row for name, row in new.items() if name not in self._known]  # rounding may leave others violated
+        self.rows = np.vstack([self.rows, *rows])
+        self._known |= new.keys()
+        return bool(rows)
+
+    def face(self, held: IntArray) -> FloatArray:
+        """Give an orthonormal basis of the w for which some rows hold with equality, (n_weights, n_dimensions)."""
+        n_signs = self.weights.n_weights - 1
+        basis = np.delete(np.eye(n_signs + 1), 1 + held[held < n_signs], axis=1)
+        triangles = self.rows[held[held >= n_signs]]
+        if not len(triangles):
+            return basis
+        basis = basis @ null_space(triangles @ basis)
+        return np.where(np.abs(basis) < _ROUNDING, 0.0, basis)
+
+
 def _solve_mean_slack_program(
-    slopes: FloatArray, heights: FloatArray, C: float, exact: bool
+    slopes: FloatArray, heights: FloatArray, C: float, cone: _Cone, exact: bool
 ) -> tuple[FloatArray, float, FloatArray]:
-    """Solve min 1/2 |w|^2 + C xi, xi >= heights - slopes @ w, w_2, w_3, ... >= 0, and return w, xi and the multipliers.
+    """Solve min 1/2 |w|^2 + C xi, xi >= heights - slopes @ w, w in a cone, and return w, xi and the multipliers.
 
     Unless it is to be exact, last digits may be wrong.
     """
@@ -295,24 +358,29 @@ def _solve_mean_slack_program(
     def objective(w: FloatArray) -> float:
         return float(0.5 * w @ w + C * mean_slack(w))
 
-    w, multipliers, held = _take_proximal_steps(slopes, heights, C)
+    w, multipliers, held = _take_proximal_steps(slopes, heights, C, cone.rows)
+    while cone.cut_off(w):
+        w, multipliers, held = _take_proximal_steps(slopes, heights, C, cone.rows)
     if not exact:
-        w = np.append(w[0], np.maximum(w[1:], 0))
+        w = cone.weights.closed(w)
         return w, scale * mean_slack(w), multipliers / scale
     # this w loses what is tiny beside xi, and the multipliers' w cancels where C is large; solving anew for the
     # constraints found to be active loses nothing, if the right ones were found
     active = np.flatnonzero(multipliers > _ROUNDING * C)
-    exact_w, exact_multipliers = _solve_active(slopes, heights, C, active, held)
+    face = cone.face(held)
+    exact_w, exact_multipliers = _solve_active(slopes, heights, C, active, face)
     candidates = [(w, multipliers), (multipliers @ slopes, multipliers), (exact_w, exact_multipliers)]
-    candidates = [(np.append(w[0], np.where(held[1:], 0, np.maximum(w[1:], 0))), m) for w, m in candidates]
+    candidates = [(cone.weights.closed(face @ (w @ face)), m) for w, m in candidates]
     least = min(objective(w) for w, _ in candidates)
     good = [(w, m) for w, m in candidates if objective(w) <= least + 1e-11 * abs(least) and (m >= 0).all()]
     w, multipliers = good[-1]
     return w, scale * mean_slack(w), multipliers / scale
 
 
-def _take_proximal_steps(slopes: FloatArray, heights: FloatArray, C: float) -> tuple[FloatArray, FloatArray, BoolArray]:
-    """Solve the same program by quadprog. Return w, the multipliers, and the weights held at zero.
+def _take_proximal_steps(
+    slopes: FloatArray, heights: FloatArray, C: float, rows: FloatArray
+) -> tuple[FloatArray, FloatArray, IntArray]:
+    """Solve the same program by quadprog, with rows @ w >= 0. Return w, the multipliers, and the rows that hold w.
 
     quadprog needs a Hessian of full rank, which xi lacks. A small multiple of (xi - xi')^2 is added, where xi' is the
     last solution. These proximal point steps are repeated until xi does not move, which is the optimum without the
@@ -322,9 +390,9 @@ def _take_proximal_steps(slopes: FloatArray, heights: FloatArray, C: float) -> t
     # weak enough for xi to get where it wants in few steps, strong enough not to lose digits on the way
     ridge = max(C / (1000 * heights.max()), 0.01)
     hessian = np.diag([1 / ridge] * n_weights + [1.0])
-    signs = np.eye(n_weights + 1)[1:n_weights]
-    constraints = np.vstack([np.column_stack([slopes, np.ones(len(slopes))]), signs]).T
-    bounds = np.append(heights, np.zeros(len(signs)))
+    of_w_and_xi = [np.column_stack([slopes, np.ones(len(slopes))]), np.column_stack([rows, np.zeros(len(rows))])]
+    constraints = np.vstack(of_w_and_xi).T
+    bounds = np.append(heights, np.zeros(len(rows)))
     xi = heights.max()
     for _ in range(_MAX_PROXIMAL_STEPS):
         linear = np.append(np.zeros(n_weights), xi - C / ridge)
@@ -332,25 +400,24 @@ def _take_proximal_steps(slopes: FloatArray, heights: FloatArray, C: float) -> t
         moved, xi = abs(solution[-1] - xi), solution[-1]
         if ridge * moved <= 1e-13 * C:
             break
-    of_planes, of_signs = np.split(multipliers, [len(slopes)])
-    return solution[:-1], of_planes * (C / of_planes.sum()), np.append(False, of_signs > 0)
+    of_planes, of_rows = np.split(multipliers, [len(slopes)])
+    return solution[:-1], of_planes * (C / of_planes.sum()), np.flatnonzero(of_rows > 0)
 
 
 def _solve_active(
-    slopes: FloatArray, heights: FloatArray, C: float, active: IntArray, held: BoolArray
+    slopes: FloatArray, heights: FloatArray, C: float, active: IntArray, face: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Solve w = multipliers @ slopes, sum(multipliers) = C, heights - slopes @ w = xi on what is active and free."""
-    free = np.flatnonzero(~held)
-    rows = slopes[np.ix_(active, free)]
+    """Solve w = multipliers @ slopes, sum(multipliers) = C, heights - slopes @ w = xi on active planes and a face."""
+    rows, n_free = slopes[active] @ face, face.shape[1]
     unit = max(C, 1.0)  # the unknowns are w or w / C, and multipliers / C, so that both kinds are of a size
     matrix = np.block(
         [
-            [np.eye(len(free)) / unit, -rows.T, np.zeros((len(free), 1))],
+            [np.eye(n_free) / unit, -rows.T, np.zeros((n_free, 1))],
             [rows * (C / unit), np.zeros((len(active), len(active))), np.ones((len(active), 1))],
-            [np.zeros((1, len(free))), np.ones((1, len(active))), np.zeros((1, 1))],
+            [np.zeros((1, n_free)), np.ones((1, len(active))), np.zeros((1, 1))],
         ]
     )
-    right = np.concatenate([np.zeros(len(free)), heights[active], [1.0]])
+    right = np.concatenate([np.zeros(n_free), heights[active], [1.0]])
     # log-odds can be a million times larger than contrasts: make all rows and columns of a size
     of_rows = 1 / np.abs(matrix).max(axis=1)
     matrix *= of_rows[:, np.newaxis]
@@ -361,7 +428,6 @@ def _solve_active(
     for _ in range(4):  # each step corrects multipliers that are tiny beside C
         solution += inverse @ (of_rows * right - matrix @ solution)
     solution *= of_columns
-    w, multipliers = np.zeros(len(held)), np.zeros(len(slopes))
-    w[free] = solution[: len(free)] * (C / unit)
-    multipliers[active] = C * solution[len(free) : -1]
+    w, multipliers = face @ (solution[:n_free] * (C / unit)), np.zeros(len(slopes))
+    multipliers[active] = C * solution[n_free:-1]
     return w, np.where(np.abs(multipliers) < _ROUNDING * C, np.maximum(multipliers, 0), multipliers)

@@ -19,7 +19,8 @@ from skmmcrf._docs import documented
 from skmmcrf._typing import FloatArray, TensorsLike
 from skmmcrf.field.energy import Field, least_labelings
 from skmmcrf.field.grid import Connectivity, Grid
-from skmmcrf.field.labels import Annotation
+from skmmcrf.field.labels import UNLABELLED, Annotation
+from skmmcrf.field.pair_weights import COMPATIBILITIES
 from skmmcrf.field.terms import PAIRWISE, Contrast, build_terms
 from skmmcrf.field.workers import workers
 from skmmcrf.images.checking import check_images, check_labelled_images
@@ -36,6 +37,7 @@ NORMAL_POSITIVE = Interval(Real, sys.float_info.min, sys.float_info.max, closed=
 FIELD_CONSTRAINTS = {
     "C": [Interval(Real, LEAST_C, LARGEST_C, closed="both")],
     "pairwise": [StrOptions(set(PAIRWISE))],
+    "compatibility": [StrOptions(set(COMPATIBILITIES))],
     "connectivity": [Integral, list, tuple, np.ndarray],
     "sigma": [StrOptions({"auto"}), NORMAL_POSITIVE],
     "tol": [Interval(Real, 0, None, closed="left")],
@@ -70,6 +72,7 @@ class MaxMarginLoss(nn.Module):
     ----------
     %(C)s
     %(pairwise)s
+    %(compatibility)s
     %(connectivity)s
     sigma : float, default=0.1
         The difference of two pixels that counts as an edge of the image, in units of the pixels. The default suits
@@ -90,8 +93,8 @@ class MaxMarginLoss(nn.Module):
     Attributes
     ----------
     coef_ : ndarray of shape (n_weights,)
-        The weights w of the last batch: one for the unary term, and one for each pairwise term. Learning on the next
-        batch starts from them.
+        The weights w of the last batch: one for the unary term, and one for each pairwise term, or for ``"metric"`` one
+        for each pairwise term and pair of labels. Learning on the next batch starts from them.
 
     Examples
     --------
@@ -119,6 +122,7 @@ class MaxMarginLoss(nn.Module):
         C: float = 1.0,
         *,
         pairwise: Literal["contrast", "smoothness"] = "contrast",
+        compatibility: Literal["potts", "metric"] = "potts",
         connectivity: Connectivity = 8,
         sigma: float = _DEFAULT_SIGMA,
         tol: float = 1e-3,
@@ -139,14 +143,14 @@ class MaxMarginLoss(nn.Module):
         }
         given = {name: value for name, value in locals().items() if name in constraints}
         validate_parameter_constraints(constraints, given, caller_name="MaxMarginLoss")
-        self.field = Field(Grid.from_connectivity(connectivity), build_terms(pairwise, sigma))
+        self.field = Field(Grid.from_connectivity(connectivity), build_terms(pairwise, sigma), compatibility)
         self.learner = CuttingPlanes(C, tol, max_iter, n_jobs)
         self.gradient = gradient
-        n_weights = len(class_weight or ())
-        has_several = n_weights > 2 and class_weight.keys() == set(range(n_weights))  # type: ignore[union-attr]
-        self.scheme = LabelScheme(1, ignore_label, tuple(range(n_weights)) if has_several else ())
+        n_labels = len(class_weight or ())
+        has_several = n_labels > 2 and class_weight.keys() == set(range(n_labels))  # type: ignore[union-attr]
+        self.scheme = LabelScheme(1, ignore_label, tuple(range(n_labels)) if has_several else ())
         self.class_weight = self.scheme.check_class_weight(class_weight, []) if class_weight else None
-        self.coef_: FloatArray = np.ones(self.field.n_weights)
+        self.coef_: FloatArray = np.ones(self.field.weights(len(self.scheme.classes)).n_weights)
         self._has_seen_foreground = False
 
     def get_extra_state(self) -> torch.Tensor:
@@ -155,11 +159,16 @@ class MaxMarginLoss(nn.Module):
 
     def set_extra_state(self, state: torch.Tensor) -> None:
         """Take `coef_` from a state dict."""
-        if state.shape != (self.field.n_weights,):
-            raise ValueError(f"the state has weights of shape {tuple(state.shape)}, not ({self.field.n_weights},)")
-        if not (state.isfinite().all() and (state[1:] >= 0).all()):
-            raise ValueError(f"the state has weights that are not finite or negative: {state.tolist()}")
-        self.coef_ = state.cpu().numpy().copy()
+        w = state.cpu().numpy().copy()
+        # the number of labels is that of the batches
+        fitting = [each for each in map(self.field.weights, range(2, UNLABELLED + 1)) if (each.n_weights,) == w.shape]
+        if not fitting:
+            raise ValueError(f"the state has weights of shape {w.shape}, which do not fit the terms of the loss")
+        try:
+            fitting[0].check(w)
+        except ValueError as error:
+            raise ValueError(f"the state has weights that are not allowed: {error}") from None
+        self.coef_ = w
 
     def forward(self, log_odds: TensorsLike, labels: TensorsLike, images: TensorsLike) -> torch.Tensor:
         """Compute gamma of a batch.
@@ -233,6 +242,13 @@ class MaxMarginLoss(nn.Module):
         warn_of_negative_weight(self.coef_)
         values = _as_log_odds(log_odds)
         _check_shapes(values, [image.shape[:-1] for image in arrays], "images")
+        n_labels = len(self._scheme_of(values).classes)
+        n_weights = self.field.weights(n_labels).n_weights
+        if len(self.coef_) != n_weights:
+            raise ValueError(
+                f"coef_ has {len(self.coef_)} weights, but {n_labels} labels of log_odds need {n_weights} by "
+                f"compatibility={self.field.compatibility!r}: call the loss with a batch of as many labels first"
+            )
         energies = map(self.field.energy, _values(values), arrays)
         labelings = least_labelings(self.coef_, energies, self.learner.n_jobs)
         labels = [torch.from_numpy(labeling).to(l.device, torch.uint8) for labeling, l in zip(labelings, values)]
@@ -247,7 +263,8 @@ class MaxMarginLoss(nn.Module):
 
     def learn(self, examples: Sequence[Example]) -> Solution:
         """Solve (8) over examples, beginning at `coef_`, and take its weights."""
-        solution = self.learner.learn(examples, self.coef_)
+        fits = not examples or self.coef_.shape == (examples[0].energy.n_weights,)
+        solution = self.learner.learn(examples, self.coef_ if fits else None)
         warn_unless_converged(solution, self.learner)
         self.coef_ = solution.w
         return solution
@@ -272,7 +289,8 @@ class MaxMarginLoss(nn.Module):
         slack, changes = zip(*found, *cutting)
         shares = np.array(weights) / len(weights)
         scales = self.coef_[0] * self.learner.C * shares
-        value = objective_at(self.coef_, np.array(slack), shares, self.learner.C)
+        scaled = self.coef_ * self.field.weights(annotations[0].n_labels).scale
+        value = objective_at(scaled, np.array(slack), shares, self.learner.C)
         return _as_tensor(value, [scale * change for scale, change in zip(scales, changes)], all_log_odds)
 
     def _scheme_of(self, log_odds: Sequence[torch.Tensor]) -> LabelScheme:

@@ -125,6 +125,56 @@ def test_unequal_images_with_changes_at_half_size_and_crops(data):
     assert [each.shape for each in model.predict_proba(X)] == [(*each.shape, 3) for each in y]
 
 
+@pytest.mark.parametrize("training", TRAININGS)
+def test_pairs_of_classes_may_have_weights_of_their_own(models, cnn, training, data, tmp_path):
+    X, y = data
+    model = quick(cnn=FrozenEstimator(cnn), training=training, compatibility="metric", warm_start=True).fit(X, y)
+    assert model.coef_.shape == (7,)
+    for w, matrix in zip(model.coef_[1:].reshape(2, 3), model.pair_weights_):
+        np.testing.assert_array_equal(matrix, [[0, w[0], w[1]], [w[0], 0, w[2]], [w[1], w[2], 0]])
+        assert (matrix[:, None] <= matrix[:, :, None] + matrix[None]).all()
+    assert len(np.unique(model.coef_)) > 3 or training == "cnn"
+    assert 0.5 < model.score(X, y) < 1
+    model.save(tmp_path / "model")
+    loaded = load(tmp_path / "model", network=small_unet)
+    for copied in (loaded, pickle.loads(pickle.dumps(model))):
+        np.testing.assert_array_equal(copied.coef_, model.coef_)
+        np.testing.assert_array_equal(copied.predict(X), model.predict(X))
+        np.testing.assert_array_equal(copied.optimality_gap(X), model.optimality_gap(X))
+    n_before = len(model.history_)
+    assert len(model.fit(X, y).history_) == n_before + (training.startswith("joint"))
+    model.set_params(compatibility="potts")
+    if training != "cnn":
+        with pytest.raises(ValueError, match="7 weights: leave pairwise and compatibility, or set warm_start=False"):
+            model.fit(X, y)
+
+
+def test_a_field_of_weights_of_pairs_goes_on_and_is_kept_in_files(cnn, data, tmp_path):
+    Z, y = cnn.transform(data[0]), data[1]
+    y = np.where(y == 255, -3, y)  # labels of unlabelled pixels would be others under other weights
+    model, potts = MaxMarginCRF(compatibility="metric", warm_start=True).fit(Z, y), MaxMarginCRF().fit(Z, y)
+    assert model.objective_ - model.dual_gap_ <= potts.objective_ + potts.inference_gap_
+    model.save(tmp_path / "model")
+    np.testing.assert_array_equal(load(tmp_path / "model").predict(Z), model.predict(Z))
+    objective = model.objective_
+    assert model.fit(Z, y).objective_ == pytest.approx(objective, rel=2e-3)
+    with pytest.raises(ValueError, match="7 weights, not 3: leave pairwise and compatibility, or set warm_start=False"):
+        model.set_params(compatibility="potts").fit(Z, y)
+    model.set_params(compatibility="metric").coef_[1] = model.coef_[2:4].sum() + 1
+    with pytest.raises(ValueError, match="coef_ must be weights of a field: the weight of a pair of labels must not"):
+        model.save(tmp_path / "other")
+    np.testing.assert_array_equal(potts.pair_weights_, potts.coef_[1:, None, None] * (1 - np.eye(3)))
+
+
+def test_of_two_classes_pairs_have_the_same_weights(data):
+    X, y = data[0], (data[1] > 0).astype(int)
+    Z = quick_cnn(n_epochs=2).fit_transform(X, y)
+    fields = [MaxMarginCRF(compatibility=each).fit(Z, y) for each in ("potts", "metric")]
+    np.testing.assert_array_equal(fields[0].coef_, fields[1].coef_)
+    np.testing.assert_array_equal(fields[0].predict(Z), fields[1].predict(Z))
+    assert fields[1].pair_weights_.shape == (2, 2, 2)
+
+
 def test_weights_are_by_label(data):
     X, y = data
     balanced, by_dict = quick_cnn(n_epochs=1, class_weight="balanced"), quick_cnn(n_epochs=1, class_weight={300: 7})

@@ -63,8 +63,8 @@ def test_psi_is_that_of_the_equations(shape, connectivity, pairwise):
                 contrast = np.exp(-((image[one] - image[other]) ** 2).sum() / (2 * 0.3**2))
                 expected[1:] += np.array([1, contrast]) / np.linalg.norm(step)
     crf = Field(grid, build_terms(pairwise, 0.3))
-    assert crf.n_weights == {"smoothness": 2, "contrast": 3}[pairwise]
-    np.testing.assert_allclose(crf.energy(log_odds, image).psi(labels), expected[: crf.n_weights])
+    assert crf.weights(2).n_weights == {"smoothness": 2, "contrast": 3}[pairwise]
+    np.testing.assert_allclose(crf.energy(log_odds, image).psi(labels), expected[: crf.weights(2).n_weights])
 
 
 @each_field
@@ -104,7 +104,7 @@ def test_cuts_equal_enumeration(random_grid, shape, connectivity, pairwise, seed
 def test_no_labeling_of_any_problem_is_better(problem, w):
     example = problem.examples()[0]
     energy, annotation = example.energy, example.annotation
-    w, losses = w[: problem.field.n_weights], all_losses(annotation)
+    w, losses = w[: problem.field.weights(2).n_weights], all_losses(annotation)
     energies = all_differences(energy, annotation.truth) @ w
     pairwise = sum(weight * row.sum() for weight, row in zip(w[1:], energy.pairwise.compute().rows))
     rounding = 1e-12 * (abs(w[0]) * np.abs(energy.log_odds).sum(dtype=float) + pairwise + losses.max())
@@ -126,7 +126,7 @@ def test_mirroring_any_image_mirrors_the_result(problem, w):
     # the other way along both dimensions, in which any offsets mean the same pairs
     mirrored = problem.each_image_changed(lambda x: x[::-1, ::-1])
     energy, other = (p.examples()[0].energy for p in (problem, mirrored))
-    w = w[: problem.field.n_weights]
+    w = w[: problem.field.weights(2).n_weights]
     least = energy.least(w)
     # labelings of equal energy may be exchanged
     pairwise = sum(weight * row.sum() for weight, row in zip(w[1:], energy.pairwise.compute().rows))
@@ -174,7 +174,7 @@ def test_smoothed_log_odds_say_which_pixels_change_as_all_log_odds_do(monkeypatc
 
 @given(problems(max_images=1), weights())
 def test_signs_of_smoothed_log_odds_are_the_labels_of_any_problem(problem, w):
-    energy, w = problem.examples()[0].energy, w[: problem.field.n_weights]
+    energy, w = problem.examples()[0].energy, w[: problem.field.weights(2).n_weights]
     if w[0] > 0:
         smoothed = energy.smoothed_log_odds(w)
         np.testing.assert_array_equal(smoothed > 0, energy.least(w))

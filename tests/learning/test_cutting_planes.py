@@ -1,5 +1,6 @@
 from functools import partial
 
+import cvxpy as cp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -580,3 +581,42 @@ def test_several_labels_are_learned_with_unlabelled_pixels_which_never_raises_ga
     assert solution.converged
     assert (np.diff(values) <= 1e-9).all()
     assert CuttingPlanes(0.1).objective(examples, solution.w) == pytest.approx(solution.value, rel=1e-6)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# weights of pairs of labels
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_weights_of_pairs_solve_the_program_over_every_labeling(seed):
+    drawn = [random_classes(10 * seed + n, (2, 4), scale=1.0, compatibility="metric") for n in range(2)]
+    examples = [Example(energy, Annotation(truth, class_weight=(1.0, 2.0, 1.0))) for energy, truth in drawn]
+    solution = CuttingPlanes(0.5, 1e-9, bound_rounds=50).learn(examples)
+    weights, gamma = examples[0].energy.weights, Gamma(examples, 0.5)
+    w, slack = cp.Variable(weights.n_weights), cp.Variable(len(examples))
+    constraints = [d @ w >= loss - slack[n] for n, (d, loss) in enumerate(zip(gamma.differences, gamma.losses))]
+    constraints += [w[1:] >= 0, weights.triangles(np.zeros(weights.n_weights), np.inf) @ w >= 0]
+    norm = cp.square(w[0]) + cp.sum_squares(w[1:]) / weights.n_pairs
+    objective = norm / 2 + 0.5 * cp.sum(slack) / len(examples)
+    expected = cp.Problem(cp.Minimize(objective), constraints).solve(solver=cp.CLARABEL)
+    assert solution.value - solution.dual_gap <= expected * (1 + 1e-7)
+    assert gamma(solution.w) <= solution.value + solution.inference_gap + 1e-9
+    if solution.value == pytest.approx(gamma(solution.w), rel=1e-9):  # no labeling was missed
+        assert solution.value == pytest.approx(expected, rel=1e-6)
+        np.testing.assert_allclose(solution.w, w.value, atol=1e-4)
+    np.testing.assert_array_equal(weights.closed(solution.w), solution.w)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_weights_of_pairs_lead_to_no_higher_objective_than_those_of_all_pairs(seed):
+    of_both = {c: stripes(seed, scale=1.5, compatibility=c) for c in ("potts", "metric")}
+    solutions = {c: CuttingPlanes(1.0, 1e-6, bound_rounds=20).learn(examples) for c, examples in of_both.items()}
+    potts, metric = solutions["potts"], solutions["metric"]
+    assert metric.value < potts.value + potts.inference_gap
+
+
+def test_weights_of_pairs_are_learned_of_many_images_in_parts():
+    of_both = [stripes(0, 20 * [(5, 6)], scale=1.5, compatibility="metric") for _ in range(2)]
+    quick, slow = CuttingPlanes(1.0).learn(of_both[0]), CuttingPlanes(1.0, 1e-7, n_jobs=2).learn(of_both[1])
+    assert quick.converged
+    assert quick.value - quick.dual_gap <= slow.value <= quick.value * (1 + 1e-9)

@@ -183,6 +183,24 @@ def test_diffcp_agrees():
         np.testing.assert_allclose(gradient, expected, atol=1e-4 * np.abs(expected).max())
 
 
+def test_weights_of_pairs_that_hold_a_triangle_inequality_with_equality_are_degenerate():
+    outcomes = []
+    for seed in range(6):
+        examples = stripes(seed, compatibility="metric", scale=1.0)
+        solution = CuttingPlanes(0.02, tol=0.0, max_iter=200).learn(examples)
+        solution = solve_program(examples, 0.02, solution.w)
+        outcomes.append(len(examples[0].energy.weights.triangles(solution.w, 1e-9)) > 0)
+        if outcomes[-1]:
+            with pytest.raises(DegenerateProgramError, match="by way of a third label"):
+                LinearSystem(solution, examples, 0.02)
+            continue
+        system = LinearSystem(solution, examples, 0.02)
+        for n, example in enumerate(examples):
+            expected = example.gradient(solution.w, solution.multipliers[n])
+            np.testing.assert_allclose(system.gradient(n), expected, atol=1e-7)
+    assert set(outcomes) == {True, False}
+
+
 def test_the_gradient_in_scores_of_several_labels_is_that_of_the_envelope_theorem():
     learner, examples = CuttingPlanes(0.02, tol=0.0, max_iter=200), stripes(0)
     solution = learner.learn(examples)

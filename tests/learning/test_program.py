@@ -11,6 +11,7 @@ from strategies import problems
 from skmmcrf.field import Annotation, Field, Grid, build_terms
 from skmmcrf.field.labels import pack_labeling
 from skmmcrf.learning import Example, evaluate_stored, optimality_residuals, solve_program
+from skmmcrf.learning import program as programs
 from skmmcrf.learning.example import Constraint
 
 TERMS = {2: build_terms("smoothness"), 3: build_terms("contrast", 1.0)}
@@ -58,6 +59,53 @@ def test_program_equals_an_independent_solver(C, n_weights, weights):
     tolerance = 5e-3 if weights else 1e-4
     np.testing.assert_allclose(solution.w, w.value, rtol=1e-4, atol=tolerance * np.abs(solution.w).max())
     np.testing.assert_allclose(np.concatenate(solution.multipliers), C * margins[0].dual_value, atol=1e-4 * C / 6)
+
+
+def random_metric_program(seed, n_labels=4, n_images=5, n_labelings=12):
+    """The same for weights of pairs of labels, whose triangle inequalities would be violated."""
+    rng, field = np.random.default_rng(seed), Field(Grid.from_connectivity(4), TERMS[3], "metric")
+    energy = field.energy(np.zeros((n_labels, 4, 5)), np.zeros((4, 5, 1)))
+    examples = [
+        Example(energy, Annotation(np.zeros((4, 5), np.uint8), class_weight=(1.0,) * n_labels)) for _ in range(n_images)
+    ]
+    for example in examples:
+        for k in range(n_labelings):
+            loss = float(rng.integers(1, 1000))
+            difference = loss * rng.normal(0.4, 1, size=energy.n_weights)
+            example.add(
+                Constraint(pack_labeling((np.arange(20) == k).reshape(4, 5).astype(np.uint8)), difference, loss)
+            )
+    return examples
+
+
+@pytest.mark.parametrize("C", [1e-5, 1e-3, 0.1])
+@pytest.mark.parametrize("n_labels", [3, 4, 6])
+def test_weights_of_pairs_are_those_of_an_independent_solver_and_a_metric_to_the_last_digit(n_labels, C):
+    program = random_metric_program(n_labels, n_labels)
+    weights, (owners, differences, losses) = program[0].energy.weights, constraints_of(program)
+    w, slack = cp.Variable(weights.n_weights), cp.Variable(len(program), nonneg=True)
+    triangles = weights.triangles(np.zeros(weights.n_weights), np.inf)
+    norm = cp.sum_squares(cp.multiply(w, weights.scale))
+    objective = 0.5 / C * norm + cp.sum(slack) / len(program)
+    constraints = [differences @ w >= losses - slack[owners], w[1:] >= 0]
+    free = C * cp.Problem(cp.Minimize(objective), constraints).solve(solver=cp.CLARABEL)
+    expected = C * cp.Problem(cp.Minimize(objective), [*constraints, triangles @ w >= 0]).solve(solver=cp.CLARABEL)
+    solution = solve_program(program, C)
+    assert free < expected * (1 - 1e-6)
+    assert solution.value == pytest.approx(expected, rel=1e-7)
+    np.testing.assert_allclose(solution.w, w.value, atol=2e-3 * np.abs(solution.w).max())
+    np.testing.assert_array_equal(weights.closed(solution.w), solution.w)
+    residuals = optimality_residuals(solution, program, C)
+    assert max(residuals.values()) <= 1e-8
+
+
+def test_residuals_tell_of_weights_that_are_no_optimal_metric():
+    program = random_metric_program(0)
+    solution, weights = solve_program(program, 1.0), program[0].energy.weights
+    assert len(weights.triangles(solution.w, 1e-9)) > 0
+    row = weights.triangles(solution.w, 1e-9)[0]
+    for name, moved in [("feasibility", solution.w - 0.01 * row), ("stationarity in w", solution.w + 0.01 * row)]:
+        assert optimality_residuals(replace(solution, w=moved), program, 1.0)[name] > 1e-5
 
 
 @pytest.mark.parametrize("C", [1e-8, 1e-4, 1.0, 1e4, 1e8])
@@ -175,3 +223,24 @@ def test_the_suite_checks_the_programs_that_every_module_solves():
     of_package = {name for name in solvers if name.startswith("skmmcrf.")}
     assert of_package >= {"skmmcrf.learning", "skmmcrf.learning.program", "skmmcrf.learning.cutting_planes"}
     assert all(hasattr(solvers[name], "__wrapped__") for name in of_package)
+
+
+def test_planes_of_a_solution_lead_to_the_next_one_sooner_and_change_nothing(monkeypatch):
+    n_solved, planes, solve = [], [], programs._solve_mean_slack_program
+    monkeypatch.setattr(
+        programs, "_solve_mean_slack_program", lambda *args: n_solved.append(len(args[0])) or solve(*args)
+    )
+    before = random_metric_program(1, 5, n_images=6)
+    solve_program(before, 0.1, planes_before=planes)
+    assert planes
+    assert {plane.shape for plane in planes} == {(6,)}
+    longer = random_metric_program(1, 5, n_images=6)
+    labels = np.ones((4, 5), np.uint8)
+    longer[0].add(Constraint(pack_labeling(labels), 0.9 * np.array(longer[0].differences[0]), 1000.0))
+    n_solved.clear()
+    expected = solve_program(longer, 0.1)
+    n_without = len(n_solved)
+    found = solve_program(longer, 0.1, planes_before=planes)
+    assert len(n_solved) - n_without < n_without
+    assert found.value == pytest.approx(expected.value, rel=1e-10)
+    np.testing.assert_allclose(found.w, expected.w, rtol=1e-6, atol=1e-9)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from small_images import Gamma, all_labelings
+from small_images import Gamma, all_labelings, random_weights
 
 from skmmcrf import MaxMarginLoss
 from skmmcrf.field import Annotation, Field, Grid, build_terms
@@ -311,7 +311,12 @@ def batch_of_classes(seed=0, n=2, shape=(4, 5), n_labels=3):
 
 @pytest.mark.parametrize(
     "parameters",
-    [{}, {"gradient": "kkt"}, {"pairwise": "smoothness"}, {"class_weight": {0: 0.5, 1: 2.0, 2: 1.0}}],
+    [
+        {},
+        {"gradient": "kkt"},
+        {"pairwise": "smoothness"},
+        {"class_weight": {0: 0.5, 1: 2.0, 2: 1.0}},
+    ],
 )
 def test_backward_gives_central_differences_of_several_classes(parameters):
     scores, labels, images = batch_of_classes(seed=3)
@@ -339,6 +344,55 @@ def test_gamma_of_several_classes_is_that_of_all_labelings_where_cuts_miss_none(
     for energy, labels in zip((example.energy for example in examples), predicted.numpy()):
         energies = [energy.psi(y) @ loss.coef_ for y in all_labelings((2, 4), 3)]
         assert energy.psi(labels) @ loss.coef_ == pytest.approx(min(energies))
+
+
+def test_weights_of_pairs_are_of_the_labels_of_the_batch_and_are_kept_in_its_state():
+    scores, labels, images = batch_of_classes(seed=2)
+    loss, other = exact(compatibility="metric"), exact(compatibility="metric")
+    with pytest.raises(ValueError, match=r"coef_ has 3 weights, but 3 labels of log_odds need 7 by compatibility='met"):
+        loss.predict(scores, images)
+    value = loss(scores, labels, images)
+    assert loss.coef_.shape == (7,)
+    np.testing.assert_array_equal(loss.field.weights(3).closed(loss.coef_), loss.coef_)
+    assert value.item() <= exact()(scores, labels, images).item()
+    other.load_state_dict(loss.state_dict())
+    torch.testing.assert_close(other.predict(scores, images), loss.predict(scores, images))
+    assert exact(compatibility="metric", class_weight={0: 1, 1: 1, 2: 1}).predict(scores, images).shape == (2, 4, 5)
+    beyond = torch.tensor([1.0, 5.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+    for weights, message in [(beyond, "must not exceed the sum"), (torch.ones(8), r"of shape \(8,\)")]:
+        with pytest.raises(ValueError, match=f"the state has weights .*{message}"):
+            loss.load_state_dict({"_extra_state": weights})
+
+
+def test_weights_of_the_only_pair_of_two_labels_are_those_of_all_pairs():
+    log_odds, labels, images = torch.randn(2, 6, 7), torch.randint(2, (2, 6, 7)), torch.rand(2, 6, 7)
+    losses = [MaxMarginLoss(compatibility=each) for each in ("potts", "metric")]
+    values = [loss(log_odds, labels, images).item() for loss in losses]
+    assert values[0] == values[1]
+    np.testing.assert_array_equal(losses[0].coef_, losses[1].coef_)
+
+
+def test_backward_gives_central_differences_for_weights_of_pairs():
+    scores, labels, images = batch_of_classes(seed=1, shape=(3, 3))  # of which moves miss no labeling
+    loss = exact(compatibility="metric")
+    assert_gradients_are_central_differences(lambda s: loss(s, labels, images), scores)
+
+
+def test_the_gradient_for_held_weights_of_pairs_gives_central_differences():
+    scores, labels, images = batch_of_classes(seed=4)
+    loss = exact(compatibility="metric")
+    loss.coef_ = random_weights(0, loss.field.weights(3))
+    annotations = [Annotation(y.numpy().astype(np.uint8), class_weight=3 * (1.0,)) for y in labels]
+
+    def at_weights(scores):
+        return loss.at_weights([(list(scores), annotations, [x.numpy()[..., None] for x in images])])
+
+    examples = [
+        Example(loss.field.energy(s.detach().numpy(), x.numpy()[..., None]), annotation)
+        for s, x, annotation in zip(scores, images, annotations)
+    ]
+    assert at_weights(scores).item() == pytest.approx(loss.learner.objective(examples, loss.coef_))
+    assert_gradients_are_central_differences(at_weights, scores)
 
 
 def test_a_list_of_scores_of_unequal_images_is_a_batch_too():
