@@ -67,7 +67,7 @@ SegmentationDisplay.from_estimator({"joint": model}, test.images[::2], test.mask
 # %%
 # Saving what was found
 # ---------------------
-# The files are named after the images, and any viewer shows them.
+# The files are named after the images, and any viewer shows them: what was found is white.
 
-save_masks(folder / "found", test.names, model.predict(test.images))
+save_masks(folder / "found", test.names, model.predict(test.images), foreground=255)
 print(*sorted(file.name for file in (folder / "found").iterdir()), sep="\n")

@@ -16,6 +16,9 @@ _MANY = (
 #: The neutral colour of unlabelled pixels, which no class has.
 UNLABELLED_COLOUR = (190, 190, 190)
 
+#: The colour of pixels whose class is wrong, which no class has.
+WRONG_COLOUR = (255, 0, 160)
+
 
 def class_colours(n_classes: int) -> NDArray[np.uint8]:
     """Give a colour for each class.
@@ -40,11 +43,13 @@ def class_colours(n_classes: int) -> NDArray[np.uint8]:
     return np.array(colours + [[round(255 * part) for part in hue] for hue in hues], np.uint8)
 
 
-def coloured(mask: NDArray[np.uint8], n_classes: int) -> NDArray[np.uint8]:
-    """Give each pixel the colour of its class.
+def tinted(pixels: NDArray[np.uint8], mask: NDArray[np.uint8], n_classes: int) -> NDArray[np.uint8]:
+    """Tint an image by the colours of its classes. What is unlabelled is hidden by a neutral colour.
 
     Parameters
     ----------
+    pixels : ndarray of uint8 and shape (H, W, channels)
+        The image, which becomes grey.
     mask : ndarray of uint8 and shape (H, W)
         The numbers of the classes. All others are unlabelled.
     n_classes : int
@@ -55,10 +60,11 @@ def coloured(mask: NDArray[np.uint8], n_classes: int) -> NDArray[np.uint8]:
 
     Examples
     --------
-    >>> coloured(np.array([[0, 255]], np.uint8), 3)
-    array([[[  0, 114, 178],
+    >>> tinted(np.full((1, 2, 1), 100, np.uint8), np.array([[0, 255]], np.uint8), 3)
+    array([[[ 50, 107, 139],
             [190, 190, 190]]], dtype=uint8)
     """
     colours = np.full((256, 3), UNLABELLED_COLOUR, np.uint8)
     colours[:n_classes] = class_colours(n_classes)
-    return colours[mask]
+    opacity = np.where(mask < n_classes, 0.5, 1.0)[..., np.newaxis]
+    return ((1 - opacity) * pixels.mean(axis=-1, keepdims=True) + opacity * colours[mask]).round().astype(np.uint8)

@@ -164,7 +164,8 @@ pooled_classes => classes : sequence of int, optional
     0 and `pos_label`.
 
 class_names : sequence of K str, optional
-    The names of more than two classes, in the order of `classes_`. By default these are their labels.
+    The names of more than two classes, in the order of `classes_`. By default they are such as
+    "class 2".
 
 pixel_weight => sample_weight : array of shape (n,), optional
     The weight of each image's pixels, not negative.
@@ -211,7 +212,7 @@ foreground : "auto", int, str, (red, green, blue) or None, default="auto"
     All others are background. None takes the values of masks as the labels of several classes, which stay as they are.
     "auto" takes the value that is not 0, if all masks have the same one. It is as None if the masks hold three labels
     or more that are numbered from 0 on, such as 0 to 10, apart from 255 for unlabelled pixels. Give None for images
-    that may lack some of the classes.
+    that may lack some of the classes: if the masks hold 0 and 2 alone, "auto" makes 1 of 2, with a warning.
 
 mask_ignore_label => ignore_label : int, (red, green, blue) or None, default=None
     The value of unlabelled pixels in the masks.

@@ -61,8 +61,8 @@ def configure(
     - `batch_size`: 5. It is 16 on another device than the CPU for 300 images or more.
     - `crop`: None, if the network sees at most 768 pixels of any side of an image. Otherwise training uses parts of
       images, of which the network sees 512 x 512 pixels.
-    - `class_weight`: "balanced" if less than 0.5 % of the labelled pixels are foreground, or of the rarest of several
-      classes. Otherwise None.
+    - `class_weight`: "balanced" if less than 0.5 % of the labelled pixels are foreground, otherwise None. Of K classes,
+      more than two, one whose share of the labelled pixels is s < 1 / K weighs 1 / sqrt(K s). The others weigh 1.
     - All other parameters keep their defaults.
 
     Parameters
@@ -133,7 +133,7 @@ def configure(
     chosen("network", network, why)
     on_cpu = torch.device(resolve_device("auto")).type == "cpu"
     batch_size = chosen("batch_size", *_batch_size(len(data), on_cpu))
-    class_weight = chosen("class_weight", *_class_weight(data.annotations))
+    class_weight = chosen("class_weight", *_class_weight(data.annotations, data.scheme.classes))
     cnn = CNNSegmenter(
         network,
         weights=weights,
@@ -232,14 +232,20 @@ def _batch_size(n_images: int, on_cpu: bool) -> tuple[int, str]:
     return (_LARGE_BATCH_SIZE if large else _BATCH_SIZE), f"{n_images} images, on {where}"
 
 
-def _class_weight(annotations: Sequence[Annotation]) -> tuple[Literal["balanced"] | None, str]:
-    n_labels = annotations[0].n_labels
-    counts = np.sum([np.bincount(a.truth[a.labelled], minlength=n_labels) for a in annotations], axis=0)
-    rarest, what = (counts[1], "foreground") if n_labels == 2 else (counts.min(), "of the rarest class")
-    share = rarest / counts.sum()
-    if share < _RARE:
-        return "balanced", f"only {share:.2%} of the labelled pixels are {what}"
-    return None, f"{share:.1%} of the labelled pixels are {what}, which the Dice part of the loss balances enough"
+def _class_weight(
+    annotations: Sequence[Annotation], classes: Sequence[int]
+) -> tuple[dict[int, float] | Literal["balanced"] | None, str]:
+    counts = np.sum([np.bincount(a.truth[a.labelled], minlength=len(classes)) for a in annotations], axis=0)
+    shares = counts / counts.sum()
+    if len(classes) > 2:
+        rare = {label: share for label, share in zip(classes, shares) if share < 1 / len(classes)}
+        weights = {label: round(float((len(classes) * share) ** -0.5), 1) for label, share in rare.items()}
+        why = f"the rarest class has {shares.min():.2%} of the labelled pixels"
+        return weights or None, f"{why}, an equal share would be {1 / len(classes):.0%}"
+    if shares[1] < _RARE:
+        return "balanced", f"only {shares[1]:.2%} of the labelled pixels are foreground"
+    why = "of the labelled pixels are foreground, which the Dice part of the loss balances enough"
+    return None, f"{shares[1]:.1%} {why}"
 
 
 def _why_factor(search: ScaleSearch, shapes: Sequence[Sequence[int]]) -> str:

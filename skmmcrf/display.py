@@ -15,7 +15,7 @@ from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils._param_validation import validate_parameter_constraints
 from sklearn.utils.validation import check_is_fitted
 
-from skmmcrf._colours import UNLABELLED_COLOUR, class_colours, coloured
+from skmmcrf._colours import UNLABELLED_COLOUR, class_colours, tinted
 from skmmcrf._docs import documented
 from skmmcrf._shown import shown
 from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, LabelsLike
@@ -24,7 +24,7 @@ from skmmcrf.field.energy import Energy
 from skmmcrf.field.labels import UNLABELLED
 from skmmcrf.field.terms import scale_image
 from skmmcrf.images.checking import LabelledImages, check_images, check_labelled_images, check_labels
-from skmmcrf.images.labels import LABEL_CONSTRAINTS, LabelScheme
+from skmmcrf.images.labels import LABEL_CONSTRAINTS, LabelScheme, listed
 from skmmcrf.metrics import jaccard_of_annotations, label_scheme_of, names_of_classes, scheme_of_labels
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 class SegmentationDisplay:
     """Images, their truth and one or more results with the Jaccard index, outlined as in the paper's Fig. 1.
 
-    More than two classes are shown in colours, with a legend. The index is the mean over the classes in an image's
-    truth or result.
+    More than two classes tint the image in their colours, with a legend. The index is the mean over the classes in an
+    image's truth or result.
 
     Make one with `from_estimator` or `from_predictions`.
 
@@ -168,7 +168,7 @@ class SegmentationDisplay:
         classes : sequence of int, optional
             The labels of several classes in ascending order, such as ``model.classes_``.
         class_names : sequence of str, optional
-            The names of these. By default they are the labels.
+            The names of these. By default they are such as "class 2".
         %(figure)s
 
         Returns
@@ -257,9 +257,9 @@ class SegmentationDisplay:
 
     def _plot_classes(self, axes: Sequence["Axes"], row: int) -> None:
         _show(axes[0], self.images[row])
-        n_classes = len(self.class_names or ())
+        n_classes, pixels = len(self.class_names or ()), (255 * _visible(self.images[row])).round().astype(np.uint8)
         for ax, mask in zip(axes[1:], [self.labels[row], *(labels[row] for labels in self.predictions.values())]):
-            _draw(ax, coloured(mask, n_classes), interpolation="nearest")
+            _draw(ax, tinted(pixels, mask, n_classes), interpolation="nearest")
         for ax, name in zip(axes[2:], self.predictions):
             index = self.jaccard[name][row]
             ax.set_xlabel("no label" if np.isnan(index) else f"mean Jaccard {100 * index:.1f} %")
@@ -515,8 +515,11 @@ class EnergyDisplay:
         if not isinstance(estimator, DeepStructuredSegmenter):
             raise TypeError(f"estimator must be a DeepStructuredSegmenter, got {type(estimator).__name__}")
         check_is_fitted(estimator)
-        if label_scheme_of(estimator).several:
-            raise ValueError(f"estimator must be of two labels, got the classes {shown(estimator.classes_)}")
+        if classes := label_scheme_of(estimator).several:
+            raise ValueError(
+                f"estimator must be of two labels, got the classes {listed(classes)}. SegmentationDisplay "
+                "shows several classes"
+            )
         images = check_images([image], n_channels=estimator.n_channels_in_, name="image")
         energy = estimator.energy(images[0])
         return cls(images[0], energy.least(estimator.coef_), energy, estimator.coef_).plot(figure=figure)
@@ -649,9 +652,13 @@ def _common_scheme(models: Mapping[str, Any], pos_label: int | None) -> LabelSch
 
 
 def _show(ax: "Axes", image: np.ndarray) -> None:
-    image = scale_image(image)
-    shown = image if image.shape[2] == 3 else image[..., 0]
-    _draw(ax, np.clip(shown, 0, 1), cmap="gray", vmin=0, vmax=1)
+    image = _visible(image)
+    _draw(ax, image if image.shape[2] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=1)
+
+
+def _visible(image: np.ndarray) -> np.ndarray:
+    """An image (H, W, 1 or 3) between 0 and 1: its three channels or the first."""
+    return np.clip(scale_image(image if image.shape[2] == 3 else image[..., :1]), 0, 1)
 
 
 def _draw(ax: "Axes", values: np.ndarray, **style: Any) -> "ScalarMappable":

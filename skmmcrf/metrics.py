@@ -752,7 +752,7 @@ def label_scheme_of(estimator: Any) -> LabelScheme:
 
 
 def names_of_classes(scheme: LabelScheme, class_names: Sequence[str] | None) -> list[str]:
-    """Give the name of each class, which is its label by default.
+    """Give the name of each class, which is "class" and its label by default.
 
     Raises
     ------
@@ -762,10 +762,10 @@ def names_of_classes(scheme: LabelScheme, class_names: Sequence[str] | None) -> 
     Examples
     --------
     >>> names_of_classes(LabelScheme(several=(0, 5, 9)), None)
-    ['0', '5', '9']
+    ['class 0', 'class 5', 'class 9']
     """
     if class_names is None:
-        return list(map(str, scheme.classes))
+        return [f"class {label}" for label in scheme.classes]
     if not scheme.several:
         raise ValueError(f"class_names must be None for two labels, got {shown(class_names)}")
     if isinstance(class_names, str) or len(class_names) != len(scheme.classes):

@@ -15,7 +15,7 @@ from PIL import Image
 from scipy.stats import bootstrap
 from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 
-from skmmcrf._colours import UNLABELLED_COLOUR, class_colours, coloured
+from skmmcrf._colours import UNLABELLED_COLOUR, WRONG_COLOUR, class_colours, tinted
 from skmmcrf._docs import documented
 from skmmcrf._typing import BoolArray, FloatArray, ImagesLike, IntArray, LabelsLike
 from skmmcrf._version import __version__
@@ -57,7 +57,7 @@ _COLORS = {
     "unlabelled": ((204, 121, 167), 0.5, "unlabelled, not counted"),
 }
 _COLORS_OF_ERRORS = {
-    "wrong": ((213, 94, 0), 0.8, "wrong"),
+    "wrong": (WRONG_COLOUR, 0.8, "wrong"),
     "unlabelled": (UNLABELLED_COLOUR, 0.8, "unlabelled, not counted"),
 }
 
@@ -182,8 +182,8 @@ def make_report(
     The report has the means of all measures with their 95 % intervals. It shows the best, median and worst images by
     the Jaccard index, with the pixels that were found, missed, and too much. All images are listed at its end.
 
-    With more than two classes it has a table of the classes. The pictures show the truth and the prediction in the
-    colours of the classes, and the pixels that are wrong.
+    With more than two classes it has a table of the classes. The pictures are tinted by the truth and by the prediction
+    in the colours of the classes, and the last one by the pixels that are wrong.
 
     Intervals are made by the bootstrap: the mean is taken again and again over as many images, drawn with replacement.
     The same images give the same intervals. They are too narrow if several images are of one patient.
@@ -319,14 +319,14 @@ class _Classes:
             yield f"{_images(n)} {_NO_LABEL}"
 
     def pictures(self, image: np.ndarray, annotation: Annotation, found: Annotation) -> dict[str, str]:
-        """An image, its truth and its labeling in colours, and in grey with what is wrong, as sources of <img>."""
+        """An image, and the same tinted by its truth, by its labeling, and with what is wrong, as sources of <img>."""
         labelled = annotation.labelled
         areas = {"wrong": labelled & (annotation.truth != found.truth), "unlabelled": ~labelled}
         pixels, n_classes = _as_bytes(image), len(self.classes)
         return {
             "image": _source(pixels),
-            "truth of": _source(coloured(annotation.mask, n_classes)),
-            "prediction of": _source(coloured(np.where(labelled, found.truth, UNLABELLED), n_classes)),
+            "truth of": _source(tinted(pixels, annotation.mask, n_classes)),
+            "prediction of": _source(tinted(pixels, np.where(labelled, found.truth, UNLABELLED), n_classes)),
             "errors in": _source(_overlay(pixels, areas, _COLORS_OF_ERRORS)),
         }
 

@@ -113,18 +113,23 @@ def test_a_crop_is_in_pixels_of_the_image_and_512_of_the_network(shapes, scale, 
 def test_rare_foreground_is_weighted():
     truth = np.zeros((10, 100), bool)
     truth[0, :4] = True
-    assert configuration._class_weight([Annotation(truth)])[0] == "balanced"
+    assert configuration._class_weight([Annotation(truth)], (0, 1))[0] == "balanced"
     labelled = np.zeros_like(truth)
     labelled[:, :50] = True
-    assert configuration._class_weight([Annotation(truth, labelled)])[0] is None  # 0.8 % of the labelled ones
+    assert configuration._class_weight([Annotation(truth, labelled)], (0, 1))[0] is None  # 0.8 % of the labelled ones
 
 
-def test_the_rarest_of_several_classes_is_weighted():
-    truth = np.zeros((10, 100), np.uint8)
-    truth[0], truth[1, :4] = 1, 2
-    assert configuration._class_weight([Annotation(truth, class_weight=3 * (1.0,))])[0] == "balanced"
-    truth[2] = 2
-    assert configuration._class_weight([Annotation(truth, class_weight=3 * (1.0,))])[0] is None
+def test_rare_classes_weigh_the_square_root_of_how_much_rarer_they_are():
+    def chosen(*counts):
+        truth = np.repeat(np.arange(len(counts), dtype=np.uint8), counts)[np.newaxis]
+        annotation = Annotation(truth, class_weight=(1.0,) * len(counts))
+        return configuration._class_weight([annotation], (0, 5, 9, 11)[: len(counts)])
+
+    assert chosen(91, 3, 6, 20) == (
+        {5: 3.2, 9: 2.2, 11: 1.2},
+        "the rarest class has 2.50% of the labelled pixels, an equal share would be 25%",
+    )
+    assert chosen(7, 7, 7)[0] is None
 
 
 def test_the_search_trains_with_the_weights_of_classes_that_are_chosen(data, searches):

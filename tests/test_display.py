@@ -191,9 +191,11 @@ def test_classes_are_shown_in_colours_with_a_legend():
     X, y = three_classes()
     display = SegmentationDisplay.from_estimator(Classes(), X, y, class_names=["sky", "road", "car"])
     sky, road, car = FIRST_COLOURS
-    truth, result = (display.axes_[0, n].images[0].get_array().tolist() for n in (1, 2))
-    assert truth == [[sky, road, NEUTRAL, road]]
-    assert result == [[sky, road, road, car]]
+    truth, result = (display.axes_[0, n].images[0].get_array() for n in (1, 2))
+    seen = 0.5 * X[0][..., np.newaxis]  # the image shines through
+    np.testing.assert_allclose(truth[:, [0, 1, 3]], (0.5 * np.array([[sky, road, road]]) + seen[:, [0, 1, 3]]), atol=1)
+    assert truth[0, 2].tolist() == NEUTRAL
+    np.testing.assert_allclose(result, 0.5 * np.array([[sky, road, road, car]]) + seen, atol=1)
     assert legend_of(display) == {"sky": sky, "road": road, "car": car, "unlabelled": NEUTRAL}
     expected = np.nanmean(jaccard_indices(y, X, classes=(0, 5, 9)), axis=1)
     np.testing.assert_allclose(display.jaccard["Classes"], expected)
@@ -203,7 +205,7 @@ def test_classes_are_shown_in_colours_with_a_legend():
 def test_the_legend_has_the_classes_that_are_shown_and_labels_if_there_are_no_names():
     X, y = (part[1:] for part in three_classes())
     display = SegmentationDisplay.from_predictions(X, y, {"a": X, "b": X}, classes=(0, 5, 9))
-    assert legend_of(display) == {"9": FIRST_COLOURS[2]}
+    assert legend_of(display) == {"class 9": FIRST_COLOURS[2]}
     assert display.axes_.shape == (1, 4)
 
 
@@ -232,7 +234,7 @@ def test_what_does_not_fit_several_classes_is_told():
     X, y = three_classes()
     with pytest.raises(ValueError, match="class_names must hold a name for each of the 3 classes"):
         SegmentationDisplay.from_estimator(Classes(), X, y, class_names=["a"])
-    with pytest.raises(ValueError, match="pos_label must be left out if classes are given, got 9"):
+    with pytest.raises(ValueError, match="pos_label is for two labels: leave it out for several classes, got 9"):
         SegmentationDisplay.from_estimator(Classes(), X, y, pos_label=9)
     with pytest.raises(ValueError, match="they have: 'a' \\(0, 5, 9\\) and 255, 'b' 1 and 255"):
         SegmentationDisplay.from_estimator({"a": Classes(), "b": Threshold(90)}, X, y)
@@ -242,7 +244,9 @@ def test_what_does_not_fit_several_classes_is_told():
 
 def test_energies_of_several_classes_are_refused(phantoms, models, monkeypatch):
     monkeypatch.setattr(DeepStructuredSegmenter, "classes_", np.arange(3))
-    with pytest.raises(ValueError, match=r"estimator must be of two labels, got the classes array\(\[0, 1, 2\]\)"):
+    with pytest.raises(
+        ValueError, match=r"estimator must be of two labels, got the classes 0, 1 and 2. SegmentationDisplay"
+    ):
         EnergyDisplay.from_estimator(models["piecewise"], phantoms[0][0])
 
 

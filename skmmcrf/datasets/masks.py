@@ -108,6 +108,11 @@ class MaskReader:
         ValueError
             If no mask has the foreground. If "auto" finds several values that are not 0, and they are no classes. If
             a class is not an int from 0 to 255.
+
+        Warns
+        -----
+        UserWarning
+            If no mask has foreground, or "auto" finds a value that may be the label of a class.
         """
         foreground = self._only_value(masks) if self.foreground == "auto" else self.foreground
         if foreground is None:
@@ -120,6 +125,13 @@ class MaskReader:
                     f"no mask has the foreground {shown(foreground)}: the masks hold {_told_values(masks)}"
                 )
             warnings.warn("no mask has foreground", stacklevel=4)
+        if self.foreground == "auto" and _may_be_class(foreground):
+            warnings.warn(
+                f"{foreground} is the only value of the masks that is not 0, so it becomes the label 1: give "
+                f"foreground={foreground} if it is foreground, or foreground=None if it is one of several classes, "
+                "which keeps its label",
+                stacklevel=4,
+            )
         return foreground
 
     def _is_unlabelled(self, mask: np.ndarray) -> BoolArray:
@@ -181,13 +193,13 @@ def save_masks(
     names: Sequence[str],
     labels: LabelsLike,
     *,
-    foreground: int | None = 255,
+    foreground: int | None = None,
     overwrite: bool = False,
 ) -> None:
     """Save predictions as mask files.
 
-    Each is a PNG file of 8 bits. Viewers show the foreground of two labels white and the rest black. `load_image_pairs`
-    reads such files back. The labels of several classes are saved as they are with ``foreground=None``.
+    Each is a PNG file of 8 bits, which holds the labels as they are. Viewers show small labels such as 0, 1 and 2
+    nearly black. With ``foreground=255`` they show the foreground of two labels white.
 
     Parameters
     ----------
@@ -196,18 +208,19 @@ def save_masks(
     names : sequence of str
         The names of the files, without the ending ``.png``, such as ``data.names`` of the loaders.
     labels : array of shape (n, H, W), or sequence of arrays (H, W)
-        Labels as `predict` gives them: 0, and one other value for all foreground. If `foreground` is None, these are
-        labels from 0 to 255.
-    foreground : int or None, default=255
-        The value of foreground in the files, from 1 to 255. None saves the labels as they are.
+        Labels from 0 to 255, as `predict` gives them. With `foreground` they are 0, and one other value for all
+        foreground.
+    foreground : int or None, default=None
+        The value, from 1 to 255, that the files have instead of the label of foreground. It is for two labels alone: a
+        class of several would change its label. None saves the labels as they are.
     overwrite : bool, default=False
         Whether existing files may be replaced.
 
     Raises
     ------
     ValueError, TypeError
-        If a name comes twice or has a folder in it. If the numbers of names and labels differ. If the labels are not as
-        `predict` gives them.
+        If a name comes twice or has a folder in it. If the numbers of names and labels differ. If a label is not an
+        int from 0 to 255. If `foreground` is given, and the labels have several values that are not 0.
     FileExistsError
         If a file exists. No file is written in case of any of these errors.
 
@@ -215,9 +228,10 @@ def save_masks(
     --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save_masks(f"{folder}/results", ["a"], [[[0, 1, 1]]])
-    ...     print(read_image(f"{folder}/results/a.png"))
-    [[  0 255 255]]
+    ...     save_masks(f"{folder}/classes", ["a"], [[[0, 1, 2]]])
+    ...     save_masks(f"{folder}/foreground", ["a"], [[[0, 1, 1]]], foreground=255)
+    ...     print(read_image(f"{folder}/classes/a.png"), read_image(f"{folder}/foreground/a.png"))
+    [[0 1 2]] [[  0 255 255]]
     """
     if foreground is not None and not (isinstance(foreground, Integral) and 1 <= foreground <= 255):
         raise ValueError(f"foreground must be an int from 1 to 255, or None, got {shown(foreground)}")
@@ -241,11 +255,14 @@ def save_masks(
             raise ValueError(f"labels[{n}] must be numbers of shape (H, W), none of them 0, got {mask.shape}")
     others = set().union(*(np.unique(mask).tolist() for mask in masks)) - {0}
     if foreground is None and not all(map(_is_label, others)):
-        raise ValueError(f"labels must be int from 0 to 255, got {[v for v in others if not _is_label(v)][:5]}")
+        raise ValueError(
+            f"labels must be int from 0 to 255, got {[v for v in others if not _is_label(v)][:5]}: numpy.save writes "
+            "other labels"
+        )
     if foreground is not None and len(others) > 1:
         raise ValueError(
-            f"labels must be 0 and one other value, as predict gives them, got {sorted(others)[:5]} beside 0: give "
-            "foreground=None if they are of several classes"
+            f"labels must be 0 and one other value if foreground is given, got {sorted(others)[:5]} beside 0: leave "
+            "foreground out, which saves them as they are"
         )
     if not overwrite and (existing := [file for file in files if os.path.lexists(file)]):
         raise FileExistsError(
@@ -281,6 +298,11 @@ def _are_classes(values: set[Any]) -> bool:
     if len(labels) <= 2 or not all(map(_is_label, labels)):
         return False
     return max(labels) < min(2 * len(labels), _LARGEST_CLASS + 1)
+
+
+def _may_be_class(value: Any) -> bool:
+    """Whether the only value of masks that is not 0 may be the label of a class, and is not 1."""
+    return _is_label(value) and 1 < value <= _LARGEST_CLASS
 
 
 def _is_label(value: Any) -> bool:

@@ -119,7 +119,8 @@ def load_image_pairs(
     -----
     UserWarning
         If images without mask, or masks without image, are left out. If masks are united. If pairs are a guess, because
-        both names have unknown words. If no mask has foreground.
+        both names have unknown words. If no mask has foreground. If "auto" takes a value from 2 to 223 for foreground,
+        which may be the label of a class.
 
     Examples
     --------

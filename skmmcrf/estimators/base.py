@@ -526,7 +526,7 @@ class NetworkSegmenter(BaseSegmenter):
         callbacks += [*measures, ("seconds", EpochTimer()), *epoch_progress(stage, n_images, self.verbose)]
         callbacks += self.callbacks or []
         if self.early_stopping:
-            callbacks.append(("keep_best", KeepBest(self._patience(n_epochs), at_start)))
+            callbacks.append(("keep_best", KeepBest(self._patience(n_epochs), at_start, self.verbose)))
         return callbacks
 
     def _patience(self, n_epochs: int) -> int:

@@ -151,7 +151,8 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         Epochs trained.
     history_ : list of dict
         One entry an epoch: stage ("cnn"), epoch, loss, jaccard (of the training images, while training), seconds, and
-        valid_jaccard if validation images are given.
+        valid_jaccard if validation images are given. With ``early_stopping=True``, kept is True for the epoch whose
+        network is kept.
 
     Examples
     --------

@@ -186,7 +186,8 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
     history_ : list of dict
         One entry an epoch: stage ("cnn" or "joint"), epoch, loss (mean over batches), jaccard, seconds, and
         valid_jaccard if validation images are given. Joint epochs also have gamma, the objective after the epoch. They
-        begin with epoch 0, the piecewise model. Their jaccard is measured on the first ten training images.
+        begin with epoch 0, the piecewise model. Their jaccard is measured on the first ten training images. With
+        ``early_stopping=True``, kept is True for the epoch of each stage whose network is kept.
 
     References
     ----------
@@ -637,6 +638,8 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
             results = runner.run(self.network_, fit.validation.images)
             row["valid_jaccard"] = _mean_jaccard(fit.validation, self._segment(results, overlap=runner.may_overlap))
         row["seconds"] = time.perf_counter() - began
+        if self.early_stopping:
+            row["kept"] = True
         show_start(row, len(fit.data), self.verbose)
         if not any(row["stage"] == "joint" for row in self.history_):  # a warm start goes on counting
             self.history_ = [*self.history_, row]
@@ -672,6 +675,8 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
             finally:
                 self.network_.eval().cpu()
                 rows = history_rows(net, stage="joint")
+                if any(row.get("kept") for row in rows):  # so none before is
+                    before = [row | {"kept": False} if row["stage"] == "joint" else row for row in before]
                 self.history_ = before + [row | {"epoch": row["epoch"] + last} for row in rows]
                 moments = net.optimizer_.state_dict()["state"]
                 self.optimizer_state_ = _as_arrays(moments) if self.warm_start else None

@@ -137,8 +137,22 @@ class LabelScheme:
         values = self.values(labels, name)
         truth, labelled, unknown = self.numbered(values)
         if unknown.any():
-            raise self.refusal(values[unknown], f"{name}{described_mask(labels)}")
+            refusal = self.refusal(values[unknown], f"{name}{described_mask(labels)}")
+            raise ValueError(f"{refusal}{self._hint_of_classes(values[unknown])}")
         return Annotation(truth, labelled, class_weight=(1.0,) * len(self.classes))
+
+    def _hint_of_classes(self, unknown: np.ndarray) -> str:
+        """Say how to name all classes, if labels that are none of the scheme may be further ones."""
+        further = np.unique(unknown)
+        may_be_classes = (
+            self.pos_label == 1 and len(further) <= _MANY_LABELS and np.isin(further, range(UNLABELLED)).all()
+        )
+        if not may_be_classes or _has_traces_of_loss(unknown):
+            return ""
+        classes = sorted({*self.classes, *further.astype(int).tolist()})
+        return (
+            f". Give the estimator, measure or display classes={shown(classes)} if these are labels of several classes"
+        )
 
     def values(self, labels: Any, name: str) -> np.ndarray:
         """Give the numbers of one image's labels, (H, W). See `read`."""
@@ -150,7 +164,7 @@ class LabelScheme:
         if values.ndim != 2 or 0 in values.shape:
             raise ValueError(f"{name} must be of shape (H, W), none of them 0, got {values.shape}")
         if values.dtype.kind not in "buif":
-            raise ValueError(f"{name} must hold the labels {_listed(self.classes)}, got dtype {values.dtype}")
+            raise ValueError(f"{name} must hold the labels {listed(self.classes)}, got dtype {values.dtype}")
         return values
 
     def numbered(self, values: np.ndarray) -> tuple[LabelArray, BoolArray, BoolArray]:
@@ -169,7 +183,7 @@ class LabelScheme:
         allowed = self.classes if self.unlabelled is None else (*self.classes, self.unlabelled)
         found = np.unique(unknown)[:5].tolist()
         hint = _HINT_OF_LOSS if _has_traces_of_loss(unknown) else ""
-        return ValueError(f"{name} must hold the labels {_listed(allowed)} only, found {found}{hint}")
+        return ValueError(f"{name} must hold the labels {listed(allowed)} only, found {found}{hint}")
 
     def check_foreground_is_meant(self, annotations: Sequence[Annotation], name: str) -> None:
         """Check that 255 is not meant as foreground, unless `ignore_label` says that it means unlabelled.
@@ -231,7 +245,7 @@ class LabelScheme:
         for label, weight in weights.items():
             if label not in self.classes:
                 raise ValueError(
-                    f"class_weight must have only the labels {_listed(self.classes)} as keys, got {shown(label)}"
+                    f"class_weight must have only the labels {listed(self.classes)} as keys, got {shown(label)}"
                 )
             if not (isinstance(weight, Real) and low <= float(weight) <= high):
                 raise ValueError(f"class_weight must be between {low:g} and {high:g}, got {shown(weight)} for {label}")
@@ -327,7 +341,7 @@ class OpenScheme:
         return tuple(found.astype(int).tolist())
 
 
-def _listed(labels: Sequence[int]) -> str:
+def listed(labels: Sequence[int]) -> str:
     """Name labels in a sentence, or the first and the last ones of many."""
     texts = list(map(str, labels if len(labels) <= 10 else (*labels[:3], "...", *labels[-2:])))
     return f"{', '.join(texts[:-1])} and {texts[-1]}"

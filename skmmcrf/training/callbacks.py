@@ -101,11 +101,14 @@ class KeepBest(EarlyStopping):
         The number of epochs without a rise after which training stops.
     at_start : float, optional
         The index of the network before training, if that may be kept too.
+    verbose : int, default=0
+        Whether a line says at the end which epoch is kept.
     """
 
-    def __init__(self, patience: int, at_start: float | None = None) -> None:
+    def __init__(self, patience: int, at_start: float | None = None, verbose: int = 0) -> None:
         super().__init__("valid_jaccard", patience=patience, threshold=0.0, lower_is_better=False, load_best=True)
         self.at_start = at_start
+        self.verbose = verbose
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Begin with the current network."""
@@ -125,10 +128,17 @@ class KeepBest(EarlyStopping):
                 self.best_criterion_ = deepcopy(net.criterion_.state_dict())
 
     def on_train_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Give back the best."""
+        """Give back the best, and record which epoch it is."""
+        if not net.history:  # training broke off in the first epoch
+            return
         super().on_train_end(net, **kwargs)
         if self.best_model_weights_ is not None:
             net.criterion_.load_state_dict(self.best_criterion_)
+            for epoch in net.history:
+                epoch["kept"] = epoch["epoch"] == self.best_epoch_
+            if self.verbose:
+                index = f"mean Jaccard index {self.dynamic_threshold_:.3f} of the validation images"
+                print(f"  the network of epoch {self.best_epoch_} is kept: {index}", flush=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Give the best network and criterion, and where they were."""

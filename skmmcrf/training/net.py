@@ -235,6 +235,7 @@ def history_rows(net: SegmentationNet, stage: str) -> list[dict[str, Any]]:
         "jaccard": "jaccard",
         "valid_jaccard": "valid_jaccard",
         "dur": "seconds",
+        "kept": "kept",
     }
     return [
         {"stage": stage} | {name: np.asarray(epoch[key]).item() for key, name in shown.items() if key in epoch}

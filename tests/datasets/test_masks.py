@@ -159,6 +159,12 @@ def test_a_mask_without_foreground_is_read_as_the_others_are(load):
     ]
 
 
+def test_the_label_of_a_class_does_not_become_1_without_a_word(load):
+    with pytest.warns(UserWarning, match="^2 is the only .* label 1: give foreground=2 .* foreground=None") as record:
+        assert load(*np.array([[[0, 2]], [[2, 2]]], np.uint8)) == [[[0, 1]], [[1, 1]]]
+    assert record[0].filename == __file__
+
+
 def test_masks_without_any_foreground_are_told(load):
     with pytest.warns(UserWarning, match="no mask has foreground") as record:
         load(np.zeros((1, 2), np.uint8))
@@ -210,7 +216,7 @@ def test_saved_masks_are_read_back(tmp_path, give, foreground):
         tmp_path / "new" / "masks", ["a.1", "Müller.png"], [give(mask) for mask in LABELS], foreground=foreground
     )
     assert sorted(file.name for file in (tmp_path / "new" / "masks").iterdir()) == ["Müller.png", "a.1.png"]
-    data = load_image_pairs(tmp_path / "images", tmp_path / "new" / "masks")
+    data = load_image_pairs(tmp_path / "images", tmp_path / "new" / "masks", foreground=foreground)
     assert [mask.tolist() for mask in data.masks] == [LABELS[1].tolist(), LABELS[0].tolist()]
     np.testing.assert_array_equal(read_image(tmp_path / "new" / "masks" / "a.1.png"), foreground * LABELS[0])
 
@@ -253,8 +259,20 @@ def test_nothing_is_written_through_links(tmp_path):
         ),
         (["a", 126 * "ü"], LABELS, {}, ValueError, "a name must be no longer than 251 bytes"),
         (["a", "b"], None, {}, TypeError, "labels must be an array"),
-        (["a", "b"], [LABELS[0], [[0, 0.2, 0.7]]], {}, ValueError, r"labels must be 0 and one other .* got \[0.2, 0.7"),
-        (["a", "b"], [LABELS[0], [[0, 255]]], {}, ValueError, r"got \[1, 255\] beside 0"),
+        (
+            ["a", "b"],
+            [LABELS[0], [[0, 0.5]]],
+            {},
+            ValueError,
+            r"labels must be int from 0 to 255, got \[0.5\]: numpy.sa",
+        ),
+        (
+            ["a", "b"],
+            [LABELS[0], [[0, 255]]],
+            {"foreground": 255},
+            ValueError,
+            r"labels must be 0 and one other value if .* got \[1, 255\] beside 0: leave foreground out",
+        ),
         (["a", "b"], [LABELS[0], [0, 1]], {}, ValueError, r"labels\[1\] must be numbers of shape \(H, W\)"),
         (["a", "b"], [LABELS[0], [["x"]]], {}, ValueError, r"labels\[1\] must be numbers"),
         *((["a", "b"], LABELS, {"foreground": wrong}, ValueError, "foreground must be") for wrong in (0, 256, "1")),
@@ -266,14 +284,17 @@ def test_what_can_not_be_saved_is_told_before_anything_is_written(tmp_path, name
     assert not list(tmp_path.iterdir())
 
 
-def test_labels_of_several_classes_are_saved_as_they_are(tmp_path):
+def test_a_class_is_not_saved_as_unlabelled_where_other_classes_are_missing(tmp_path):
+    save_masks(tmp_path, ["a"], [np.array([[0, 1]])])  # of a model of three classes
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), [[0, 1]])
+
+
+def test_labels_are_saved_as_they_are(tmp_path):
     labels = [np.array([[0, 2, 1]]), np.array([[False, True]]), np.array([[255.0]])]
-    save_masks(tmp_path, ["a", "b", "c"], labels, foreground=None)
+    save_masks(tmp_path, ["a", "b", "c"], labels)
     for name, expected in zip("abc", labels):
         np.testing.assert_array_equal(read_image(tmp_path / f"{name}.png"), expected)
     for wrong in (256, -1, 0.5):
         with pytest.raises(ValueError, match=rf"^labels must be int from 0 to 255, got \[{wrong}\]"):
-            save_masks(tmp_path, ["d"], [np.array([[0, wrong]])], foreground=None)
-    with pytest.raises(ValueError, match="give foreground=None if they are of several classes"):
-        save_masks(tmp_path, ["d"], labels[:1])
+            save_masks(tmp_path, ["d"], [np.array([[0, wrong]])])
     assert not (tmp_path / "d.png").exists()

@@ -191,6 +191,7 @@ def test_early_stopping_keeps_the_best_epoch(phantoms):
     rows = [row["valid_jaccard"] for row in cnn.history_]
     assert cnn.score(X[4:], y[4:]) == pytest.approx(max(rows))
     assert len(rows) == min(int(np.nanargmax(rows)) + 1 + 2, 12)
+    assert [row["kept"] for row in cnn.history_] == [n == np.nanargmax(rows) for n in range(len(rows))]
 
 
 @pytest.mark.parametrize(("parameters", "patience"), [({"n_epochs": 12}, 5), ({"n_epochs": 40}, 8), ({}, 60)])

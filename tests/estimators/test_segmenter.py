@@ -555,6 +555,8 @@ def test_early_stopping_keeps_the_best_epoch(phantoms):
     # the weights of the field are learned once more for the network that was kept
     assert model.score(X[4:], y[4:]) == pytest.approx(max(rows), abs=0.05)
     assert len(rows) == min(int(np.nanargmax(rows)) + 1 + 2, 9)
+    kept = [row["kept"] for row in model.history_ if row["stage"] == "joint"]
+    assert kept == [n == np.nanargmax(rows) for n in range(len(rows))]
     assert epochs(model, "cnn") == [1, 2, 3, 4, 5, 6]
     with pytest.raises(ValueError, match="early_stopping of .* needs validation images"):
         model.fit(X, y)

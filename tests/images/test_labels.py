@@ -94,6 +94,18 @@ def test_other_numbers_are_told(scheme, message):
         scheme.read(np.arange(8).reshape(2, 4), "y[3]")
 
 
+def test_labels_that_may_be_further_classes_are_told_with_the_argument_that_names_them():
+    for scheme in (LabelScheme(), LabelScheme(several=(0, 1, 3))):
+        expected = [0, 1, 2, 3] if scheme.several else [0, 1, 2]
+        with pytest.raises(ValueError, match=rf"found \[2\]. Give the estimator, .* classes=\{expected} if these are"):
+            scheme.read([[0, 1, 2]], "y")
+    for no_classes in ([-1, 2], [0.5, 2], [300, 2], range(2, 12)):
+        with pytest.raises(ValueError, match=r"found \[.*\]$"):
+            LabelScheme().read([no_classes], "y")
+    with pytest.raises(ValueError, match=r"found \[255\]$"):
+        LabelScheme(ignore_label=None).read([[0, 255]], "y")
+
+
 def test_masks_of_0_and_255_are_refused_unless_their_meaning_is_said():
     masks = [[0, 255, 255, 255]]
     unlabelled = LabelScheme().read(masks, "y")
@@ -214,7 +226,7 @@ def test_an_explicit_ignore_label_says_that_labels_are_meant(mask):
 
 
 def test_other_labels_than_those_of_several_classes_are_told():
-    with pytest.raises(ValueError, match=r"y must hold the labels 0, 5, 9 and 255 only, found \[1, 300\]"):
+    with pytest.raises(ValueError, match=r"y must hold the labels 0, 5, 9 and 255 only, found \[1, 300\]$"):
         LabelScheme(several=(0, 5, 9)).read([[0, 1, 300]], "y")
     with pytest.raises(ValueError, match=r"labels 0, 1, 2, ..., 29 and 255 only, found \[77\]"):
         LabelScheme(several=tuple(range(30))).read([[77]], "y")

@@ -121,6 +121,20 @@ def test_the_best_network_is_kept_and_training_stops_when_it_gets_no_better(data
     net = train(data, network, 5, lr=0.1, callbacks=callbacks)
     assert len(net.history) == n_epochs
     assert torch.equal(network.weight, first if best is None else validation.states[best])
+    assert [epoch["kept"] for epoch in net.history] == [n == best for n in range(n_epochs)]
+
+
+def test_early_stopping_lets_the_error_of_a_first_epoch_be_seen(data):
+    with pytest.raises(FloatingPointError, match="not finite in epoch 1"):
+        train(data, nn.Conv2d(1, 1, 1), 3, lr=1e39, callbacks=[("best", KeepBest(2))])
+
+
+def test_a_line_says_which_epoch_is_kept(data, capsys):
+    line = "  the network of epoch 2 is kept: mean Jaccard index 0.750 of the validation images\n"
+    for verbose, expected in ((0, ""), (1, line)):
+        callbacks = [("validation", Validation([0.5, 0.75, 0.7])), ("best", KeepBest(2, verbose=verbose))]
+        train(data, nn.Conv2d(1, 1, 1), 3, callbacks=callbacks)
+        assert capsys.readouterr().out == expected
 
 
 def test_the_criterion_of_the_best_epoch_is_kept_too():
