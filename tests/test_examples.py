@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -24,6 +25,8 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 def _elsewhere(tmp_path, monkeypatch):
     mpl.use("Agg")
     monkeypatch.chdir(tmp_path)
+    yield
+    plt.close("all")
 
 
 def rows(out):
