@@ -97,7 +97,8 @@ pos_label : int, default=1
 
 classes : sequence of int or None, default=None
     More than two labels of y, in ascending order. None takes those that y holds. Name them if some may be missing in y,
-    for example in the part of the images that a search trains on.
+    for example in the part of the images that a search trains on. In a pipeline of `CNNSegmenter` and `MaxMarginCRF`,
+    give them to both.
 
 ignore_label : int, None or "auto", default="auto"
     The label of unlabelled pixels, which do not count. "auto" is 255 unless that is `pos_label`. None means that all

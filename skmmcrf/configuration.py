@@ -139,6 +139,7 @@ def configure(
         weights=weights,
         batch_size=batch_size,
         pos_label=pos_label,
+        ignore_label=scheme.unlabelled,
         class_weight=class_weight,
         random_state=random_state,
         verbose=verbose,

@@ -156,7 +156,13 @@ class MaskReader:
 
     def _check_classes(self, masks: Mapping[Path, np.ndarray]) -> None:
         for file, mask in masks.items():
-            others = [value for value in _count_values(mask[~self._is_unlabelled(mask)]) if not _is_label(value)]
+            found = _count_values(mask[~self._is_unlabelled(mask)])
+            if self.ignore_label is not None and UNLABELLED in found:
+                raise ValueError(
+                    f"{file} holds the class {UNLABELLED}, which means unlabelled in the masks that are given, beside "
+                    f"ignore_label={shown(self.ignore_label)}: give fit arrays of labels"
+                )
+            others = [value for value in found if not _is_label(value)]
             if others:
                 raise ValueError(
                     f"{file} holds {shown(others[0])}, but labels of classes must be int from 0 to 255: give the value "

@@ -81,7 +81,7 @@ def _described(estimator: Any, left_out: set[str]) -> dict[str, Any]:
             continue  # the fitted one says what it was, or the user does when it is loaded
         if name in _NEVER_IN_FILES:
             left_out |= set() if value is None else {name}
-        elif _is_plain(value := _as_plain(value)):
+        elif _is_plain(value := as_plain(value)):
             parameters[name] = value
         else:  # a default would say what is not so, such as an augmentation that was not trained with
             left_out.add(name)
@@ -97,12 +97,12 @@ def _described(estimator: Any, left_out: set[str]) -> dict[str, Any]:
     return {"class": type(estimator).__name__, "parameters": parameters, "attributes": attributes}
 
 
-def _as_plain(value: Any) -> Any:
+def as_plain(value: Any) -> Any:
     """A parameter that means the same, of types that a file has."""
     if isinstance(value, dict):
-        return {"items": [[_as_plain(key), _as_plain(entry)] for key, entry in value.items()]}
-    if isinstance(value, (tuple, list)):
-        return [_as_plain(entry) for entry in value]
+        return {"items": [[as_plain(key), as_plain(entry)] for key, entry in value.items()]}
+    if isinstance(value, (tuple, list, range)):
+        return [as_plain(entry) for entry in value]
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     if isinstance(value, torch.device):
@@ -197,7 +197,7 @@ def _checked(content: Any, classes: Mapping[str, type]) -> tuple[dict[str, Any],
 
 
 def _from_plain(value: Any) -> Any:
-    """The inverse of `_as_plain` for dicts."""
+    """The inverse of `as_plain` for dicts."""
     if not isinstance(value, dict):
         return value
     match value:

@@ -6,6 +6,7 @@ from typing import Any
 from skmmcrf._shown import shown
 from skmmcrf.estimators.base import as_text
 from skmmcrf.estimators.cnn import CNNSegmenter
+from skmmcrf.estimators.files import as_plain
 
 # of pretraining, which a warm start leaves out
 _OF_PRETRAINING = (
@@ -50,4 +51,4 @@ def check_unchanged(model: Any, cnn: CNNSegmenter) -> None:
 def _mean_the_same(one: Any, other: Any) -> bool:
     if isinstance(one, Real) and isinstance(other, Real):
         return one == other
-    return as_text(one) == as_text(other)  # == says nothing of arrays and splitters
+    return as_text(as_plain(one)) == as_text(as_plain(other))  # == says nothing of splitters

@@ -98,13 +98,14 @@ class LabelScheme:
         if classes is None:
             return cls(pos_label, ignore_label)
         numbers = np.asarray(classes)
-        labels = numbers.astype(int).tolist() if numbers.ndim == 1 and numbers.dtype.kind in "bui" else []
-        if not fewest <= len(labels) <= UNLABELLED or labels != sorted(set(labels)):
+        labels = numbers.tolist() if numbers.ndim == 1 and numbers.dtype.kind in "bui" else []
+        are_too_large = any(abs(label) > _LARGEST_LABEL for label in labels)
+        if not fewest <= len(labels) <= UNLABELLED or labels != sorted(set(labels)) or are_too_large:
             raise ValueError(
-                f"classes must be {fewest} to {UNLABELLED} integers in ascending order, such as range(5), got "
-                f"{shown(classes)}"
+                f"classes must be {fewest} to {UNLABELLED} integers in ascending order, such as range(5), of at most "
+                f"{_LARGEST_LABEL} in size, got {shown(classes)}"
             )
-        return cls(pos_label, ignore_label, tuple(labels))
+        return cls(pos_label, ignore_label, tuple(map(int, labels)))
 
     @property
     def classes(self) -> tuple[int, ...]:

@@ -298,3 +298,9 @@ def test_labels_are_saved_as_they_are(tmp_path):
         with pytest.raises(ValueError, match=rf"^labels must be int from 0 to 255, got \[{wrong}\]"):
             save_masks(tmp_path, ["d"], [np.array([[0, wrong]])])
     assert not (tmp_path / "d.png").exists()
+
+
+def test_a_class_of_255_beside_another_unlabelled_value_is_refused(load):
+    mask = np.array([[0, 1, 2, 255]], np.uint8)
+    with pytest.raises(ValueError, match="holds the class 255, .* beside ignore_label=0: give fit arrays of labels"):
+        load(mask, foreground=None, ignore_label=0)

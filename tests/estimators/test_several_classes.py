@@ -503,10 +503,14 @@ def test_zero_can_mean_unlabelled_if_classes_are_named(data):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"classes": [0, 1]}, "classes must be 3 to 255 integers in ascending order, such as range.5., got .0, 1."),
+        (
+            {"classes": [0, 1]},
+            "classes must be 3 to 255 integers in ascending order, such as range.5., .* got .0, 1.",
+        ),
         ({"classes": [2, 1, 0]}, "classes must be 3 to 255 integers in ascending order"),
         ({"classes": [0.5, 1, 2]}, "classes must be 3 to 255 integers in ascending order"),
         ({"classes": 3}, "classes"),
+        ({"classes": [0, 1, 2**31]}, "of at most 2147483647 in size, got .0, 1, 2147483648."),
         ({"classes": [0, 1, 2]}, "y.0. must hold the labels 0, 1, 2 and 255 only, found .-3, 4, 300."),
         ({"classes": LABELS, "pos_label": 2}, "pos_label is for two labels"),
         ({"classes": [-3, 4, 255, 300], "ignore_label": 255}, "ignore_label must not be one of the classes"),
@@ -523,3 +527,24 @@ def test_a_warm_start_refuses_other_classes(data):
     model = quick(cnn__n_epochs=1, warm_start=True).fit(*data)
     with pytest.raises(ValueError, match="cnn__classes: warm_start goes on"):
         model.set_params(cnn__classes=[-3, 4, 5, 300]).fit(*data)
+
+
+def test_a_range_of_classes_is_kept_in_a_file_and_by_a_warm_start(data, tmp_path):
+    X, numbers = data[0], np.searchsorted(LABELS, data[1]).clip(0, 2)
+    quick(cnn__classes=range(4), cnn__n_epochs=1, warm_start=True).fit(X, numbers).save(tmp_path / "model")
+    loaded = load(tmp_path / "model", network=small_unet)
+    assert loaded.cnn_.classes == [0, 1, 2, 3]
+    loaded.set_params(cnn__classes=range(4), warm_start=True).fit(X, numbers)
+    np.testing.assert_array_equal(loaded.classes_, range(4))
+
+
+def test_what_configure_takes_fit_takes(phantoms, monkeypatch):
+    monkeypatch.setattr(cnns, "SHORT_STEPS", 2)
+    X, numbers = phantoms
+    scribbles = np.full(numbers.shape, 255)
+    for label in range(10):
+        scribbles[:, 3 * label, 3:10] = label
+    with pytest.warns(UserWarning, match="the number of images with labels is 6"):
+        model = configure(X, scribbles, network=small_unet, random_state=0, verbose=0)
+    model.set_params(cnn__n_epochs=1, training="cnn").fit(X, scribbles)
+    np.testing.assert_array_equal(model.classes_, range(10))
