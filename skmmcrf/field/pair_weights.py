@@ -55,7 +55,7 @@ class PairWeights:
 
     @property
     def scale(self) -> FloatArray:
-        """Factors of w whose product has the norm |w| of (8), which takes the mean of squares over the pairs of a term.
+        """Factors of w whose product has the norm of (8), which takes the mean of squares over the pairs of a term.
 
         Weights that are the same for all pairs then have the norm of one weight for all pairs.
         """
