@@ -242,7 +242,7 @@ def _class_weight(
         rare = {label: share for label, share in zip(classes, shares) if share < 1 / len(classes)}
         weights = {label: round(float((len(classes) * share) ** -0.5), 1) for label, share in rare.items()}
         why = f"the rarest class has {shares.min():.2%} of the labelled pixels"
-        return weights or None, f"{why}, an equal share would be {1 / len(classes):.0%}"
+        return weights or None, f"{why}. An equal share would be {1 / len(classes):.0%}"
     if shares[1] < _RARE:
         return "balanced", f"only {shares[1]:.2%} of the labelled pixels are foreground"
     why = "of the labelled pixels are foreground, which the Dice part of the loss balances enough"

@@ -638,7 +638,7 @@ def _common_scheme(models: Mapping[str, Any], pos_label: int | None) -> LabelSch
     """How all estimators read labels."""
     read = {name: label_scheme_of(model) for name, model in models.items()}
     schemes = [
-        _scheme(s.pos_label if pos_label is None else pos_label, s.ignore_label, s.several or None)  # type: ignore[arg-type]
+        _scheme(s.pos_label if pos_label is None else pos_label, s.ignore_label, s.several or None)
         for s in read.values()
     ]
     if len(set(schemes)) > 1:

@@ -542,6 +542,11 @@ def jaccard_of_confusion(confusion: ArrayLike) -> FloatArray:
     ndarray of float and shape (..., K)
         NaN for a class that is in neither truth nor prediction.
 
+    Raises
+    ------
+    ValueError
+        If the counts are of another shape.
+
     Examples
     --------
     >>> jaccard_of_confusion([[1, 1, 0], [0, 1, 0], [0, 0, 0]])
@@ -565,6 +570,11 @@ def dice_of_confusion(confusion: ArrayLike) -> FloatArray:
     ndarray of float and shape (..., K)
         NaN for a class that is in neither truth nor prediction.
 
+    Raises
+    ------
+    ValueError
+        If the counts are of another shape.
+
     Examples
     --------
     >>> dice_of_confusion([[1, 1, 0], [0, 1, 0], [0, 0, 0]]).round(2)
@@ -578,6 +588,8 @@ def dice_of_confusion(confusion: ArrayLike) -> FloatArray:
 def _common_and_sum(confusion: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Of each class the pixels common to truth and prediction, and the sum of the pixels of both."""
     counts = np.asarray(confusion)
+    if counts.ndim < 2 or counts.shape[-1] != counts.shape[-2]:
+        raise ValueError(f"confusion must be of shape (..., K, K), got {counts.shape}")
     return np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(axis=-1) + counts.sum(axis=-2)
 
 

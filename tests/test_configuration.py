@@ -127,7 +127,7 @@ def test_rare_classes_weigh_the_square_root_of_how_much_rarer_they_are():
 
     assert chosen(91, 3, 6, 20) == (
         {5: 3.2, 9: 2.2, 11: 1.2},
-        "the rarest class has 2.50% of the labelled pixels, an equal share would be 25%",
+        "the rarest class has 2.50% of the labelled pixels. An equal share would be 25%",
     )
     assert chosen(7, 7, 7)[0] is None
 

@@ -756,3 +756,10 @@ def test_an_image_of_several_classes_without_any_label_counts_nowhere():
     table = evaluate(OfClasses(), found, y, both_empty="perfect")
     numbers = np.array([column for name, column in table.items() if name != "image"])
     np.testing.assert_array_equal(np.isnan(numbers), np.broadcast_to([True, False], numbers.shape))
+
+
+@pytest.mark.parametrize("confusion", [[[1, 2, 3]], [1, 2], 3])
+def test_counts_that_are_no_confusion_matrix_are_refused(confusion):
+    for measure in (jaccard_of_confusion, dice_of_confusion):
+        with pytest.raises(ValueError, match="confusion must be of shape"):
+            measure(confusion)

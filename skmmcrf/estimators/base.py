@@ -4,7 +4,6 @@ import copy
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
 from os import PathLike
@@ -130,9 +129,13 @@ class BaseSegmenter(BaseEstimator):
     @property
     def _label_scheme(self) -> LabelScheme:
         """How labels are read, which scorers and displays ask for."""
-        scheme = scheme_of(self._settings)
-        classes = [int(label) for label in getattr(self._settings, "classes_", scheme.classes)]
-        return replace(scheme, pos_label=classes[1]) if len(classes) == 2 else replace(scheme, several=tuple(classes))
+        settings = self._settings
+        if not hasattr(settings, "classes_"):
+            return scheme_of(settings)
+        classes = tuple(map(int, settings.classes_))
+        if len(classes) == 2:
+            return LabelScheme(classes[1], settings.ignore_label)
+        return LabelScheme(ignore_label=settings.ignore_label, several=classes)
 
     @documented
     def score(self, X: ImagesLike, y: LabelsLike | None = None, sample_weight: ArrayLike | None = None) -> float:
@@ -335,8 +338,18 @@ class FieldSegmenter(BaseSegmenter):
         return np.array(list(gaps), dtype=float)
 
     def _energies(self, results: Iterable[tuple[FloatArray, np.ndarray]]) -> Iterator[Any]:
-        field = self._field(self.sigma_)
+        field = self._fitted_field()
         return (field.energy(l, image) for l, image in results)
+
+    def _fitted_field(self) -> Field:
+        """The field that `coef_` weighs, or a ValueError if its parameters were changed after fit."""
+        n_weights, n_fitted = self._weights().n_weights, len(self.coef_)
+        if n_weights != n_fitted:
+            raise ValueError(
+                f"pairwise={self.pairwise!r} and compatibility={self.compatibility!r} need {n_weights} weights, but "
+                f"fit learned {n_fitted} with other parameters: set them back, or fit again"
+            )
+        return self._field(self.sigma_)
 
 
 class NetworkSegmenter(BaseSegmenter):
@@ -434,6 +447,8 @@ class NetworkSegmenter(BaseSegmenter):
         """
         data = check_labelled_images(X, y, scheme or scheme_of(settings), find_classes=scheme is None)
         scheme = data.scheme
+        if not any(annotation.labelled.any() for annotation in data.annotations):
+            raise ValueError(f"y has no labelled pixel: all are {scheme.unlabelled}, which means unlabelled")
         warn_of_range(data[0][0], "X[0]")
         if not any(has_foreground(data)):
             warnings.warn("y has no foreground in any image, so the model learns to find none", stacklevel=3)

@@ -775,7 +775,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         if self.objective_ is None:
             raise ValueError('energy needs a field, but training="cnn" learns none')
         ((log_odds, pixels),) = self._run_network([image])
-        return self._field(self.sigma_).energy(log_odds, pixels)
+        return self._fitted_field().energy(log_odds, pixels)
 
 
 @dataclass

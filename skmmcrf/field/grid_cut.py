@@ -327,6 +327,7 @@ def _set_residual(residual, direction, runs, weights, factors):  # type: ignore[
             k += _ONE
 
 
+# numba infers the types
 @_compiled
 def _set_moves(residual, terminal, direction, runs, costs, factors, labels, label):  # type: ignore[no-untyped-def]
     step, n_rows, k = np.uintp(runs.step), np.uintp(len(factors)), np.uintp(0)

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -70,7 +70,7 @@ class LabelScheme:
     """
 
     pos_label: int = 1
-    ignore_label: int | str | None = "auto"
+    ignore_label: int | Literal["auto"] | None = "auto"
     several: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -86,7 +86,12 @@ class LabelScheme:
 
     @classmethod
     def of_classes(
-        cls, classes: Sequence[int] | None, pos_label: int, ignore_label: int | str | None, *, fewest: int = 3
+        cls,
+        classes: Sequence[int] | None,
+        pos_label: int,
+        ignore_label: int | Literal["auto"] | None,
+        *,
+        fewest: int = 3,
     ) -> "LabelScheme":
         """Make the scheme of several classes, or of two labels if `classes` is None.
 
@@ -122,7 +127,7 @@ class LabelScheme:
         """The label of unlabelled pixels, or None."""
         if self.ignore_label == "auto":
             return None if UNLABELLED in self.classes else UNLABELLED
-        return self.ignore_label  # type: ignore[return-value]  # no other string is left
+        return self.ignore_label
 
     def read(self, labels: Any, name: str) -> Annotation:
         """Read the labels of one image: an array or tensor (H, W), a PIL image or the path of a mask file.

@@ -548,3 +548,36 @@ def test_what_configure_takes_fit_takes(phantoms, monkeypatch):
         model = configure(X, scribbles, network=small_unet, random_state=0, verbose=0)
     model.set_params(cnn__n_epochs=1, training="cnn").fit(X, scribbles)
     np.testing.assert_array_equal(model.classes_, range(10))
+
+
+def test_labels_and_network_of_a_fit_stay_whatever_parameters_are_changed(data, fitted):
+    X, y = data
+    binary = quick_cnn(n_epochs=1).fit(X, y == 4)
+    expected = binary.predict(X)
+    np.testing.assert_array_equal(binary.set_params(classes=LABELS.tolist()).predict(X), expected)
+    several = copy.deepcopy(fitted["cnn"])
+    expected = several.predict(X)
+    np.testing.assert_array_equal(several.set_params(cnn__pos_label=2).predict(X), expected)
+
+
+@pytest.mark.parametrize("change", [{"pairwise": "smoothness"}, {"compatibility": "metric"}])
+def test_a_field_of_other_parameters_than_those_of_fit_is_told(data, fitted, change):
+    model = copy.deepcopy(fitted["piecewise"]).set_params(**change)
+    with pytest.raises(ValueError, match="^pairwise=.* but fit learned 3 with other parameters: set them back"):
+        model.predict(data[0])
+    with pytest.raises(ValueError, match="set them back, or fit again"):
+        model.energy(data[0][0])
+
+
+def test_a_warm_start_of_a_network_alone_refuses_other_class_weights(data):
+    model = quick(training="cnn", cnn__n_epochs=1, warm_start=True).fit(*data)
+    with pytest.raises(ValueError, match="cnn__class_weight: warm_start goes on"):
+        model.set_params(cnn__class_weight={4: 5.0}).fit(*data)
+    model.set_params(training="joint").fit(*data)
+    assert model.cnn_.class_weight_.tolist() == [1.0, 5.0, 1.0]
+
+
+@pytest.mark.parametrize("parameters", [{"classes": LABELS.tolist()}, {"ignore_label": 255}])
+def test_masks_without_any_labelled_pixel_are_refused(data, parameters):
+    with pytest.raises(ValueError, match="^y has no labelled pixel: all are 255, which means unlabelled"):
+        quick_cnn(**parameters).fit(data[0], np.full_like(data[1], 255))
