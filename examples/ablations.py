@@ -8,7 +8,7 @@ both are trained jointly, with one parameter changed. Prints the mean Jaccard in
 of the objective, the weights, the passes of Algorithm 1 for them and the seconds for each row; writes them as JSON, and
 goes on where it was ended. `--only` picks rows by what their names begin with::
 
-    python examples/ablations.py horses --weights squeezenet1_1.pth --out ablations --only piecewise "joint: batches"
+    python examples/ablations.py horses --weights mobilenet_v2.pth --out ablations --only piecewise "joint: batches"
 """
 
 import json

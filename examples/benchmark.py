@@ -9,7 +9,7 @@ boundary F-measure and the share of wrong pixels, which is what the margin count
 seeds, and the differences of the ways with bootstrap intervals over the images; writes all of it as JSON, and pictures.
 What was done is kept in the output folder, so that the same command, started again, goes on where it was ended::
 
-    python examples/benchmark.py horses --weights squeezenet1_1.pth --seeds 0 1 2 --out results \
+    python examples/benchmark.py horses --weights mobilenet_v2.pth --seeds 0 1 2 --out results \
         --set cnn__n_epochs=90 C=1.0 n_epochs=8
 
 With more than two classes it prints the mean Jaccard index over the classes, of the pixels of all images together, and
@@ -258,7 +258,7 @@ def parse(description, **further):
     parser.add_argument("data", help="folder with images/, masks/, train.txt and val.txt")
     for name, options in further.items():
         parser.add_argument(name, **options)
-    parser.add_argument("--network", default="unet_squeezenet1_1", help="unet, or unet_ or fcn8s_ and a backbone")
+    parser.add_argument("--network", default="unet_mobilenet_v2", help="unet, or unet_ or fcn8s_ and a backbone")
     parser.add_argument(
         "--weights", default="imagenet", help="the backbone's state dict (else torchvision downloads it)"
     )

@@ -8,7 +8,7 @@ the network's log-odds, the smoothed ones, and the smoothed ones in units of the
 the expected calibration error of the probabilities, and how well the sizes tell wrong labels of `predict` from right
 ones, as the area under the ROC curve. Draws the reliability diagram::
 
-    python examples/calibration.py heads --weights squeezenet1_1.pth --out results --set cnn__n_epochs=25 n_epochs=3
+    python examples/calibration.py heads --weights mobilenet_v2.pth --out results --set cnn__n_epochs=25 n_epochs=3
 """
 
 import matplotlib.pyplot as plt

@@ -9,7 +9,7 @@ validation images, as in the first column of benchmark.py, with its standard err
 of the ways with bootstrap intervals over the images; writes the results as JSON, goes on where it was ended, and draws
 the curves::
 
-    python examples/learning_curves.py horses 10 20 40 80 150 --weights squeezenet1_1.pth --seeds 0 1 2 --out curves
+    python examples/learning_curves.py horses 10 20 40 80 150 --weights mobilenet_v2.pth --seeds 0 1 2 --out curves
 """
 
 import json

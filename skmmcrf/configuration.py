@@ -18,7 +18,7 @@ from skmmcrf.estimators.base import has_foreground
 from skmmcrf.estimators.cnn import CNNSegmenter
 from skmmcrf.estimators.scale_search import ScaleSearch, candidate_factors
 from skmmcrf.estimators.segmenter import DeepStructuredSegmenter
-from skmmcrf.field.labels import UNLABELLED, Annotation
+from skmmcrf.field.labels import Annotation
 from skmmcrf.images.checking import LabelledImages, check_labelled_images, warn_of_range
 from skmmcrf.images.labels import LABEL_CONSTRAINTS, LabelScheme
 from skmmcrf.networks import build_network
@@ -44,6 +44,8 @@ def configure(
     weights: str | PathLike[str] | None = "imagenet",
     time_budget: float = 1800.0,
     pos_label: int = 1,
+    classes: Sequence[int] | None = None,
+    ignore_label: int | Literal["auto"] | None = "auto",
     random_state: RandomStateLike = None,
     verbose: int = 1,
 ) -> DeepStructuredSegmenter:
@@ -80,6 +82,8 @@ def configure(
         smallest factor and 10 epochs may take longer. ``float("inf")`` compares all factors, and asks for the epochs of
         ``n_epochs="auto"``.
     %(pos_label)s
+    %(classes)s
+    %(ignore_label)s
     random_state : int, RandomState or None, default=None
         Seeds the short trainings, and becomes that of the estimator. The same int may give other settings, because the
         time that the trainings take influences them.
@@ -118,9 +122,10 @@ def configure(
     began = time.perf_counter()
     if isinstance(time_budget, bool):  # which would count as a number
         raise TypeError(f"time_budget must be a number of seconds above 0, got {time_budget}")
-    given = {"time_budget": time_budget, "pos_label": pos_label, "random_state": random_state}
-    validate_parameter_constraints(_CONSTRAINTS, given | {"verbose": verbose}, caller_name="configure")
-    scheme = LabelScheme(pos_label, ignore_label=None if pos_label == UNLABELLED else UNLABELLED)
+    labels: dict[str, Any] = {"pos_label": pos_label, "classes": classes, "ignore_label": ignore_label}
+    given = {"time_budget": time_budget, "random_state": random_state, "verbose": verbose}
+    validate_parameter_constraints(_CONSTRAINTS, given | labels, caller_name="configure")
+    scheme = LabelScheme.of_classes(classes, pos_label, ignore_label)
     data = _checked(X, y, scheme)
     _warn_of(data)
 
@@ -138,11 +143,10 @@ def configure(
         network,
         weights=weights,
         batch_size=batch_size,
-        pos_label=pos_label,
-        ignore_label=scheme.unlabelled,
         class_weight=class_weight,
         random_state=random_state,
         verbose=verbose,
+        **labels,
     )
     search = cnn.search_scale(
         data.with_class_weight(data.scheme.check_class_weight(class_weight, data.annotations)),
@@ -164,7 +168,7 @@ def configure(
 
 _CONSTRAINTS: dict[str, Any] = {
     "time_budget": [Interval(Real, 0, None, closed="right")],
-    "pos_label": LABEL_CONSTRAINTS["pos_label"],
+    **{name: LABEL_CONSTRAINTS[name] for name in ("pos_label", "classes", "ignore_label")},
     "random_state": ["random_state"],
     "verbose": [Interval(Integral, 0, None, closed="left"), "boolean"],
 }
@@ -175,11 +179,9 @@ def _checked(X: ImagesLike, y: LabelsLike | None, scheme: LabelScheme) -> Labell
     warn_of_range(data[0][0], "X[0]")
     if len(data) == 1:
         raise ValueError("X has one image only, but settings are compared on images held out of training: give more")
-    if not any(annotation.truth.any() for annotation in data.annotations):
-        raise ValueError(
-            f"y has no foreground, which is pos_label={scheme.pos_label}, in any image, so settings can't be compared: "
-            "give masks with foreground, or another pos_label, such as 255 for masks of 0 and 255"
-        )
+    if not any(has_foreground(data)):
+        what = "label" if data.scheme.several else f"foreground, which is pos_label={scheme.pos_label},"
+        raise ValueError(f"y has no {what} in any image, so settings can't be compared: give masks that have it")
     return data
 
 
@@ -239,7 +241,7 @@ def _class_weight(
     counts = np.sum([np.bincount(a.truth[a.labelled], minlength=len(classes)) for a in annotations], axis=0)
     shares = counts / counts.sum()
     if len(classes) > 2:
-        rare = {label: share for label, share in zip(classes, shares) if share < 1 / len(classes)}
+        rare = {label: share for label, share in zip(classes, shares) if 0 < share < 1 / len(classes)}
         weights = {label: round(float((len(classes) * share) ** -0.5), 1) for label, share in rare.items()}
         why = f"the rarest class has {shares.min():.2%} of the labelled pixels"
         return weights or None, f"{why}. An equal share would be {1 / len(classes):.0%}"

@@ -52,7 +52,7 @@ def test_a_model_is_given_that_can_be_fitted(data, monkeypatch, capsys):
 def test_masks_may_have_another_label_of_foreground(data, searches):
     X, y = data
     model = configure(X, 255 * y, weights=None, pos_label=255, verbose=0)
-    assert model.cnn.pos_label == 255
+    assert (model.cnn.pos_label, model.cnn.ignore_label) == (255, "auto")
     assert all(annotation.truth.any() for annotation in searches[0][1].annotations)
 
 
@@ -130,6 +130,13 @@ def test_rare_classes_weigh_the_square_root_of_how_much_rarer_they_are():
         "the rarest class has 2.50% of the labelled pixels. An equal share would be 25%",
     )
     assert chosen(7, 7, 7)[0] is None
+    assert chosen(7, 7, 0)[0] is None  # what y lacks has no share
+
+
+def test_classes_that_y_lacks_may_be_named(data, searches):
+    X, y = data
+    model = configure(X, np.where(y == 1, 7, 9), weights=None, classes=[5, 7, 20], ignore_label=9, verbose=0)
+    assert (model.cnn.classes, model.cnn.ignore_label, model.cnn.class_weight) == ([5, 7, 20], 9, None)
 
 
 def test_the_search_trains_with_the_weights_of_classes_that_are_chosen(data, searches):
@@ -188,7 +195,10 @@ def test_what_is_wrong_is_told_before_any_training(data, searches):
         ((X, y[:3]), {}, ValueError, "X and y must have the same length"),
         ((X, 2 * y), {}, ValueError, r"y\[0\] must hold the labels"),
         ((X, 0 * y), {}, ValueError, "y has no foreground, which is pos_label=1, in any image"),
-        ((X, 255 * y), {}, ValueError, "y has no foreground, which is pos_label=1, .* such as 255 for masks"),
+        ((X, 255 * y), {}, ValueError, "y holds 255 but no 1, and 255 counts as unlabelled: give pos_label=255"),
+        ((X, 255 * y), {"ignore_label": 255}, ValueError, "y has no foreground, which is pos_label=1, in any image"),
+        ((X, 9 + 0 * y), {"classes": range(3), "ignore_label": 9}, ValueError, "y has no label in any image"),
+        ((X, y), {"classes": [0, 1]}, ValueError, "classes must be 3 to 255 integers"),
         ((X[:1], y[:1]), {}, ValueError, "X has one image only, but settings are compared"),
         ((X, y), {"time_budget": 0}, ValueError, "'time_budget' parameter of configure"),
         ((X, y), {"time_budget": True}, TypeError, "time_budget must be a number of seconds above 0, got True"),

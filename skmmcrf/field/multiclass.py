@@ -62,11 +62,11 @@ class MulticlassEnergy(BaseEnergy):
 
     @property
     def scores(self) -> FloatArray:
-        """s, ndarray of float and shape (K, H, W)."""
+        """q, ndarray of float and shape (K, H, W)."""
         return self.unary
 
     def unary_difference(self, labels: LabelArray, truth: LabelArray) -> float:
-        """Give the first entry of psi(y) - psi(y_n), sum_i s_i(y_n,i) - s_i(y_i), which needs no features."""
+        """Give the first entry of psi(y) - psi(y_n), sum_i q_i(y_n,i) - q_i(y_i), which needs no features."""
         self._check_labelings(labels=labels, truth=truth)
         return _unary_difference(self.scores, labels, truth)
 

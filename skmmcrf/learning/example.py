@@ -144,11 +144,11 @@ class Example:
     def gradient(self, w: FloatArray, multipliers: FloatArray) -> FloatArray:
         """Give the gradient of gamma, the optimum of (8), in the log-odds or scores of the image.
 
-        gamma is the optimal value of a program whose constraints depend on the log-odds l, or on the scores s(c) of
+        gamma is the optimal value of a program whose constraints depend on the log-odds l, or on the scores q(c) of
         several labels. By the envelope theorem only this explicit dependence counts:
 
             dgamma/dl_i = w1 * sum_k lambda_k (y_k,i - y_n,i)
-            dgamma/ds_i(c) = w1 * sum_k lambda_k ([y_k,i = c] - [y_n,i = c])
+            dgamma/dq_i(c) = w1 * sum_k lambda_k ([y_k,i = c] - [y_n,i = c])
 
         over the stored labelings y_k. Neither the probability nor its inverse enters, and no linear system is solved.
 

@@ -43,7 +43,8 @@ def check_scales(scale: float | Sequence[float], name: str) -> list[float]:
     ([0.5], [1.0, 1.5])
     """
     factors = list(scale) if isinstance(scale, Sequence) else [scale]
-    are_scales = all(isinstance(factor, Real) and 0 < factor <= _LARGEST for factor in factors)
+    are_numbers = all(isinstance(factor, Real) and not isinstance(factor, bool) for factor in factors)
+    are_scales = are_numbers and all(0 < factor <= _LARGEST for factor in factors)
     if not (are_scales and 1 <= len(factors) <= _MOST):
         raise ValueError(
             f"{name} must be a positive number up to {_LARGEST}, or a sequence of 1 to {_MOST} such numbers, got "

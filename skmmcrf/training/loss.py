@@ -295,7 +295,7 @@ class MaxMarginLoss(nn.Module):
 
     def _scheme_of(self, log_odds: Sequence[torch.Tensor]) -> LabelScheme:
         """What labels mean for these maps."""
-        n_labels = max((len(l) for l in log_odds if l.ndim == 3), default=2)
+        n_labels = max(_n_maps(log_odds[0]), 2)
         if self.class_weight is not None and len(self.class_weight) != n_labels:
             raise ValueError(
                 f"class_weight must have an entry for each of the {n_labels} labels of log_odds, got "
@@ -389,15 +389,21 @@ def _as_log_odds(log_odds: TensorsLike) -> list[torch.Tensor]:
             raise TypeError(f"log_odds[{n}] must be a tensor of float, got {kind}")
         l = l if l.dtype == torch.float64 else l.float()
         checked.append(l[0] if l.ndim == 3 and len(l) == 1 else l)
+    n_maps = sorted(set(map(_n_maps, checked)))
+    if len(n_maps) > 1:
+        raise ValueError(f"log_odds must have as many maps for each image, got {n_maps[0]} and {n_maps[-1]}")
     return checked
+
+
+def _n_maps(log_odds: torch.Tensor) -> int:
+    return len(log_odds) if log_odds.ndim == 3 else 1
 
 
 def _check_shapes(log_odds: Sequence[torch.Tensor], shapes: Sequence[tuple[int, ...]], of: str) -> None:
     if len(log_odds) != len(shapes):
         raise ValueError(f"log_odds and {of} must have the same length, got {len(log_odds)} and {len(shapes)}")
-    n_maps = [len(l) if l.ndim == 3 else 1 for l in log_odds]
     for n, (l, shape) in enumerate(zip(log_odds, shapes)):
-        if l.shape != shape and not (n_maps[n] == max(n_maps) > 2 and l.shape[1:] == shape):
+        if l.shape != shape and not (_n_maps(l) > 2 and l.shape[1:] == shape):
             raise ValueError(f"log_odds[{n}] has shape {tuple(l.shape)}, but its {of} have {shape}")
         if not bool(torch.isfinite(l).all()):
             raise ValueError(f"log_odds[{n}] contains NaN or infinite values")

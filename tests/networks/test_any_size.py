@@ -296,7 +296,7 @@ def test_of_several_scales_the_mean_is_taken_and_the_first_for_training(average_
         assert not torch.allclose(log_odds, at_each[0])
 
 
-@pytest.mark.parametrize("scale", [0, -1.0, float("nan"), float("inf"), (), (1.0, 0.0), ["half"], 17 * [0.5]])
+@pytest.mark.parametrize("scale", [0, -1.0, float("nan"), float("inf"), (), (1.0, 0.0), ["half"], [True], 17 * [0.5]])
 def test_other_scales_are_told(scale):
     with pytest.raises(ValueError, match="scale must be a positive number up to 16, or a sequence of 1 to 16 such"):
         AnySize(nn.Identity(), scale=scale)

@@ -410,7 +410,9 @@ def test_a_list_of_scores_of_unequal_images_is_a_batch_too():
     [
         (lambda s, y, x: (s, y + 1, x), {}, r"labels\[0\] must hold the labels 0, 1, 2 and 255 only, found \[3\]"),
         (lambda s, y, x: (s, y[..., 1:], x), {}, "shape"),
-        (lambda s, y, x: ([s[0], s[1, :2]], y, x), {}, r"log_odds\[1\] has shape \(2, 4, 5\)"),
+        (lambda s, y, x: ([s[0], s[1, :, 1:]], y, x), {}, r"log_odds\[1\] has shape \(3, 3, 5\)"),
+        (lambda s, y, x: ([s[0], s[1, :2]], y, x), {}, "as many maps for each image, got 2 and 3"),
+        (lambda s, y, x: ([s[0], s[1, 0]], y, x), {}, "as many maps for each image, got 1 and 3"),
         (lambda s, y, x: (s, y, x), {"class_weight": {1: 2.0}}, "an entry for each of the 3 labels of log_odds, got 2"),
         (lambda s, y, x: (s[:, 0], y.clamp(max=1), x), {"class_weight": {0: 1, 1: 1, 2: 1}}, "2 labels .*, got 3"),
     ],
