@@ -148,13 +148,11 @@ callbacks : list of skorch callbacks or None, default=None
     Called in training, after those of the estimator. Each is an instance, or a pair of a name and an instance. See
     `skorch.callbacks`.
 
-measured_labels => y_true, y_pred : array of shape (n, H, W), or sequence
+measured => y_true, y_pred : array of shape (n, H, W), or sequence
     Labels. See `jaccard_indices`.
-
-measured_pos_label => pos_label : int, default=1
+pos_label : int, default=1
     The label of foreground.
-
-measured_ignore_label => ignore_label : int, None or "auto", default="auto"
+ignore_label : int, None or "auto", default="auto"
     The label of unlabelled pixels in the truth. See `jaccard_indices`.
 
 measured_classes => classes : sequence of int, optional

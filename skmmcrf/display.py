@@ -25,7 +25,8 @@ from skmmcrf.field.labels import UNLABELLED
 from skmmcrf.field.terms import scale_image
 from skmmcrf.images.checking import LabelledImages, check_images, check_labelled_images, check_labels
 from skmmcrf.images.labels import LABEL_CONSTRAINTS, LabelScheme, listed
-from skmmcrf.metrics import jaccard_of_annotations, label_scheme_of, names_of_classes, scheme_of_labels
+from skmmcrf.metrics.means import jaccard_of_annotations
+from skmmcrf.metrics.reading import label_scheme_of, names_of_classes, scheme_of_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

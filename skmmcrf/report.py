@@ -23,16 +23,10 @@ from skmmcrf.field.labels import UNLABELLED, Annotation
 from skmmcrf.images.checking import check_images
 from skmmcrf.images.entries import as_sequence, image_and_labels
 from skmmcrf.images.labels import LabelScheme
-from skmmcrf.metrics import (
-    Labeling,
-    count_pixels,
-    jaccard_of_confusion,
-    label_scheme_of,
-    labelings_of,
-    mean_of_defined,
-    names_of_classes,
-    table_of,
-)
+from skmmcrf.metrics.evaluation import Labeling, labelings_of, table_of
+from skmmcrf.metrics.means import mean_of_defined
+from skmmcrf.metrics.pooled import count_pixels, jaccard_of_confusion
+from skmmcrf.metrics.reading import label_scheme_of, names_of_classes
 
 # what the columns of a table are called, and the number that the report multiplies them by
 _MEASURES = {

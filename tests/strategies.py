@@ -71,6 +71,28 @@ def shapes(draw, max_pixels):
 
 
 @st.composite
+def labelings(draw, number=2, max_pixels=40):
+    """Boolean labelings of one shape, from empty to full."""
+    shape = draw(shapes(max_pixels))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    return [rng.uniform(size=shape) < draw(st.sampled_from([0, 0.05, 0.3, 0.7, 1])) for _ in range(number)]
+
+
+# the labels of several classes
+CLASSES = (-3, 0, 7, 200)
+
+
+@st.composite
+def class_labelings(draw, number=2, max_pixels=40):
+    """Label images of one shape, each with some of the classes. The first, a truth, may have unlabelled pixels."""
+    shape = draw(shapes(max_pixels))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    labels = [rng.choice(draw(st.permutations(CLASSES))[: draw(st.integers(1, 4))], size=shape) for _ in range(number)]
+    labels[0][rng.uniform(size=shape) < draw(st.sampled_from([0, 0.3]))] = 255
+    return labels
+
+
+@st.composite
 def problems(draw, max_images=3, max_pixels=12, partly_labelled=False):
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     log_odds, images, truths, labelled = [], [], [], []

@@ -28,7 +28,10 @@ METHODS_FOR_USERS = {
     *("decision_function", "energy", "fit", "predict", "predict_confidence", "predict_proba", "save", "score"),
     "transform",
 }
-MODULES = ["skmmcrf", "skmmcrf.datasets", "skmmcrf.field", "skmmcrf.learning", "skmmcrf.networks"]
+MODULES = [
+    "skmmcrf",
+    *(f"skmmcrf.{name}" for name in ("datasets", "field", "learning", "metrics", "networks")),
+]
 
 
 def test_the_code_of_the_readme_runs_as_it_stands(tmp_path, monkeypatch):

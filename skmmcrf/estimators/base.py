@@ -44,7 +44,7 @@ from skmmcrf.images.checking import (
 )
 from skmmcrf.images.labels import CLASS_WEIGHT_BOUNDS, LabelScheme
 from skmmcrf.learning import CuttingPlanes, Solution
-from skmmcrf.metrics import jaccard_of_annotations, warned_mean
+from skmmcrf.metrics.means import jaccard_of_annotations, warned_mean
 from skmmcrf.networks.running import Runner, resolve_device
 from skmmcrf.training.augmentation import Augmentation, build_augmentation, naming_failures, warn_of_normalize
 from skmmcrf.training.batches import batch_sizes

@@ -34,7 +34,7 @@ from skmmcrf.field.labels import likeliest_labels
 from skmmcrf.field.terms import scale_image
 from skmmcrf.images.checking import LabelledImages, as_given
 from skmmcrf.images.labels import LABEL_CONSTRAINTS
-from skmmcrf.metrics import jaccard_of_annotations
+from skmmcrf.metrics.means import jaccard_of_annotations
 from skmmcrf.networks import build_network
 from skmmcrf.networks.any_size import check_scales
 from skmmcrf.networks.ensemble import MeanOfNetworks

@@ -18,7 +18,7 @@ from skmmcrf.estimators.base import weighted_anew
 from skmmcrf.estimators.cnn import CNNSegmenter
 from skmmcrf.images.checking import LabelledImages
 from skmmcrf.images.sequences import Mapped
-from skmmcrf.metrics import mean_of_defined
+from skmmcrf.metrics.means import mean_of_defined
 from skmmcrf.networks.ensemble import MeanOfNetworks
 from skmmcrf.training.random_states import seeded
 

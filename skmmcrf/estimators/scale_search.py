@@ -11,7 +11,7 @@ from sklearn.model_selection import KFold, ShuffleSplit
 
 from skmmcrf._typing import FloatArray, IntArray
 from skmmcrf.images.checking import LabelledImages
-from skmmcrf.metrics import mean_of_defined
+from skmmcrf.metrics.means import mean_of_defined
 
 #: Steps of a short training.
 SHORT_STEPS = 120

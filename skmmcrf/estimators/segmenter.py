@@ -57,7 +57,7 @@ from skmmcrf.field.labels import likeliest_labels
 from skmmcrf.images.checking import LabelledImages, as_given, check_images
 from skmmcrf.images.labels import LabelScheme
 from skmmcrf.learning import Example, Solution
-from skmmcrf.metrics import jaccard_of_annotations, mean_of_defined
+from skmmcrf.metrics.means import jaccard_of_annotations, mean_of_defined
 from skmmcrf.networks.state import network_arrays
 from skmmcrf.training.augmentation import AUGMENTATIONS, Augmentation
 from skmmcrf.training.callbacks import SCHEDULES

@@ -10,7 +10,7 @@ from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 
 from skmmcrf.field.labels import likeliest_labels
 from skmmcrf.images.checking import LabelledImages
-from skmmcrf.metrics import jaccard_of_annotations, mean_of_defined
+from skmmcrf.metrics.means import jaccard_of_annotations, mean_of_defined
 from skmmcrf.training.batches import regions
 from skmmcrf.training.checkpoints import as_plain, check_form
 

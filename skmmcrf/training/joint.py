@@ -18,7 +18,7 @@ from skmmcrf.field.labels import Annotation
 from skmmcrf.images.checking import LabelledImages
 from skmmcrf.images.tensors import scaled
 from skmmcrf.learning import Example, solve_program
-from skmmcrf.metrics import jaccard_of_annotations, mean_of_defined
+from skmmcrf.metrics.means import jaccard_of_annotations, mean_of_defined
 from skmmcrf.networks.running import Runner
 from skmmcrf.training.batches import Batch, ShuffledOrder, Stack
 from skmmcrf.training.loss import MaxMarginLoss, Part
