@@ -57,7 +57,8 @@ def configure(
     - `network_scale`: the smallest factor that is about as good as the best, as with ``network_scale="auto"`` of
       `CNNSegmenter`. Factors are tried from the smallest on. The smallest is tried whatever `time_budget` is. A larger
       one is tried only if a third of `time_budget` seems enough for it too. If the time is enough for one factor alone,
-      that one is taken without a comparison.
+      that one is taken without a comparison. Those that may be the best are tried again, on other images, while the
+      time is enough.
     - `n_epochs` of pretraining: as ``n_epochs="auto"`` of `CNNSegmenter`. It is fewer if `time_budget` leaves no time
       for them, but at least 10.
     - `batch_size`: 5. It is 16 on another device than the CPU for 300 images or more.

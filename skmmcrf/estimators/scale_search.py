@@ -19,6 +19,7 @@ _FACTORS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.09, 0.06, 0.045, 0.03)
 _MOST_FACTORS = 5
 _SHORTER_SIDE, _LONGER_SIDE = 64, 720  # pixels that a network sees of the median image: at least, and at most
 _FEW, _N_FOLDS = 40, 3
+_DOUBT = 2.0  # standard errors
 _MOST_TO_TRAIN, _MOST_TO_COMPARE = 100, 50
 
 #: Trains at a factor on some images, and gives the Jaccard indices of others, and the seconds that an image takes in an
@@ -33,7 +34,8 @@ class ScaleSearch:
     Attributes
     ----------
     scores : dict of float to ndarray of shape (n,)
-        By the factor, the Jaccard index of each image that was held out. NaN where it is not defined.
+        By the factor, the Jaccard index of each image that was held out. NaN where it is not defined. All factors have
+        the same images in the same order, but those that were given up early have only the first of them.
     seconds : dict of float to float
         By the factor, the seconds that training takes for an image in an epoch.
     """
@@ -48,38 +50,54 @@ class ScaleSearch:
 
     @property
     def factor(self) -> float:
-        """The factor to take."""
-        return cheapest_as_good(self.scores)
+        """The factor to take: the smallest whose mean is within one standard error of the best, see `as_good_as_best`.
+
+        The largest, if no index is defined.
+        """
+        return min(as_good_as_best(self.scores, 1.0), default=max(self.scores))
+
+    @property
+    def undecided(self) -> list[float]:
+        """The factors that may turn out to be the best: all whose means are within two standard errors of the best."""
+        return as_good_as_best(self.scores, _DOUBT) or list(self.scores)
+
+    def add(self, factor: float, indices: FloatArray, seconds: float) -> None:
+        """Add the indices of further images. The shortest time counts, because the first steps prepare others."""
+        self.scores[factor] = np.append(self.scores.get(factor, []), indices)
+        self.seconds[factor] = min(self.seconds.get(factor, math.inf), seconds)
 
 
-def cheapest_as_good(scores: Mapping[float, FloatArray]) -> float:
-    """Give the smallest factor whose mean is within one standard error of the best mean.
+def as_good_as_best(scores: Mapping[float, FloatArray], n_errors: float) -> list[float]:
+    """Give the factors whose mean is within some standard errors of the best mean. None, if no mean is defined.
 
-    The standard error is that of the differences, image by image. If no index is defined, the largest factor is given.
+    The standard error is that of the differences, image by image. One image tells none, and decides nothing. Factors
+    that have fewer images than others are left out.
 
     Parameters
     ----------
     scores : dict of float to ndarray of shape (n,)
-        By the factor, the index of each image. All factors have the same images.
+        By the factor, the index of each image, in the same order.
+    n_errors : float
 
     Examples
     --------
-    >>> cheapest_as_good({1.0: np.array([0.8, 0.6]), 0.5: np.array([0.7, 0.65]), 0.25: np.array([0.3, 0.2])})
-    0.5
+    >>> as_good_as_best({1.0: np.array([0.8, 0.6]), 0.5: np.array([0.7, 0.65]), 0.25: np.array([0.3, 0.2])}, 1.0)
+    [1.0, 0.5]
     """
-    means = {factor: mean_of_defined(indices) for factor, indices in scores.items()}
+    most = max(map(len, scores.values()))
+    means = {factor: mean_of_defined(indices) for factor, indices in scores.items() if len(indices) == most}
     defined = [factor for factor, mean in means.items() if not math.isnan(mean)]
     if not defined:
-        return max(scores)
+        return []
     best = max(defined, key=means.__getitem__)
 
     def is_as_good(factor: float) -> bool:
         lacks = scores[best] - scores[factor]
         lacks = lacks[~np.isnan(lacks)]
-        error = lacks.std(ddof=1) / math.sqrt(len(lacks)) if len(lacks) > 1 else 0.0
-        return bool(lacks.mean() <= error)
+        error = lacks.std(ddof=1) / math.sqrt(len(lacks)) if len(lacks) > 1 else math.inf
+        return bool(lacks.mean() <= n_errors * error)
 
-    return min(filter(is_as_good, defined))
+    return list(filter(is_as_good, defined))
 
 
 def candidate_factors(shapes: Sequence[Sequence[int]]) -> list[float]:
@@ -107,6 +125,9 @@ def search_scale(
 ) -> ScaleSearch:
     """Compare factors on the same images held out.
 
+    Each factor has a trial on a first part of the images. Those that may still be the best have one on each further
+    part.
+
     Parameters
     ----------
     data : LabelledImages
@@ -117,9 +138,9 @@ def search_scale(
     seed : int
         Of the choice of images.
     seconds : float, default=inf
-        No further factor is tried if that would take longer in all. The first one always is.
+        No further factor and no further part is tried if that would take longer in all. The first factor always is.
     verbose : int, default=0
-        1 prints a line for each factor.
+        1 prints a line for each trial.
 
     Returns
     -------
@@ -135,25 +156,36 @@ def search_scale(
             "X: factors are compared on images held out of training, but validation_fraction or X itself leaves one "
             "image to train on. Give more images, or a number as network_scale"
         )
-    found, began, cost, last = ScaleSearch(), time.perf_counter(), 0.0, factors[0]
+    found, began = ScaleSearch(), time.perf_counter()
+    costs: dict[float, float] = {}
     splits = [(train.tolist(), held_out.tolist()) for train, held_out in _splits(len(data), seed)]
-    if len(factors) == 1:  # only its time is asked for
-        del splits[1:]
-    for factor in factors:
+
+    def fits(cost: float) -> bool:
+        return time.perf_counter() - began + cost <= seconds
+
+    def try_factor(factor: float, train: list[int], held_out: list[int]) -> None:
         start = time.perf_counter()
-        if found.scores and start - began + cost * (factor / last) ** 2 > seconds:
-            break
-        trials = [trial(factor, data.chosen(train), data.chosen(held_out)) for train, held_out in splits]
-        found.scores[factor] = np.concatenate([indices for indices, _ in trials])
-        found.seconds[factor] = float(np.mean([one for _, one in trials]))
-        cost, last = time.perf_counter() - start, factor
+        indices, of_image = trial(factor, data.chosen(train), data.chosen(held_out))
+        found.add(factor, indices, of_image)
+        costs[factor] = time.perf_counter() - start
         if verbose:
-            n_compared = np.count_nonzero(~np.isnan(found.scores[factor]))
             print(
-                f"short training with network_scale={factor:g}: mean Jaccard index {found.means[factor]:.4f} of "
-                f"{n_compared} images held out, {len(data) * found.seconds[factor]:.1f} s an epoch of all images",
+                f"short training with network_scale={factor:g}: mean Jaccard index {mean_of_defined(indices):.4f} of "
+                f"{np.count_nonzero(~np.isnan(indices))} images held out, {len(data) * of_image:.1f} s an epoch of all "
+                "images",
                 flush=True,
             )
+
+    for last, factor in zip([factors[0], *factors], factors):
+        if costs and not fits(costs[last] * (factor / last) ** 2):
+            break
+        try_factor(factor, *splits[0])
+    for split in splits[1:]:
+        left = found.undecided
+        if len(left) == 1 or not fits(sum(costs[factor] for factor in left)):
+            break
+        for factor in left:
+            try_factor(factor, *split)
     return found
 
 
@@ -163,4 +195,4 @@ def _splits(n_images: int, seed: int) -> Iterator[tuple[IntArray, IntArray]]:
         return KFold(min(_N_FOLDS, n_images), shuffle=True, random_state=seed).split(range(n_images))
     n_held_out = min(_MOST_TO_COMPARE, n_images // 4)
     n_train = min(_MOST_TO_TRAIN, n_images - n_held_out)
-    return ShuffleSplit(1, test_size=n_held_out, train_size=n_train, random_state=seed).split(range(n_images))
+    return ShuffleSplit(_N_FOLDS, test_size=n_held_out, train_size=n_train, random_state=seed).split(range(n_images))

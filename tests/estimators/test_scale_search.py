@@ -13,7 +13,7 @@ from torch import nn
 from skmmcrf import CNNSegmenter, DeepStructuredSegmenter, load
 from skmmcrf.datasets import make_phantoms
 from skmmcrf.estimators import cnn as cnns
-from skmmcrf.estimators.scale_search import candidate_factors, cheapest_as_good, search_scale
+from skmmcrf.estimators.scale_search import ScaleSearch, candidate_factors, search_scale
 from skmmcrf.images.checking import check_labelled_images
 from skmmcrf.images.labels import LabelScheme
 from skmmcrf.images.sequences import Mapped
@@ -63,14 +63,15 @@ def searches(monkeypatch):
         ({1.0: [0.8, 0.6], 0.5: [0.7, 0.65], 0.25: [0.1, 0.1]}, 0.5),  # within one error, which is of the differences
         ({1.0: [0.9, 0.1], 0.5: [0.88, 0.08]}, 1.0),  # a small difference, but the same for each image
         ({1.0: [0.8, 0.6, NAN], 0.5: [0.7, 0.65, NAN]}, 0.5),
-        ({1.0: [0.8, NAN], 0.5: [0.7, NAN]}, 1.0),  # one image has no error
+        ({1.0: [0.8, NAN], 0.5: [0.7, NAN]}, 0.5),  # one image decides nothing
         ({1.0: [0.8, 0.7], 0.5: [0.8, 0.7]}, 0.5),
         ({1.0: [NAN], 0.5: [NAN]}, 1.0),
         ({1.0: [NAN, NAN], 0.5: [0.2, 0.3]}, 0.5),
+        ({1.0: [0.6, 0.4], 0.5: [0.3, 0.2], 0.25: [0.9]}, 1.0),  # 0.25 was given up after one image
     ],
 )
 def test_the_smallest_factor_within_one_error_of_the_best_is_taken(scores, expected):
-    assert cheapest_as_good({factor: np.array(indices) for factor, indices in scores.items()}) == expected
+    assert ScaleSearch({factor: np.array(indices) for factor, indices in scores.items()}).factor == expected
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def numbered(n_images):
 
 @pytest.mark.parametrize(
     ("n_images", "n_trials", "n_train", "n_held_out"),
-    [(2, 2, 1, 1), (39, 3, 26, 13), (40, 1, 30, 10), (250, 1, 100, 50)],
+    [(2, 2, 1, 1), (39, 3, 26, 13), (40, 3, 30, 10), (250, 3, 100, 50)],
 )
 def test_each_factor_is_compared_on_the_same_images_held_out(n_images, n_trials, n_train, n_held_out):
     seen = {0.5: [], 1.0: []}
@@ -105,14 +106,40 @@ def test_each_factor_is_compared_on_the_same_images_held_out(n_images, n_trials,
         numbers = [[int(image[0, 0, 0]) for image in part.images] for part in (train, held_out)]
         assert not set(numbers[0]) & set(numbers[1])
         seen[factor].append(numbers)
-        return np.full(len(held_out), factor), 2 * factor
+        return np.full(len(held_out), 0.5), 2 * factor + len(seen[factor])
 
     found = search_scale(numbered(n_images), trial, [0.5, 1.0], seed=0)
     assert seen[0.5] == seen[1.0]
     assert [(len(train), len(held_out)) for train, held_out in seen[1.0]] == n_trials * [(n_train, n_held_out)]
-    assert found.means == {0.5: 0.5, 1.0: 1.0}
-    assert found.seconds == {0.5: 1.0, 1.0: 2.0}
-    assert found.factor == 1.0
+    assert found.means == {0.5: 0.5, 1.0: 0.5}
+    assert found.seconds == {0.5: 2.0, 1.0: 3.0}  # of the fastest trial
+    assert found.factor == 0.5
+
+
+def test_factors_that_are_clearly_worse_are_tried_no_further():
+    tried = []
+
+    def trial(factor, train, held_out):
+        tried.append(factor)
+        of_image = {0.25: 0.1, 0.5: 0.5, 0.7: 0.51, 1.0: 0.55}
+        noise = 0.03 * np.arange(len(held_out)) * (-1) ** np.arange(len(held_out)) * (factor == 0.7)
+        return of_image[factor] + noise - (tried.count(1.0) > 1) * 0.1 * (factor == 1), 1.0
+
+    found = search_scale(numbered(40), trial, [0.25, 0.5, 0.7, 1.0], seed=0)
+    assert tried == [0.25, 0.5, 0.7, 1.0, 0.7, 1.0, 0.7, 1.0]
+    assert found.factor == 0.7
+
+
+def test_further_images_are_tried_only_while_the_time_allows(monkeypatch):
+    clock, tried = iter(range(1000)), []
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+
+    def trial(factor, train, held_out):
+        tried.append(factor)
+        return np.zeros(len(held_out)), 1.0
+
+    search_scale(numbered(40), trial, [0.5, 1.0], seed=0, seconds=9.0)
+    assert tried == [0.5, 1.0, 0.5, 1.0]
 
 
 def test_no_factor_is_tried_that_would_take_too_long(capsys):
@@ -123,15 +150,15 @@ def test_no_factor_is_tried_that_would_take_too_long(capsys):
         return np.zeros(len(held_out)), 1.0
 
     search_scale(numbered(3), trial, [0.25, 0.5], seed=0, seconds=0.0, verbose=1)
-    assert set(tried) == {0.25}
-    assert capsys.readouterr().out.startswith("short training with network_scale=0.25: mean Jaccard index 0.0000 of 3")
+    assert tried == [0.25]
+    assert capsys.readouterr().out.startswith("short training with network_scale=0.25: mean Jaccard index 0.0000 of 1")
 
 
 def test_a_factor_is_found_by_training_and_the_same_each_time(data, capsys):
     model = auto(verbose=1).fit(*data)
     assert model.network_scale_ in (0.7, 1.0)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("short training")]
-    assert ["network_scale=0.7:" in line for line in lines] == [True, False]
+    assert ["network_scale=0.7:" in line for line in lines[:2]] == [True, False]
     by_hand = auto(network_scale=model.network_scale_).fit(*data)
     for same in (auto(), clone(model), auto().set_params(random_state=np.random.RandomState(0))):
         assert same.fit(*data).network_scale_ == model.network_scale_
@@ -160,12 +187,12 @@ def test_short_trainings_have_so_many_steps_and_leave_out_what_watches_training(
     of_search = auto(n_epochs=100, **parameters)
     monkeypatch.setattr(cnns, "SHORT_STEPS", 5)
     of_search.search_scale(check_labelled_images(*data, LabelScheme()))
-    assert [cnn.n_epochs for cnn in short] == 6 * [5]  # a step an epoch
+    assert {cnn.n_epochs for cnn in short} == {5}  # a step an epoch
     assert all((cnn.checkpoint, cnn.callbacks, cnn.early_stopping) == (None, None, False) for cnn in short)
     assert not [*tmp_path.iterdir()]
     short.clear()
     of_search.set_params(n_epochs=2).search_scale(check_labelled_images(*data, LabelScheme()))
-    assert [cnn.n_epochs for cnn in short] == 6 * [2]
+    assert {cnn.n_epochs for cnn in short} == {2}
 
 
 def test_images_without_foreground_or_weight_do_not_count(data):
