@@ -94,8 +94,7 @@ def as_good_as_best(scores: Mapping[float, FloatArray], n_errors: float) -> list
     def is_as_good(factor: float) -> bool:
         lacks = scores[best] - scores[factor]
         lacks = lacks[~np.isnan(lacks)]
-        error = lacks.std(ddof=1) / math.sqrt(len(lacks)) if len(lacks) > 1 else math.inf
-        return bool(lacks.mean() <= n_errors * error)
+        return len(lacks) < 2 or bool(lacks.mean() <= n_errors * lacks.std(ddof=1) / math.sqrt(len(lacks)))
 
     return list(filter(is_as_good, defined))
 

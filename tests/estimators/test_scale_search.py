@@ -64,6 +64,7 @@ def searches(monkeypatch):
         ({1.0: [0.9, 0.1], 0.5: [0.88, 0.08]}, 1.0),  # a small difference, but the same for each image
         ({1.0: [0.8, 0.6, NAN], 0.5: [0.7, 0.65, NAN]}, 0.5),
         ({1.0: [0.8, NAN], 0.5: [0.7, NAN]}, 0.5),  # one image decides nothing
+        ({1.0: [0.8, NAN], 0.5: [NAN, 0.7]}, 0.5),
         ({1.0: [0.8, 0.7], 0.5: [0.8, 0.7]}, 0.5),
         ({1.0: [NAN], 0.5: [NAN]}, 1.0),
         ({1.0: [NAN, NAN], 0.5: [0.2, 0.3]}, 0.5),
