@@ -106,9 +106,8 @@ def parameter(text):
         return name, value
 
 
-def found_settings(train, parameters, seed, out):
+def found_settings(train, parameters, seed, file):
     """The settings that configure finds, for the network and the weights among the parameters, or has found before."""
-    file = out / f"seed_{seed}_settings.json"
     if file.exists():
         return json.loads(file.read_text())
     asked = {name: parameters[f"cnn__{name}"] for name in ("network", "weights")}
@@ -296,7 +295,7 @@ def check_result(file, parameters, what):
     """End here if a result that is there already can't be compared."""
     result = json.loads(file.read_text())
     if comparable(result["parameters"]) != comparable(parameters):
-        sys.exit(f"{file} is of other parameters; give another --out")
+        sys.exit(f"{file} is of other data or parameters; give another --out")
     if missing := what.of_each.keys() - result["ways"]["cnn"]:
         sys.exit(f"{file} lacks {', '.join(sorted(missing))}, by an earlier version; give another --out")
 
@@ -321,13 +320,15 @@ def main():
     what = measured([*train.masks, *val.masks])
     arguments.out.mkdir(parents=True, exist_ok=True)
     files = {seed: arguments.out / f"seed_{seed}.json" for seed in arguments.seeds}
-    asked = parameters | {"configure": arguments.configure}
+    data_name = Path(arguments.data).resolve().name
+    asked = parameters | {"configure": arguments.configure, "data": data_name}
     for file in filter(Path.exists, files.values()):
         check_result(file, asked, what)
     for seed, file in files.items():
         if file.exists():
             continue
-        settings = found_settings(train, parameters, seed, arguments.out) if arguments.configure else {}
+        file_of_settings = arguments.out / f"{data_name}_settings_{seed}.json"
+        settings = found_settings(train, parameters, seed, file_of_settings) if arguments.configure else {}
         result = run_seed(train, val, what, settings | parameters, seed, arguments.out, watch=arguments.watch)
         save_json(file, result | {"parameters": asked, "settings": settings})
     results = [json.loads(file.read_text()) for file in files.values()]

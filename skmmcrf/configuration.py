@@ -65,7 +65,8 @@ def configure(
     - `crop`: None, if the network sees at most 768 pixels of any side of an image. Otherwise training uses parts of
       images, of which the network sees 512 x 512 pixels.
     - `class_weight`: "balanced" if less than 0.5 % of the labelled pixels are foreground, otherwise None. Of K classes,
-      more than two, one whose share of the labelled pixels is s < 1 / K weighs 1 / sqrt(K s). The others weigh 1.
+      more than two, one whose share of the labelled pixels is s < 1 / K weighs 1 / sqrt(K s). The others, and those
+      that y lacks, weigh 1.
     - All other parameters keep their defaults.
 
     Parameters
@@ -181,14 +182,18 @@ def _checked(X: ImagesLike, y: LabelsLike | None, scheme: LabelScheme) -> Labell
     if len(data) == 1:
         raise ValueError("X has one image only, but settings are compared on images held out of training: give more")
     if not any(has_foreground(data)):
-        what = "label" if data.scheme.several else f"foreground, which is pos_label={scheme.pos_label},"
-        raise ValueError(f"y has no {what} in any image, so settings can't be compared: give masks that have it")
+        what, other = f"foreground, which is pos_label={scheme.pos_label},", "pos_label"
+        if data.scheme.several:
+            what, other = "labelled pixel", "ignore_label"
+        raise ValueError(
+            f"y has no {what} in any image, so settings can't be compared: give masks that have it, or another {other}"
+        )
     return data
 
 
 def _warn_of(data: LabelledImages) -> None:
     """Warn of images that are few, empty or very unequal."""
-    n_with, what = sum(has_foreground(data)), "labels" if data.scheme.several else "foreground"
+    n_with, what = sum(has_foreground(data)), "labelled pixels" if data.scheme.several else "foreground"
     sides = [max(annotation.shape) for annotation in data.annotations]
     if n_with < _FEW_WITH_FOREGROUND:
         warnings.warn(
@@ -244,7 +249,7 @@ def _class_weight(
     if len(classes) > 2:
         rare = {label: share for label, share in zip(classes, shares) if 0 < share < 1 / len(classes)}
         weights = {label: round(float((len(classes) * share) ** -0.5), 1) for label, share in rare.items()}
-        why = f"the rarest class has {shares.min():.2%} of the labelled pixels"
+        why = f"the rarest class in y has {shares[shares > 0].min():.2%} of the labelled pixels"
         return weights or None, f"{why}. An equal share would be {1 / len(classes):.0%}"
     if shares[1] < _RARE:
         return "balanced", f"only {shares[1]:.2%} of the labelled pixels are foreground"
@@ -259,8 +264,14 @@ def _why_factor(search: ScaleSearch, shapes: Sequence[Sequence[int]]) -> str:
     size = f"{untried} The median image has {height} x {width} pixels"
     if len(search.means) == 1:
         return f"the {'smallest factor, which was compared with no other' if larger else 'only factor'}.{size}"
-    indices = ", ".join(f"{mean:.3f} at {factor:g}" for factor, mean in sorted(search.means.items()))
-    return f"the smallest factor that is about as good as the best, by mean Jaccard indices {indices}.{size}"
+    most = max(map(len, search.scores.values()))
+    means = {factor: mean for factor, mean in sorted(search.means.items()) if len(search.scores[factor]) == most}
+    if np.isnan([*means.values()]).all():
+        return f"the largest factor, because no image held out has an index.{size}"
+    behind = ", ".join(f"{factor:g}" for factor in sorted(search.means.keys() - means.keys()))
+    left_out = f" {behind} fell behind before." if behind else ""
+    indices = ", ".join(f"{mean:.3f} at {factor:g}" for factor, mean in means.items())
+    return f"the smallest factor that is about as good as the best, by mean Jaccard indices {indices}.{left_out}{size}"
 
 
 def _crop(shapes: Sequence[Sequence[int]], scale: float) -> tuple[int | None, str]:

@@ -78,6 +78,10 @@ def test_the_reason_for_a_factor_has_all_that_was_looked_at():
     why = configuration._why_factor
     three = ScaleSearch({factor: np.array([factor]) for factor in (0.5, 0.7, 1.0)})
     assert "0.500 at 0.5, 0.700 at 0.7, 1.000 at 1. The median image has 128 x 130" in why(three, [(128, 130)])
+    two = ScaleSearch({0.5: np.array([0.9]), 0.7: np.array([0.5, 0.6]), 1.0: np.array([0.5, 0.6])})
+    assert "0.550 at 0.7, 0.550 at 1. 0.5 fell behind before. The median" in why(two, [(128, 130)])
+    none = ScaleSearch({factor: np.array([np.nan]) for factor in (0.5, 0.7, 1.0)})
+    assert why(none, [(128, 130)]).startswith("the largest factor, because no image held out has an index. The")
     one = ScaleSearch({0.5: np.array([0.7])})
     assert "which was compared with no other. 0.7, 1 would take too long to try. The" in why(one, [(128, 130)])
     only = ScaleSearch({1.0: np.array([0.7])})
@@ -127,10 +131,11 @@ def test_rare_classes_weigh_the_square_root_of_how_much_rarer_they_are():
 
     assert chosen(91, 3, 6, 20) == (
         {5: 3.2, 9: 2.2, 11: 1.2},
-        "the rarest class has 2.50% of the labelled pixels. An equal share would be 25%",
+        "the rarest class in y has 2.50% of the labelled pixels. An equal share would be 25%",
     )
     assert chosen(7, 7, 7)[0] is None
-    assert chosen(7, 7, 0)[0] is None  # what y lacks has no share
+    without_rarest = "the rarest class in y has 50.00% of the labelled pixels. An equal share would be 33%"
+    assert chosen(7, 7, 0) == (None, without_rarest)
 
 
 def test_classes_that_y_lacks_may_be_named(data, searches):
@@ -196,8 +201,13 @@ def test_what_is_wrong_is_told_before_any_training(data, searches):
         ((X, 2 * y), {}, ValueError, r"y\[0\] must hold the labels"),
         ((X, 0 * y), {}, ValueError, "y has no foreground, which is pos_label=1, in any image"),
         ((X, 255 * y), {}, ValueError, "y holds 255 but no 1, and 255 counts as unlabelled: give pos_label=255"),
-        ((X, 255 * y), {"ignore_label": 255}, ValueError, "y has no foreground, which is pos_label=1, in any image"),
-        ((X, 9 + 0 * y), {"classes": range(3), "ignore_label": 9}, ValueError, "y has no label in any image"),
+        ((X, 255 * y), {"ignore_label": 255}, ValueError, "y has no foreground, .* or another pos_label"),
+        (
+            (X, 9 + 0 * y),
+            {"classes": range(3), "ignore_label": 9},
+            ValueError,
+            "y has no labelled pixel in any image, .* or another ignore_label",
+        ),
         ((X, y), {"classes": [0, 1]}, ValueError, "classes must be 3 to 255 integers"),
         ((X[:1], y[:1]), {}, ValueError, "X has one image only, but settings are compared"),
         ((X, y), {"time_budget": 0}, ValueError, "'time_budget' parameter of configure"),

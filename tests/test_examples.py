@@ -84,8 +84,8 @@ def write_folder(folder):
 
 
 def run_on_folder(monkeypatch, name, arguments, settings=""):
-    quick = "cnn__n_epochs=2 n_epochs=1 cnn__augmentation=flip"
-    command = f"{name} {arguments} --weights weights.pth --jobs 1 --out results --set {quick} {settings}"
+    quick = "--network unet_squeezenet1_1 --weights weights.pth --set cnn__n_epochs=2 n_epochs=1 cnn__augmentation=flip"
+    command = f"{name} {arguments} --jobs 1 --out results {quick} {settings}"
     monkeypatch.setattr(sys, "argv", command.split())
     monkeypatch.syspath_prepend(EXAMPLES)
     runpy.run_path(str(EXAMPLES / name), run_name="__main__")
@@ -122,9 +122,14 @@ def test_benchmark_compares_the_three_ways_and_goes_on_where_it_was(capsys, tmp_
     assert {"segmentations.png", "history.png"} <= {file.name for file in (tmp_path / "results").iterdir()}
     run_on_folder(monkeypatch, "benchmark.py", f"{tmp_path} --seeds 0 1", f"{settings} n_jobs=2 verbose=0")
     assert "seed 1" not in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="of other parameters"):
+    with pytest.raises(SystemExit, match="of other data or parameters"):
         run_on_folder(monkeypatch, "benchmark.py", f"{tmp_path} --seeds 2 0", "C=2")
     assert "seed 2" not in capsys.readouterr().out  # before any work
+    others = tmp_path / "others"
+    others.mkdir()
+    write_folder(others)
+    with pytest.raises(SystemExit, match="of other data"):
+        run_on_folder(monkeypatch, "benchmark.py", others, settings)
     for of_way in results[0]["ways"].values():
         del of_way["wrong_pixels"]
     (tmp_path / "results" / "seed_0.json").write_text(json.dumps(results[0]))
@@ -139,7 +144,7 @@ def test_benchmark_takes_the_settings_that_configure_finds_but_those_that_are_se
     result = json.loads((tmp_path / "results" / "seed_0.json").read_text())
     assert (result["settings"]["cnn__network_scale"], result["settings"]["cnn__n_epochs"]) == (1.0, 300)
     assert [row["epoch"] for row in result["ways"]["cnn"]["history"]] == [1, 2]
-    with pytest.raises(SystemExit, match="of other parameters"):
+    with pytest.raises(SystemExit, match="of other data or parameters"):
         run_on_folder(monkeypatch, "benchmark.py", tmp_path)
 
 

@@ -108,8 +108,8 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         Factor by which images are resized for the network, whose log-odds are resized back. Below 1 the network is
         faster and sees more around a pixel. Above 1 it sees finer detail. Several factors give the mean of the log-odds
         at each of them, and training steps use the first. At most 16 factors are possible, none above 16. "auto" finds
-        one factor, at most 1, before training: up to five factors are compared by short trainings, on training images
-        held out of them.
+        one factor, at most 1, before training: up to five factors are compared by short trainings, up to three each, on
+        training images held out of them.
     %(pos_label)s
     %(classes)s
     %(ignore_label)s

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
-from sklearn.model_selection import KFold, ShuffleSplit
+from sklearn.model_selection import KFold
 
 from skmmcrf._typing import FloatArray, IntArray
 from skmmcrf.images.checking import LabelledImages
@@ -19,7 +19,7 @@ _FACTORS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.09, 0.06, 0.045, 0.03)
 _MOST_FACTORS = 5
 _SHORTER_SIDE, _LONGER_SIDE = 64, 720  # pixels that a network sees of the median image: at least, and at most
 _FEW, _N_FOLDS = 40, 3
-_DOUBT = 2.0  # standard errors
+_DOUBT, _FEWEST = 2.0, 10  # standard errors of at least so many images, by which a factor is given up
 _MOST_TO_TRAIN, _MOST_TO_COMPARE = 100, 50
 
 #: Trains at a factor on some images, and gives the Jaccard indices of others, and the seconds that an image takes in an
@@ -37,7 +37,7 @@ class ScaleSearch:
         By the factor, the Jaccard index of each image that was held out. NaN where it is not defined. All factors have
         the same images in the same order, but those that were given up early have only the first of them.
     seconds : dict of float to float
-        By the factor, the seconds that training takes for an image in an epoch.
+        By the factor, the seconds that training takes for an image in an epoch, in its fastest trial.
     """
 
     scores: dict[float, FloatArray] = field(default_factory=dict)
@@ -52,17 +52,21 @@ class ScaleSearch:
     def factor(self) -> float:
         """The factor to take: the smallest whose mean is within one standard error of the best, see `as_good_as_best`.
 
-        The largest, if no index is defined.
+        The smallest of all if a single image has an index, and the largest if none has.
         """
         return min(as_good_as_best(self.scores, 1.0), default=max(self.scores))
 
     @property
     def undecided(self) -> list[float]:
-        """The factors that may turn out to be the best: all whose means are within two standard errors of the best."""
-        return as_good_as_best(self.scores, _DOUBT) or list(self.scores)
+        """The factors that may turn out to be the best: all whose means are within two standard errors of the best.
+
+        Fewer than ten images leave all undecided, because their standard error is not known well.
+        """
+        n_images = max(map(len, self.scores.values()))
+        return (as_good_as_best(self.scores, _DOUBT) if n_images >= _FEWEST else []) or list(self.scores)
 
     def add(self, factor: float, indices: FloatArray, seconds: float) -> None:
-        """Add the indices of further images. The shortest time counts, because the first steps prepare others."""
+        """Add the indices of further images. The shortest time counts, because a trial may wait for other programs."""
         self.scores[factor] = np.append(self.scores.get(factor, []), indices)
         self.seconds[factor] = min(self.seconds.get(factor, math.inf), seconds)
 
@@ -193,5 +197,6 @@ def _splits(n_images: int, seed: int) -> Iterator[tuple[IntArray, IntArray]]:
     if n_images < _FEW:
         return KFold(min(_N_FOLDS, n_images), shuffle=True, random_state=seed).split(range(n_images))
     n_held_out = min(_MOST_TO_COMPARE, n_images // 4)
-    n_train = min(_MOST_TO_TRAIN, n_images - n_held_out)
-    return ShuffleSplit(_N_FOLDS, test_size=n_held_out, train_size=n_train, random_state=seed).split(range(n_images))
+    order = np.random.RandomState(seed).permutation(n_images)
+    rolled = (np.roll(order, -n * n_held_out) for n in range(_N_FOLDS))  # so that no image is held out twice
+    return ((numbers[n_held_out:][:_MOST_TO_TRAIN], numbers[:n_held_out]) for numbers in rolled)

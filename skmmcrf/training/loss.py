@@ -389,9 +389,13 @@ def _as_log_odds(log_odds: TensorsLike) -> list[torch.Tensor]:
             raise TypeError(f"log_odds[{n}] must be a tensor of float, got {kind}")
         l = l if l.dtype == torch.float64 else l.float()
         checked.append(l[0] if l.ndim == 3 and len(l) == 1 else l)
-    n_maps = sorted(set(map(_n_maps, checked)))
-    if len(n_maps) > 1:
-        raise ValueError(f"log_odds must have as many maps for each image, got {n_maps[0]} and {n_maps[-1]}")
+    n_maps = list(map(_n_maps, checked))
+    for n, one in enumerate(n_maps):
+        if one != n_maps[0]:
+            raise ValueError(
+                f"log_odds must have the same number of maps for each image, but log_odds[{n}] has {one}, and "
+                f"log_odds[0] has {n_maps[0]}"
+            )
     return checked
 
 

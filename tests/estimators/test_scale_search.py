@@ -112,6 +112,7 @@ def test_each_factor_is_compared_on_the_same_images_held_out(n_images, n_trials,
     found = search_scale(numbered(n_images), trial, [0.5, 1.0], seed=0)
     assert seen[0.5] == seen[1.0]
     assert [(len(train), len(held_out)) for train, held_out in seen[1.0]] == n_trials * [(n_train, n_held_out)]
+    assert len({number for _, held_out in seen[1.0] for number in held_out}) == n_trials * n_held_out
     assert found.means == {0.5: 0.5, 1.0: 0.5}
     assert found.seconds == {0.5: 2.0, 1.0: 3.0}  # of the fastest trial
     assert found.factor == 0.5
@@ -129,6 +130,27 @@ def test_factors_that_are_clearly_worse_are_tried_no_further():
     found = search_scale(numbered(40), trial, [0.25, 0.5, 0.7, 1.0], seed=0)
     assert tried == [0.25, 0.5, 0.7, 1.0, 0.7, 1.0, 0.7, 1.0]
     assert found.factor == 0.7
+
+
+def test_few_images_give_no_factor_up():
+    tried = []
+
+    def trial(factor, train, held_out):
+        tried.append(factor)
+        return factor + 0.001 * np.arange(len(held_out)) * factor, 1.0
+
+    found = search_scale(numbered(6), trial, [0.5, 1.0], seed=0)
+    assert tried == 3 * [0.5, 1.0]
+    assert found.undecided == [0.5, 1.0]
+
+
+def test_a_factor_that_was_given_up_keeps_its_first_images():
+    def trial(factor, train, held_out):
+        return np.array([image[0, 0, 0] * (factor > 0.3) for image in held_out.images], float), 1.0
+
+    found = search_scale(numbered(40), trial, [0.25, 0.5, 1.0], seed=0)
+    assert {factor: len(indices) for factor, indices in found.scores.items()} == {0.25: 10, 0.5: 30, 1.0: 30}
+    assert found.factor == 0.5
 
 
 def test_further_images_are_tried_only_while_the_time_allows(monkeypatch):
@@ -159,7 +181,7 @@ def test_a_factor_is_found_by_training_and_the_same_each_time(data, capsys):
     model = auto(verbose=1).fit(*data)
     assert model.network_scale_ in (0.7, 1.0)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("short training")]
-    assert ["network_scale=0.7:" in line for line in lines[:2]] == [True, False]
+    assert ["network_scale=0.7:" in line for line in lines] == 3 * [True, False]
     by_hand = auto(network_scale=model.network_scale_).fit(*data)
     for same in (auto(), clone(model), auto().set_params(random_state=np.random.RandomState(0))):
         assert same.fit(*data).network_scale_ == model.network_scale_
@@ -188,6 +210,7 @@ def test_short_trainings_have_so_many_steps_and_leave_out_what_watches_training(
     of_search = auto(n_epochs=100, **parameters)
     monkeypatch.setattr(cnns, "SHORT_STEPS", 5)
     of_search.search_scale(check_labelled_images(*data, LabelScheme()))
+    assert len(short) == 6
     assert {cnn.n_epochs for cnn in short} == {5}  # a step an epoch
     assert all((cnn.checkpoint, cnn.callbacks, cnn.early_stopping) == (None, None, False) for cnn in short)
     assert not [*tmp_path.iterdir()]
