@@ -12,6 +12,7 @@ from skmmcrf.field.workers import workers
 from skmmcrf.learning.example import Constraint, Example, bound_of_slack, completion, most_violated, violation
 from skmmcrf.learning.program import (
     Solution,
+    WorkingSet,
     check_program,
     evaluate_stored,
     image_shares,
@@ -254,9 +255,9 @@ class _Run:
         learner, examples, order, C = self.learner, self.examples, self.order, self.learner.C
         parts = np.array_split(order, _PARTS if self._are_many() else 1)
         may_overshoot = w_is_near and not self._are_many()
-        # few weights need few planes
-        planes: list[IntArray] | None = [] if self.weights.n_pairs > 1 else None
-        solution = solve_program(examples, C, w, planes)
+        # few weights need none
+        working_set = WorkingSet() if self.weights.n_pairs > 1 else None
+        solution = solve_program(examples, C, w, working_set)
         best, n_before = incumbent, incumbent.n_iter if incumbent else 0
         budget = (learner.max_iter - n_before) * len(examples)
         gap, n_cuts = np.inf, 0
@@ -279,7 +280,7 @@ class _Run:
             if is_bound and (best is None or upper < best.value):
                 best = Solution(w, slack, [], upper)
             new = sum(map(len, examples)) > n_stored
-            solution = solve_program(examples, C, w, planes)
+            solution = solve_program(examples, C, w, working_set)
             gap = (upper - solution.value) / upper if upper > 0 else 0.0
             # where all labelings are known, only rounding is left between the bounds
             all_known = is_bound and not new and not halfway
