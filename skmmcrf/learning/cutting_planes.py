@@ -12,6 +12,7 @@ from skmmcrf.field.workers import workers
 from skmmcrf.learning.example import Constraint, Example, bound_of_slack, completion, most_violated, violation
 from skmmcrf.learning.program import (
     Solution,
+    WorkingSet,
     check_program,
     evaluate_stored,
     image_shares,
@@ -253,16 +254,18 @@ class _Run:
         """
         learner, examples, order, C = self.learner, self.examples, self.order, self.learner.C
         parts = np.array_split(order, _PARTS if self._are_many() else 1)
-        may_overshoot = w_is_near and not self._are_many()
-        # few weights need few planes
-        planes: list[IntArray] | None = [] if self.weights.n_pairs > 1 else None
-        solution = solve_program(examples, C, w, planes)
+        many_weights = self.weights.n_pairs > 1
+        may_overshoot = (w_is_near or many_weights) and not self._are_many()
+        working_set = WorkingSet() if many_weights else None  # few weights need none
+        solution = solve_program(examples, C, w, working_set)
         best, n_before = incumbent, incumbent.n_iter if incumbent else 0
         budget = (learner.max_iter - n_before) * len(examples)
-        gap, n_cuts = np.inf, 0
+        gap, n_cuts, new = np.inf, 0, True
         for part in cycle(parts):
             # the optimum over what is stored of few images lies beyond what is sought, seen from near it
             halfway = may_overshoot and gap > _WIDE_GAP
+            if many_weights and best is not None:  # and far from it in directions of which nothing is stored
+                w, halfway = best.w, halfway and new
             w = self.weights.closed((w + solution.w) / 2) if halfway else solution.w
             n_stored = sum(map(len, examples))
             stored_slack, slack = evaluate_stored(w, examples, C).slack, np.full(len(examples), np.nan)
@@ -276,10 +279,12 @@ class _Run:
             n_cut = int(np.isfinite(slack).sum())
             n_cuts += n_cut
             is_bound = n_cut == len(examples)
+            if many_weights and best is not None:
+                best = self.with_stored(best)
             if is_bound and (best is None or upper < best.value):
                 best = Solution(w, slack, [], upper)
             new = sum(map(len, examples)) > n_stored
-            solution = solve_program(examples, C, w, planes)
+            solution = solve_program(examples, C, w, working_set)
             gap = (upper - solution.value) / upper if upper > 0 else 0.0
             # where all labelings are known, only rounding is left between the bounds
             all_known = is_bound and not new and not halfway
@@ -293,6 +298,12 @@ class _Run:
                 break
         assert best is not None
         return self.bounded(replace(best, n_iter=n_iter), solution, converged=closed)
+
+    def with_stored(self, solution: Solution) -> Solution:
+        """Give a solution with the slacks that stored labelings ask for, where moves at its weights missed them."""
+        stored = evaluate_stored(solution.w, self.examples, self.learner.C)
+        slack = np.maximum(solution.slack, stored.slack)
+        return replace(solution, slack=slack, value=self.objective(solution.w, slack))
 
     def bounded(self, best: Solution, lower: Solution, *, converged: bool) -> Solution:
         """Give a feasible solution with its gap to the optimum over stored labelings, and the optimum's multipliers."""

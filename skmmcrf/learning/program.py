@@ -8,7 +8,7 @@ triangle inequality, and their part of |w|^2 is the mean of squares over the pai
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import quadprog
@@ -64,8 +64,24 @@ class Solution:
     converged: bool = True
 
 
+@dataclass
+class WorkingSet:
+    """What holds an optimum of (8). The next program, of more labelings, is solved sooner when it begins with that.
+
+    Attributes
+    ----------
+    planes : list of ndarray of shape (n_images,)
+        Sums of constraints. Each has the number of a stored labeling for each image, or -1.
+    triangles : list of ndarray of shape (n_weights,)
+        Rows from `PairWeights.triangles`.
+    """
+
+    planes: list[IntArray] = field(default_factory=list)
+    triangles: list[FloatArray] = field(default_factory=list)
+
+
 def solve_program(
-    examples: Sequence[Example], C: float, w: FloatArray | None = None, planes_before: list[IntArray] | None = None
+    examples: Sequence[Example], C: float, w: FloatArray | None = None, working_set: WorkingSet | None = None
 ) -> Solution:
     """Solve (8) over the stored labelings.
 
@@ -80,9 +96,8 @@ def solve_program(
     C : float
     w : ndarray of shape (n_weights,), optional
         The starting point, (1, 1, ...) by default. The optimum does not depend on it.
-    planes_before : list of ndarray of shape (n_images,), optional
-        Planes to begin with. Each has the number of a stored labeling for each image, or -1. They are replaced by those
-        that hold the optimum. The next solution, with more labelings, is then found sooner.
+    working_set : WorkingSet, optional
+        Planes and triangles to begin with. They are replaced by those that hold the optimum.
 
     Returns
     -------
@@ -112,7 +127,8 @@ def solve_program(
     w, differences = w * weights.scale, differences / weights.scale
     if not (np.isfinite(differences).all() and np.isfinite(losses).all()):
         raise ValueError("labelings must have finite differences and losses")
-    shares, cone = image_shares(examples), _Cone(weights)
+    shares, before = image_shares(examples), working_set or WorkingSet()
+    cone = _Cone(weights, before.triangles)
 
     firsts = np.cumsum([0, *map(len, examples)])  # of the labelings of each image
     planes: dict[bytes, IntArray] = {}
@@ -132,7 +148,7 @@ def solve_program(
     add_plane(np.empty(0, dtype=int))  # no slack is negative
     for start in (np.zeros(len(w)), w):
         add_plane(_worst_constraints(losses - differences @ start, owners))
-    for plane in planes_before or ():
+    for plane in before.planes:
         add_plane((firsts[:-1] + plane)[plane >= 0])
     exact = False
     while True:
@@ -151,11 +167,10 @@ def solve_program(
     slack[owners[worst]] = violations
     for constraints, multiplier in zip(planes.values(), plane_multipliers):
         multipliers[constraints] += multiplier * shares[owners[constraints]]
-    if planes_before is not None:
-        held = [constraints for constraints, m in zip(planes.values(), plane_multipliers) if m > 0]
-        planes_before[:] = np.full((len(held), len(examples)), -1)
-        for plane, constraints in zip(planes_before, held):
-            plane[owners[constraints]] = constraints - firsts[owners[constraints]]
+    held = [constraints for constraints, m in zip(planes.values(), plane_multipliers) if m > 0]
+    before.planes, before.triangles = list(np.full((len(held), len(examples)), -1)), cone.triangles
+    for plane, constraints in zip(before.planes, held):
+        plane[owners[constraints]] = constraints - firsts[owners[constraints]]
     value, multipliers_by_image = objective_at(w, slack, shares, C), _by_image(multipliers, examples)
     return Solution(weights.closed(w / weights.scale), slack, multipliers_by_image, value)
 
@@ -301,41 +316,53 @@ def _worst_constraints(violations: FloatArray, owners: IntArray) -> IntArray:
 
 
 class _Cone:
-    """The weights w with rows @ w >= 0: first those of no negative pairwise weight, without triangles.
+    """The weights w with rows @ w >= 0: those of no negative pairwise weight, and of some triangle inequalities.
 
     Triangle inequalities are many, but few of them hold with equality. They are added when they are violated.
 
     Parameters
     ----------
     weights : PairWeights
+    triangles : list of ndarray of shape (n_weights,)
 
     Attributes
     ----------
     rows : ndarray of shape (n_rows, n_weights)
     """
 
-    def __init__(self, weights: PairWeights) -> None:
+    def __init__(self, weights: PairWeights, triangles: Sequence[FloatArray]) -> None:
         self.weights = weights
-        self.rows = weights.signs()
-        self._known: set[bytes] = set()
+        self.rows = np.vstack([weights.signs(), *triangles])
+        self._n_signs = weights.n_weights - 1
+
+    @property
+    def triangles(self) -> list[FloatArray]:
+        """The rows of triangle inequalities."""
+        return list(self.rows[self._n_signs :])
 
     def cut_off(self, w: FloatArray) -> bool:
         """Add the triangle inequalities that w violates, and tell whether any of them is new."""
         violated = self.weights.triangles(w, -_VIOLATED * np.abs(w[1:]).max(initial=0.0))
-        new = {row.tobytes(): row for row in violated}
-        rows = [row for name, row in new.items() if name not in self._known]  # rounding may leave others violated
-        self.rows = np.vstack([self.rows, *rows])
-        self._known |= new.keys()
-        return bool(rows)
+        known = {row.tobytes() for row in self.rows}
+        new = [row for row in violated if row.tobytes() not in known]  # rounding may leave others violated
+        self.rows = np.vstack([self.rows, *new])
+        return bool(new)
+
+    def keep(self, held: IntArray) -> None:
+        """Forget the triangle inequalities that are not among some rows."""
+        self.rows = self.rows[np.union1d(np.arange(self._n_signs), held)]
 
     def face(self, held: IntArray) -> FloatArray:
-        """Give an orthonormal basis of the w for which some rows hold with equality, (n_weights, n_dimensions)."""
-        n_signs = self.weights.n_weights - 1
-        basis = np.delete(np.eye(n_signs + 1), 1 + held[held < n_signs], axis=1)
-        triangles = self.rows[held[held >= n_signs]]
-        if not len(triangles):
+        """Give an orthonormal basis of the w for which all triangles, and some weights, hold with equality.
+
+        Returns
+        -------
+        ndarray of shape (n_weights, n_dimensions)
+        """
+        basis = np.delete(np.eye(self.weights.n_weights), 1 + held[held < self._n_signs], axis=1)
+        if not self.triangles:
             return basis
-        basis = basis @ null_space(triangles @ basis)
+        basis = basis @ null_space(np.array(self.triangles) @ basis)
         return np.where(np.abs(basis) < _ROUNDING, 0.0, basis)
 
 
@@ -361,6 +388,7 @@ def _solve_mean_slack_program(
     w, multipliers, held = _take_proximal_steps(slopes, heights, C, cone.rows)
     while cone.cut_off(w):
         w, multipliers, held = _take_proximal_steps(slopes, heights, C, cone.rows)
+    cone.keep(held)
     if not exact:
         w = cone.weights.closed(w)
         return w, scale * mean_slack(w), multipliers / scale

@@ -19,7 +19,7 @@ from small_images import (
 from strategies import problems
 
 from skmmcrf.field import Annotation, Grid, MulticlassEnergy, estimate_sigma, grid_cut
-from skmmcrf.learning import CuttingPlanes, Example, cutting_planes, solve_program
+from skmmcrf.learning import CuttingPlanes, Example, cutting_planes, evaluate_stored, solve_program
 from skmmcrf.learning.example import most_violated, violation
 
 
@@ -620,3 +620,29 @@ def test_weights_of_pairs_are_learned_of_many_images_in_parts():
     quick, slow = CuttingPlanes(1.0).learn(of_both[0]), CuttingPlanes(1.0, 1e-7, n_jobs=2).learn(of_both[1])
     assert quick.converged
     assert quick.value - quick.dual_gap <= slow.value <= quick.value * (1 + 1e-9)
+
+
+def test_weights_of_many_pairs_are_found_sooner_by_cuts_halfway_from_the_best(monkeypatch):
+    def solution():
+        return CuttingPlanes(1.0).learn(stripes(0, [(12, 20)] * 2, n_labels=5, scale=1.0, compatibility="metric"))
+
+    found = solution()
+    monkeypatch.setattr(cutting_planes, "_WIDE_GAP", np.inf)
+    plain = solution()
+    assert found.converged
+    assert found.n_iter < 0.8 * plain.n_iter
+    assert found.value == pytest.approx(plain.value, rel=2e-2)  # both miss some labelings
+
+
+def test_a_labeling_that_is_found_later_counts_where_it_was_missed(monkeypatch):
+    examples = stripes(1, scale=1.5, compatibility="metric")
+    find, n_found = MulticlassEnergy.most_violated, []
+
+    def find_later(energy, w, annotation):  # nothing in the first pass after the first labelings
+        n_found.append(w)
+        return annotation.truth if 2 < len(n_found) <= 4 else find(energy, w, annotation)
+
+    monkeypatch.setattr(MulticlassEnergy, "most_violated", find_later)
+    solution = CuttingPlanes(1.0).learn(examples)
+    assert solution.converged
+    assert solution.value >= evaluate_stored(solution.w, examples, 1.0).value * (1 - 1e-12)

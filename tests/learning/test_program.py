@@ -225,22 +225,23 @@ def test_the_suite_checks_the_programs_that_every_module_solves():
     assert all(hasattr(solvers[name], "__wrapped__") for name in of_package)
 
 
-def test_planes_of_a_solution_lead_to_the_next_one_sooner_and_change_nothing(monkeypatch):
-    n_solved, planes, solve = [], [], programs._solve_mean_slack_program
-    monkeypatch.setattr(
-        programs, "_solve_mean_slack_program", lambda *args: n_solved.append(len(args[0])) or solve(*args)
-    )
+def test_what_holds_a_solution_leads_to_the_next_one_sooner_and_changes_nothing(monkeypatch):
+    n_solved, working_set, solve = [], programs.WorkingSet(), programs._take_proximal_steps
+    monkeypatch.setattr(programs, "_take_proximal_steps", lambda *args: n_solved.append(len(args[3])) or solve(*args))
     before = random_metric_program(1, 5, n_images=6)
-    solve_program(before, 0.1, planes_before=planes)
-    assert planes
-    assert {plane.shape for plane in planes} == {(6,)}
+    solution, weights = solve_program(before, 0.1, working_set=working_set), before[0].energy.weights
+    assert {plane.shape for plane in working_set.planes} == {(6,)}
+    assert 0 < len(working_set.triangles) < max(n_solved) - (weights.n_weights - 1)
+    np.testing.assert_allclose(working_set.triangles @ solution.w, 0, atol=1e-9 * solution.w.max())
     longer = random_metric_program(1, 5, n_images=6)
     labels = np.ones((4, 5), np.uint8)
     longer[0].add(Constraint(pack_labeling(labels), 0.9 * np.array(longer[0].differences[0]), 1000.0))
-    n_solved.clear()
-    expected = solve_program(longer, 0.1)
-    n_without = len(n_solved)
-    found = solve_program(longer, 0.1, planes_before=planes)
-    assert len(n_solved) - n_without < n_without
-    assert found.value == pytest.approx(expected.value, rel=1e-10)
-    np.testing.assert_allclose(found.w, expected.w, rtol=1e-6, atol=1e-9)
+    counts, found = {}, {}
+    for name, known in {"nothing": None, "planes": replace(working_set, triangles=[]), "all": working_set}.items():
+        n_solved.clear()
+        found[name] = solve_program(longer, 0.1, working_set=known)
+        counts[name] = len(n_solved)
+    assert counts["all"] < counts["planes"] < counts["nothing"]
+    for other in (found["planes"], found["all"]):
+        assert other.value == pytest.approx(found["nothing"].value, rel=1e-10)
+        np.testing.assert_allclose(other.w, found["nothing"].w, rtol=1e-6, atol=1e-9)
