@@ -166,6 +166,7 @@ class _Run:
         self.weights = weights_of(examples)
         self.unlabelled = [n for n, example in enumerate(examples) if not example.annotation.is_fully_labelled]
         self.order = np.random.default_rng(0).permutation(len(examples))
+        self.is_exact = all(example.energy.is_exact for example in examples)
 
     def objective(self, w: FloatArray, slack: FloatArray) -> float:
         """Give the objective of (8) for given slacks."""
@@ -279,7 +280,7 @@ class _Run:
             n_cut = int(np.isfinite(slack).sum())
             n_cuts += n_cut
             is_bound = n_cut == len(examples)
-            if many_weights and best is not None:
+            if best is not None and not self.is_exact:
                 best = self.with_stored(best)
             if is_bound and (best is None or upper < best.value):
                 best = Solution(w, slack, [], upper)

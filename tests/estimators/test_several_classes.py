@@ -156,8 +156,10 @@ def test_a_field_of_weights_of_pairs_goes_on_and_is_kept_in_files(cnn, data, tmp
     assert model.objective_ - model.dual_gap_ <= potts.objective_ + potts.inference_gap_
     model.save(tmp_path / "model")
     np.testing.assert_array_equal(load(tmp_path / "model").predict(Z), model.predict(Z))
-    objective = model.objective_
-    assert model.fit(Z, y).objective_ == pytest.approx(objective, rel=2e-3)
+    lower, upper = model.objective_ - model.dual_gap_, model.objective_ + model.inference_gap_
+    model.fit(Z, y)  # moves from other weights find other labelings, which may add to the objective
+    assert model.objective_ - model.dual_gap_ <= upper
+    assert lower <= model.objective_ + model.inference_gap_
     with pytest.raises(ValueError, match="7 weights, not 3: leave pairwise and compatibility, or set warm_start=False"):
         model.set_params(compatibility="potts").fit(Z, y)
     model.set_params(compatibility="metric").coef_[1] = model.coef_[2:4].sum() + 1
@@ -423,9 +425,9 @@ def test_an_interrupt_leaves_what_was_learned(data, monkeypatch):
 
 def test_settings_are_found(data, capsys, monkeypatch):
     monkeypatch.setattr(cnns, "SHORT_STEPS", 2)
-    with pytest.warns(UserWarning, match="the number of images with labels is 6"):
+    with pytest.warns(UserWarning, match="the number of images with labelled pixels is 6"):
         model = configure(*data, network=small_unet, random_state=0)
-    assert "the rarest class has" in capsys.readouterr().out
+    assert "the rarest class in y has" in capsys.readouterr().out
     model.set_params(cnn__n_epochs=1, training="cnn").fit(*data)
     np.testing.assert_array_equal(model.classes_, LABELS)
 
@@ -544,8 +546,8 @@ def test_what_configure_takes_fit_takes(phantoms, monkeypatch):
     scribbles = np.full(numbers.shape, 255)
     for label in range(10):
         scribbles[:, 3 * label, 3:10] = label
-    with pytest.warns(UserWarning, match="the number of images with labels is 6"):
-        model = configure(X, scribbles, network=small_unet, random_state=0, verbose=0)
+    with pytest.warns(UserWarning, match="the number of images with labelled pixels is 6"):
+        model = configure(X, scribbles, network=small_unet, ignore_label=255, random_state=0, verbose=0)
     model.set_params(cnn__n_epochs=1, training="cnn").fit(X, scribbles)
     np.testing.assert_array_equal(model.classes_, range(10))
 

@@ -634,13 +634,14 @@ def test_weights_of_many_pairs_are_found_sooner_by_cuts_halfway_from_the_best(mo
     assert found.value == pytest.approx(plain.value, rel=2e-2)  # both miss some labelings
 
 
-def test_a_labeling_that_is_found_later_counts_where_it_was_missed(monkeypatch):
-    examples = stripes(1, scale=1.5, compatibility="metric")
+@pytest.mark.parametrize("compatibility", ["potts", "metric"])
+def test_a_labeling_that_is_found_later_counts_where_it_was_missed(monkeypatch, compatibility):
+    examples = stripes(1, scale=1.5, compatibility=compatibility)
     find, n_found = MulticlassEnergy.most_violated, []
 
-    def find_later(energy, w, annotation):  # nothing in the first pass after the first labelings
+    def find_later(energy, w, annotation):  # nothing for the first image in the second and third pass
         n_found.append(w)
-        return annotation.truth if 2 < len(n_found) <= 4 else find(energy, w, annotation)
+        return annotation.truth if len(n_found) in (3, 5) else find(energy, w, annotation)
 
     monkeypatch.setattr(MulticlassEnergy, "most_violated", find_later)
     solution = CuttingPlanes(1.0).learn(examples)
