@@ -57,8 +57,8 @@ def configure(
     - `network_scale`: the smallest factor that is about as good as the best, as with ``network_scale="auto"`` of
       `CNNSegmenter`. Factors are tried from the smallest on. The smallest is tried whatever `time_budget` is. A larger
       one is tried only if a third of `time_budget` seems enough for it too. If the time is enough for one factor alone,
-      that one is taken without a comparison. Those that may be the best are tried again, on other images, while the
-      time is enough.
+      that one is taken without a comparison. Factors that may be the best are tried again, on other images, while
+      the time is enough.
     - `n_epochs` of pretraining: as ``n_epochs="auto"`` of `CNNSegmenter`. It is fewer if `time_budget` leaves no time
       for them, but at least 10.
     - `batch_size`: 5. It is 16 on another device than the CPU for 300 images or more.
@@ -269,7 +269,7 @@ def _why_factor(search: ScaleSearch, shapes: Sequence[Sequence[int]]) -> str:
     if np.isnan([*means.values()]).all():
         return f"the largest factor, because no image held out has an index.{size}"
     behind = ", ".join(f"{factor:g}" for factor in sorted(search.means.keys() - means.keys()))
-    left_out = f" {behind} fell behind before." if behind else ""
+    left_out = f" {behind} fell behind earlier, on fewer images." if behind else ""
     indices = ", ".join(f"{mean:.3f} at {factor:g}" for factor, mean in means.items())
     return f"the smallest factor that is about as good as the best, by mean Jaccard indices {indices}.{left_out}{size}"
 

@@ -79,7 +79,7 @@ def test_the_reason_for_a_factor_has_all_that_was_looked_at():
     three = ScaleSearch({factor: np.array([factor]) for factor in (0.5, 0.7, 1.0)})
     assert "0.500 at 0.5, 0.700 at 0.7, 1.000 at 1. The median image has 128 x 130" in why(three, [(128, 130)])
     two = ScaleSearch({0.5: np.array([0.9]), 0.7: np.array([0.5, 0.6]), 1.0: np.array([0.5, 0.6])})
-    assert "0.550 at 0.7, 0.550 at 1. 0.5 fell behind before. The median" in why(two, [(128, 130)])
+    assert "0.550 at 0.7, 0.550 at 1. 0.5 fell behind earlier, on fewer images. The median" in why(two, [(128, 130)])
     none = ScaleSearch({factor: np.array([np.nan]) for factor in (0.5, 0.7, 1.0)})
     assert why(none, [(128, 130)]).startswith("the largest factor, because no image held out has an index. The")
     one = ScaleSearch({0.5: np.array([0.7])})

@@ -19,7 +19,8 @@ _FACTORS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.09, 0.06, 0.045, 0.03)
 _MOST_FACTORS = 5
 _SHORTER_SIDE, _LONGER_SIDE = 64, 720  # pixels that a network sees of the median image: at least, and at most
 _FEW, _N_FOLDS = 40, 3
-_DOUBT, _FEWEST = 2.0, 10  # standard errors of at least so many images, by which a factor is given up
+# a factor is given up that is so many standard errors behind, over at least so many images
+_DOUBT, _FEWEST = 2.0, 10
 _MOST_TO_TRAIN, _MOST_TO_COMPARE = 100, 50
 
 #: Trains at a factor on some images, and gives the Jaccard indices of others, and the seconds that an image takes in an

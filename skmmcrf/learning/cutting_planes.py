@@ -263,9 +263,10 @@ class _Run:
         budget = (learner.max_iter - n_before) * len(examples)
         gap, n_cuts, new = np.inf, 0, True
         for part in cycle(parts):
-            # the optimum over what is stored of few images lies beyond what is sought, seen from near it
+            # the optimum over what is stored of few images lies beyond what is sought, seen from near it, or if the
+            # weights are many, from the best ones so far
             halfway = may_overshoot and gap > _WIDE_GAP
-            if many_weights and best is not None:  # and far from it in directions of which nothing is stored
+            if many_weights and best is not None:
                 w, halfway = best.w, halfway and new
             w = self.weights.closed((w + solution.w) / 2) if halfway else solution.w
             n_stored = sum(map(len, examples))

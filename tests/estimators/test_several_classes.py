@@ -156,8 +156,11 @@ def test_a_field_of_weights_of_pairs_goes_on_and_is_kept_in_files(cnn, data, tmp
     assert model.objective_ - model.dual_gap_ <= potts.objective_ + potts.inference_gap_
     model.save(tmp_path / "model")
     np.testing.assert_array_equal(load(tmp_path / "model").predict(Z), model.predict(Z))
-    lower, upper = model.objective_ - model.dual_gap_, model.objective_ + model.inference_gap_
+    objective, n_iter = model.objective_, model.n_iter_
+    lower, upper = objective - model.dual_gap_, objective + model.inference_gap_
     model.fit(Z, y)  # moves from other weights find other labelings, which may add to the objective
+    assert model.n_iter_ < n_iter
+    assert model.objective_ == pytest.approx(objective, rel=2e-2)
     assert model.objective_ - model.dual_gap_ <= upper
     assert lower <= model.objective_ + model.inference_gap_
     with pytest.raises(ValueError, match="7 weights, not 3: leave pairwise and compatibility, or set warm_start=False"):
