@@ -16,7 +16,7 @@ from skmmcrf._shown import shown
 from skmmcrf._typing import ImagesLike, LabelsLike, NetworkLike, RandomStateLike
 from skmmcrf.estimators.base import has_foreground
 from skmmcrf.estimators.cnn import CNNSegmenter
-from skmmcrf.estimators.scale_search import ScaleSearch, candidate_factors
+from skmmcrf.estimators.scale_search import ScaleSearch, TimeLimit, candidate_factors
 from skmmcrf.estimators.segmenter import DeepStructuredSegmenter
 from skmmcrf.field.labels import Annotation
 from skmmcrf.images.checking import LabelledImages, check_labelled_images, warn_of_range
@@ -29,6 +29,7 @@ from skmmcrf.training.random_states import seeded
 _FEWEST_EPOCHS = 10
 _COST_OF_JOINT_EPOCH = 2.5  # in epochs of pretraining
 _SHARE_FOR_SEARCH = 1 / 3
+_LEAST_SHARE_OF_EPOCHS = 1 / 2
 _BATCH_SIZE, _LARGE_BATCH_SIZE, _MANY_IMAGES = 5, 16, 300
 _LARGEST_SIDE, _CROPPED_SIDE = 768, 512  # pixels that the network sees
 _RARE = 0.005
@@ -42,7 +43,7 @@ def configure(
     *,
     network: NetworkLike = "auto",
     weights: str | PathLike[str] | None = "imagenet",
-    time_budget: float = 1800.0,
+    time_budget: float = 2400.0,
     pos_label: int = 1,
     classes: Sequence[int] | None = None,
     ignore_label: int | Literal["auto"] | None = "auto",
@@ -56,9 +57,9 @@ def configure(
 
     - `network_scale`: the smallest factor that is about as good as the best, as with ``network_scale="auto"`` of
       `CNNSegmenter`. Factors are tried from the smallest on. The smallest is tried whatever `time_budget` is. A larger
-      one is tried only if a third of `time_budget` seems enough for it too. If the time is enough for one factor alone,
-      that one is taken without a comparison. Factors that may be the best are tried again, on other images, while
-      the time is enough.
+      one is tried only if a third of `time_budget` seems enough for it too, and the rest for at least half of the
+      epochs. If the time is enough for one factor alone, that one is taken without a comparison. Factors that may be
+      the best are tried again, on other images, while the time is enough.
     - `n_epochs` of pretraining: as ``n_epochs="auto"`` of `CNNSegmenter`. It is fewer if `time_budget` leaves no time
       for them, but at least 10.
     - `batch_size`: 5. It is 16 on another device than the CPU for 300 images or more.
@@ -79,7 +80,7 @@ def configure(
     weights : "imagenet", path or None, default="imagenet"
         Weights of the backbone. torchvision downloads those for ImageNet. Without internet, give None or the path of
         their file. Networks without a backbone have no weights.
-    time_budget : float, default=1800.0
+    time_budget : float, default=2400.0
         Seconds for this function and the later fit together, on this machine. They are a wish and no bound: the
         smallest factor and 10 epochs may take longer. ``float("inf")`` compares all factors, and asks for the epochs of
         ``n_epochs="auto"``.
@@ -152,7 +153,7 @@ def configure(
     )
     search = cnn.search_scale(
         data.with_class_weight(data.scheme.check_class_weight(class_weight, data.annotations)),
-        seconds=_SHARE_FOR_SEARCH * time_budget,
+        limit=_time_limit(cnn, len(data), time_budget),
     )
     shapes = [annotation.shape for annotation in data.annotations]
     scale = chosen("network_scale", search.factor, _why_factor(search, shapes))
@@ -260,14 +261,14 @@ def _class_weight(
 def _why_factor(search: ScaleSearch, shapes: Sequence[Sequence[int]]) -> str:
     height, width = (round(float(np.median(sides))) for sides in zip(*shapes))
     larger = [f"{factor:g}" for factor in candidate_factors(shapes) if factor not in search.means]
-    untried = f" {', '.join(larger)} would take too long to try." if larger else ""
+    untried = f" {', '.join(larger)} would take too long." if larger else ""
     size = f"{untried} The median image has {height} x {width} pixels"
     if len(search.means) == 1:
         return f"the {'smallest factor, which was compared with no other' if larger else 'only factor'}.{size}"
     most = max(map(len, search.scores.values()))
     means = {factor: mean for factor, mean in sorted(search.means.items()) if len(search.scores[factor]) == most}
     if np.isnan([*means.values()]).all():
-        return f"the largest factor, because no image held out has an index.{size}"
+        return f"the largest factor up to 1, because no image held out has an index.{size}"
     behind = ", ".join(f"{factor:g}" for factor in sorted(search.means.keys() - means.keys()))
     left_out = f" {behind} fell behind earlier, on fewer images." if behind else ""
     indices = ", ".join(f"{mean:.3f} at {factor:g}" for factor, mean in means.items())
@@ -283,10 +284,21 @@ def _crop(shapes: Sequence[Sequence[int]], scale: float) -> tuple[int | None, st
     return side, f"{seen} of whole images, so training uses parts, of which it sees {_CROPPED_SIDE} pixels of a side"
 
 
+def _cost_of_joint(n_images: int) -> float:
+    """The time of joint training, in epochs of pretraining."""
+    return _COST_OF_JOINT_EPOCH * DeepStructuredSegmenter().epochs_for(n_images)
+
+
+def _time_limit(cnn: CNNSegmenter, n_images: int, time_budget: float) -> TimeLimit:
+    """What leaves the time for at least half of the epochs that are wanted."""
+    for_search = _SHARE_FOR_SEARCH * time_budget
+    n_epochs = _LEAST_SHARE_OF_EPOCHS * cnn.epochs_for(n_images) + _cost_of_joint(n_images)
+    return TimeLimit(for_search, (time_budget - for_search) / (n_epochs * n_images))
+
+
 def _n_epochs(cnn: CNNSegmenter, n_images: int, seconds: float, left: float) -> tuple[int, str]:
     """Epochs of pretraining, for the seconds of an epoch and those that are left."""
-    wanted = cnn.epochs_for(n_images)
-    cost_of_joint = _COST_OF_JOINT_EPOCH * DeepStructuredSegmenter().epochs_for(n_images)
+    wanted, cost_of_joint = cnn.epochs_for(n_images), _cost_of_joint(n_images)
     fitting = left / seconds - cost_of_joint if seconds > 0 else wanted
     steps = f"an epoch has {len(batch_sizes(n_images, cnn.batch_size))} steps and takes about {seconds:.2g} s"
     if wanted <= fitting:

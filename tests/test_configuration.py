@@ -23,8 +23,8 @@ def searches(monkeypatch):
     """A list of the searches that are made. None trains: 0.5 is as good as 1, and an image takes a second."""
     made = []
 
-    def search(cnn, data, validation=None, *, seconds):
-        made.append((cnn, data, seconds))
+    def search(cnn, data, validation=None, *, limit):
+        made.append((cnn, data, limit))
         return ScaleSearch({0.5: np.array([0.7, 0.8]), 1.0: np.array([0.8, 0.7])}, {0.5: 1.0, 1.0: 4.0})
 
     monkeypatch.setattr(cnns.CNNSegmenter, "search_scale", search)
@@ -63,7 +63,9 @@ def test_nothing_is_printed_without_verbose(data, searches, capsys):
 
 def test_time_is_shared_by_the_search_and_the_epochs(data, searches, capsys):
     model = configure(*data, weights=None, time_budget=600.0)
-    assert [seconds for _, _, seconds in searches] == [200.0]
+    ((_, _, limit),) = searches
+    # half of 300 epochs, and 10 joint epochs as dear as 25, of 8 images each
+    assert (limit.search, limit.of_image) == pytest.approx((200.0, 400.0 / (175 * 8)))
     assert model.cnn.network_scale == 0.5
     # 8 s an epoch, 600 s less the few that passed, and 10 joint epochs as dear as 25
     assert 45 <= model.cnn.n_epochs <= 50
@@ -76,14 +78,14 @@ def test_time_is_shared_by_the_search_and_the_epochs(data, searches, capsys):
 
 def test_the_reason_for_a_factor_has_all_that_was_looked_at():
     why = configuration._why_factor
-    three = ScaleSearch({factor: np.array([factor]) for factor in (0.5, 0.7, 1.0)})
-    assert "0.500 at 0.5, 0.700 at 0.7, 1.000 at 1. The median image has 128 x 130" in why(three, [(128, 130)])
-    two = ScaleSearch({0.5: np.array([0.9]), 0.7: np.array([0.5, 0.6]), 1.0: np.array([0.5, 0.6])})
-    assert "0.550 at 0.7, 0.550 at 1. 0.5 fell behind earlier, on fewer images. The median" in why(two, [(128, 130)])
-    none = ScaleSearch({factor: np.array([np.nan]) for factor in (0.5, 0.7, 1.0)})
-    assert why(none, [(128, 130)]).startswith("the largest factor, because no image held out has an index. The")
+    three = ScaleSearch({factor: np.array([factor]) for factor in (0.7, 1.0, 1.4)})
+    assert "0.700 at 0.7, 1.000 at 1, 1.400 at 1.4. The median image has 90 x 96" in why(three, [(90, 96)])
+    two = ScaleSearch({0.7: np.array([0.9]), 1.0: np.array([0.5, 0.6]), 1.4: np.array([0.5, 0.6])})
+    assert "0.550 at 1, 0.550 at 1.4. 0.7 fell behind earlier, on fewer images. The median" in why(two, [(90, 96)])
+    none = ScaleSearch({factor: np.array([np.nan]) for factor in (0.7, 1.0, 1.4)})
+    assert why(none, [(90, 96)]).startswith("the largest factor up to 1, because no image held out has an index. The")
     one = ScaleSearch({0.5: np.array([0.7])})
-    assert "which was compared with no other. 0.7, 1 would take too long to try. The" in why(one, [(128, 130)])
+    assert "which was compared with no other. 0.7, 1, 1.4 would take too long. The" in why(one, [(128, 130)])
     only = ScaleSearch({1.0: np.array([0.7])})
     assert why(only, [(32, 32)]) == "the only factor. The median image has 32 x 32 pixels"
 

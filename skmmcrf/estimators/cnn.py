@@ -1,6 +1,5 @@
 """The network alone as an estimator: the pretraining of the deep structured model, and the paper's "CNN only"."""
 
-import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -29,7 +28,15 @@ from skmmcrf.estimators.base import (
     with_classes_last,
 )
 from skmmcrf.estimators.files import FITTED_HISTORY, FITTED_LABELS, NETWORK
-from skmmcrf.estimators.scale_search import SHORT_STEPS, ScaleSearch, candidate_factors, search_scale
+from skmmcrf.estimators.scale_search import (
+    NO_LIMIT,
+    SHORT_STEPS,
+    ScaleSearch,
+    TimeLimit,
+    candidate_factors,
+    search_scale,
+    uncompared,
+)
 from skmmcrf.field.labels import likeliest_labels
 from skmmcrf.field.terms import scale_image
 from skmmcrf.images.checking import LabelledImages, as_given
@@ -108,8 +115,8 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         Factor by which images are resized for the network, whose log-odds are resized back. Below 1 the network is
         faster and sees more around a pixel. Above 1 it sees finer detail. Several factors give the mean of the log-odds
         at each of them, and training steps use the first. At most 16 factors are possible, none above 16. "auto" finds
-        one factor, at most 1, before training: up to five factors are compared by short trainings, up to three each, on
-        training images held out of them.
+        one factor, at most 1.4, before training: up to five factors are compared by short trainings, up to three each,
+        on training images held out of them.
     %(pos_label)s
     %(classes)s
     %(ignore_label)s
@@ -400,13 +407,13 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
             return found
         factors = candidate_factors([annotation.shape for annotation in data.annotations])
         if len(factors) == 1 or not self.n_epochs:
-            return factors[-1]
+            return uncompared(factors)
         return self.search_scale(data, validation).factor
 
     def search_scale(
-        self, data: LabelledImages, validation: LabelledImages | None = None, *, seconds: float = math.inf
+        self, data: LabelledImages, validation: LabelledImages | None = None, *, limit: TimeLimit = NO_LIMIT
     ) -> ScaleSearch:
-        """Compare factors for the network by short trainings on checked data, within some seconds.
+        """Compare factors for the network by short trainings on checked data, within a limit.
 
         The validation images are tried only, so that errors come first.
         """
@@ -416,7 +423,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         self.try_on(data, validation)
         try:
             trial = partial(self._try_scale, seed)
-            return search_scale(data, trial, factors, seed, seconds=seconds, verbose=self.verbose)
+            return search_scale(data, trial, factors, seed, limit=limit, verbose=self.verbose)
         except Interrupted:  # of a short training, of which nothing is kept
             raise KeyboardInterrupt from None
 

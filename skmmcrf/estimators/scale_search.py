@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -15,9 +16,9 @@ from skmmcrf.metrics.means import mean_of_defined
 
 #: Steps of a short training.
 SHORT_STEPS = 120
-_FACTORS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.09, 0.06, 0.045, 0.03)
+_FACTORS = (1.4, 1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.09, 0.06, 0.045, 0.03)
 _MOST_FACTORS = 5
-_SHORTER_SIDE, _LONGER_SIDE = 64, 720  # pixels that a network sees of the median image: at least, and at most
+_SHORTER_SIDE, _LONGER_SIDE = 64, 720  # pixels of the median image that a network sees: at least, and at most
 _FEW, _N_FOLDS = 40, 3
 # a factor is given up that is so many standard errors behind, over at least so many images
 _DOUBT, _FEWEST = 2.0, 10
@@ -26,6 +27,25 @@ _MOST_TO_TRAIN, _MOST_TO_COMPARE = 100, 50
 #: Trains at a factor on some images, and gives the Jaccard indices of others, and the seconds that an image takes in an
 #: epoch.
 Trial: TypeAlias = Callable[[float, LabelledImages, LabelledImages], tuple[FloatArray, float]]
+
+
+@dataclass(frozen=True)
+class TimeLimit:
+    """Seconds beyond which a search tries no further factor. The first one is always tried.
+
+    Attributes
+    ----------
+    search : float
+        Of the whole search.
+    of_image : float
+        That an image takes in an epoch of training.
+    """
+
+    search: float = math.inf
+    of_image: float = math.inf
+
+
+NO_LIMIT = TimeLimit()
 
 
 @dataclass
@@ -53,9 +73,9 @@ class ScaleSearch:
     def factor(self) -> float:
         """The factor to take: the smallest whose mean is within one standard error of the best, see `as_good_as_best`.
 
-        The smallest of all if a single image has an index, and the largest if none has.
+        The smallest of all if a single image has an index, and the largest up to 1 if none has.
         """
-        return min(as_good_as_best(self.scores, 1.0), default=max(self.scores))
+        return min(as_good_as_best(self.scores, 1.0), default=uncompared(self.scores))
 
     @property
     def undecided(self) -> list[float]:
@@ -110,12 +130,23 @@ def candidate_factors(shapes: Sequence[Sequence[int]]) -> list[float]:
     Examples
     --------
     >>> candidate_factors([(256, 256)]), candidate_factors([(1500, 2000)]), candidate_factors([(32, 32)])
-    ([0.25, 0.35, 0.5, 0.7, 1.0], [0.09, 0.125, 0.18, 0.25, 0.35], [1.0])
+    ([0.35, 0.5, 0.7, 1.0, 1.4], [0.09, 0.125, 0.18, 0.25, 0.35], [1.0])
     """
     shorter, longer = (float(np.median([side(shape) for shape in shapes])) for side in (min, max))
     small = [factor for factor in _FACTORS if factor * longer <= _LONGER_SIDE] or [_FACTORS[-1]]
-    large = [factor for factor in small[:_MOST_FACTORS] if factor * shorter >= _SHORTER_SIDE] or small[:1]
-    return large[::-1]
+    large = [factor for factor in small[:_MOST_FACTORS] if min(factor, 1.0) * shorter >= _SHORTER_SIDE]
+    return large[::-1] or [min(small[0], 1.0)]
+
+
+def uncompared(factors: Iterable[float]) -> float:
+    """Give the factor to take where nothing tells them apart: the largest up to 1, which enlarges no image.
+
+    Examples
+    --------
+    >>> uncompared([0.7, 1.0, 1.4])
+    1.0
+    """
+    return max(factor for factor in factors if factor <= 1)
 
 
 def search_scale(
@@ -124,7 +155,7 @@ def search_scale(
     factors: Sequence[float],
     seed: int,
     *,
-    seconds: float = math.inf,
+    limit: TimeLimit = NO_LIMIT,
     verbose: int = 0,
 ) -> ScaleSearch:
     """Compare factors on the same images held out.
@@ -141,8 +172,8 @@ def search_scale(
         From the smallest on.
     seed : int
         Of the choice of images.
-    seconds : float, default=inf
-        No further factor and no further part is tried if that would take longer in all. The first factor always is.
+    limit : TimeLimit, optional
+        No further factor and no further part is tried that would take longer.
     verbose : int, default=0
         1 prints a line for each trial.
 
@@ -165,7 +196,7 @@ def search_scale(
     splits = [(train.tolist(), held_out.tolist()) for train, held_out in _splits(len(data), seed)]
 
     def fits(cost: float) -> bool:
-        return time.perf_counter() - began + cost <= seconds
+        return time.perf_counter() - began + cost <= limit.search
 
     def try_factor(factor: float, train: list[int], held_out: list[int]) -> None:
         start = time.perf_counter()
@@ -180,8 +211,10 @@ def search_scale(
                 flush=True,
             )
 
-    for last, factor in zip([factors[0], *factors], factors):
-        if costs and not fits(costs[last] * (factor / last) ** 2):
+    try_factor(factors[0], *splits[0])
+    for last, factor in pairwise(factors):
+        growth = (factor / last) ** 2  # of the pixels
+        if not fits(growth * costs[last]) or growth * found.seconds[last] > limit.of_image:
             break
         try_factor(factor, *splits[0])
     for split in splits[1:]:

@@ -13,7 +13,7 @@ from torch import nn
 from skmmcrf import CNNSegmenter, DeepStructuredSegmenter, load
 from skmmcrf.datasets import make_phantoms
 from skmmcrf.estimators import cnn as cnns
-from skmmcrf.estimators.scale_search import ScaleSearch, candidate_factors, search_scale
+from skmmcrf.estimators.scale_search import ScaleSearch, TimeLimit, candidate_factors, search_scale
 from skmmcrf.images.checking import check_labelled_images
 from skmmcrf.images.labels import LabelScheme
 from skmmcrf.images.sequences import Mapped
@@ -38,7 +38,7 @@ def deep(cnn=None, **parameters):
 
 @pytest.fixture(scope="module")
 def data():
-    """Images that are large enough for two factors."""
+    """Images that are large enough for three factors."""
     return make_phantoms(4, shape=(92, 96), random_state=0)
 
 
@@ -67,6 +67,7 @@ def searches(monkeypatch):
         ({1.0: [0.8, NAN], 0.5: [NAN, 0.7]}, 0.5),
         ({1.0: [0.8, 0.7], 0.5: [0.8, 0.7]}, 0.5),
         ({1.0: [NAN], 0.5: [NAN]}, 1.0),
+        ({1.4: [NAN], 1.0: [NAN], 0.5: [NAN]}, 1.0),  # none is enlarged without a reason
         ({1.0: [NAN, NAN], 0.5: [0.2, 0.3]}, 0.5),
         ({1.0: [0.6, 0.4], 0.5: [0.3, 0.2], 0.25: [0.9]}, 1.0),  # 0.25 was given up after one image
     ],
@@ -82,6 +83,9 @@ def test_the_smallest_factor_within_one_error_of_the_best_is_taken(scores, expec
         ([(700, 500), (32, 32), (5000, 5000)], [0.25, 0.35, 0.5, 0.7, 1.0]),  # of the median image
         ([(100, 700)], [0.7, 1.0]),
         ([(32, 40)], [1.0]),
+        ([(46, 46)], [1.0]),
+        ([(64, 80)], [1.0, 1.4]),
+        ([(320, 240)], [0.35, 0.5, 0.7, 1.0, 1.4]),
         ([(50, 2000)], [0.35]),
         ([(3000, 4000)], [0.045, 0.06, 0.09, 0.125, 0.18]),
         ([(100_000, 100_000)], [0.03]),
@@ -161,7 +165,7 @@ def test_further_images_are_tried_only_while_the_time_allows(monkeypatch):
         tried.append(factor)
         return np.zeros(len(held_out)), 1.0
 
-    search_scale(numbered(40), trial, [0.5, 1.0], seed=0, seconds=9.0)
+    search_scale(numbered(40), trial, [0.5, 1.0], seed=0, limit=TimeLimit(search=9.0))
     assert tried == [0.5, 1.0, 0.5, 1.0]
 
 
@@ -172,16 +176,27 @@ def test_no_factor_is_tried_that_would_take_too_long(capsys):
         tried.append(factor)
         return np.zeros(len(held_out)), 1.0
 
-    search_scale(numbered(3), trial, [0.25, 0.5], seed=0, seconds=0.0, verbose=1)
+    search_scale(numbered(3), trial, [0.25, 0.5], seed=0, limit=TimeLimit(search=0.0), verbose=1)
     assert tried == [0.25]
     assert capsys.readouterr().out.startswith("short training with network_scale=0.25: mean Jaccard index 0.0000 of 1")
 
 
+def test_no_factor_is_tried_at_which_training_would_take_too_long():
+    tried = []
+
+    def trial(factor, train, held_out):
+        tried.append(factor)
+        return np.zeros(len(held_out)), factor**2
+
+    search_scale(numbered(3), trial, [0.25, 0.5, 1.0, 1.4], seed=0, limit=TimeLimit(of_image=1.1))
+    assert tried == 3 * [0.25, 0.5, 1.0]
+
+
 def test_a_factor_is_found_by_training_and_the_same_each_time(data, capsys):
     model = auto(verbose=1).fit(*data)
-    assert model.network_scale_ in (0.7, 1.0)
+    assert model.network_scale_ in (0.7, 1.0, 1.4)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("short training")]
-    assert ["network_scale=0.7:" in line for line in lines] == 3 * [True, False]
+    assert ["network_scale=0.7:" in line for line in lines] == 3 * [True, False, False]
     by_hand = auto(network_scale=model.network_scale_).fit(*data)
     for same in (auto(), clone(model), auto().set_params(random_state=np.random.RandomState(0))):
         assert same.fit(*data).network_scale_ == model.network_scale_
@@ -210,7 +225,7 @@ def test_short_trainings_have_so_many_steps_and_leave_out_what_watches_training(
     of_search = auto(n_epochs=100, **parameters)
     monkeypatch.setattr(cnns, "SHORT_STEPS", 5)
     of_search.search_scale(check_labelled_images(*data, LabelScheme()))
-    assert len(short) == 6
+    assert len(short) == 9
     assert {cnn.n_epochs for cnn in short} == {5}  # a step an epoch
     assert all((cnn.checkpoint, cnn.callbacks, cnn.early_stopping) == (None, None, False) for cnn in short)
     assert not [*tmp_path.iterdir()]
@@ -235,7 +250,7 @@ def test_without_a_choice_nothing_is_searched(data, searches, parameters):
             auto().fit(X[:1], y[:1])
         return
     if not parameters:
-        X, y = X[:, :64, :64], y[:, :64, :64]
+        X, y = X[:, :63, :63], y[:, :63, :63]
     assert auto(**parameters).fit(X, y).network_scale_ == 1.0
     assert not searches
 
@@ -366,7 +381,7 @@ def test_what_is_wrong_is_told_before_the_search(data, searches):
         ({"network_scale": "automatic"}, {}, "'network_scale' parameter of CNNSegmenter must be"),
         ({"network": nn.Conv2d(3, 1, 1)}, {}, "network: it can't take an image of shape"),
         ({"device": "nonsense"}, {}, "device: 'nonsense' is not available"),
-        ({"network": mirrors}, {"validation_data": (X[:, :30], y[:, :30])}, r"can't take .* \(number 0 of the valid"),
+        ({"network": mirrors}, {"validation_data": (X[:, :25], y[:, :25])}, r"can't take .* \(number 0 of the valid"),
     ]:
         with pytest.raises(ValueError, match=message):
             auto(**parameters).fit(X, y, **arguments)
@@ -392,6 +407,6 @@ def test_only_images_to_train_on_are_used(data, searches):
 
 
 def test_a_search_in_no_time_measures_the_smallest_factor(data):
-    found = auto(n_epochs=1).search_scale(check_labelled_images(*data, LabelScheme()), seconds=0.0)
+    found = auto(n_epochs=1).search_scale(check_labelled_images(*data, LabelScheme()), limit=TimeLimit(search=0.0))
     assert [*found.scores] == [0.7]
     assert found.seconds[0.7] > 0
