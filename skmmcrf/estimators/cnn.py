@@ -57,8 +57,8 @@ from skmmcrf.training.pixel_losses import PIXEL_LOSSES
 from skmmcrf.training.random_states import OwnGenerator, seeded
 from skmmcrf.training.trial import try_network
 
-# what is pretrained is changed less than layers that begin at random
-_LAYERS_OF_BACKBONE, _RATE_OF_BACKBONE = "network.backbone.*", 0.1
+# what is pretrained is changed less than layers that begin at random; an ensemble has a backbone in each network
+_LAYERS_OF_BACKBONE, _RATE_OF_BACKBONE = "*.backbone.*", 0.1
 # of n_epochs="auto"
 _STEPS, _LEAST_EPOCHS, _MOST_EPOCHS = 1500, 60, 300
 
@@ -388,7 +388,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
             num_workers=self.num_workers,
             optimizer=torch.optim.AdamW,
             lr=self.learning_rate,
-            optimizer__param_groups=self._rates_of_layers(),
+            optimizer__param_groups=self.rates_of_layers(self.learning_rate),
             max_epochs=self.epochs_for(len(data)),
             batch_size=self.batch_size,
             callbacks=callbacks,
@@ -446,11 +446,11 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         seconds = float(np.median([row["seconds"] for row in short.history_])) / len(data)
         return np.where(counts, indices, np.nan), seconds
 
-    def _rates_of_layers(self) -> list[tuple[str, dict[str, float]]]:
-        """The learning rates of layers that have another, by their names."""
+    def rates_of_layers(self, learning_rate: float) -> list[tuple[str, dict[str, float]]]:
+        """Give the learning rates of layers that have another, by their names."""
         if self.weights is None:
             return []
-        return [(_LAYERS_OF_BACKBONE, {"lr": _RATE_OF_BACKBONE * self.learning_rate})]
+        return [(_LAYERS_OF_BACKBONE, {"lr": _RATE_OF_BACKBONE * learning_rate})]
 
     def _training_sizes(self, data: LabelledImages) -> list[tuple[int, ...]]:
         """Heights and widths of the images in training. For a user's augmentation, those of the first result."""

@@ -64,7 +64,7 @@ from skmmcrf.training.callbacks import SCHEDULES
 from skmmcrf.training.checkpoints import Checkpoints, from_state_that_fits
 from skmmcrf.training.data import Changes, TrainingSet
 from skmmcrf.training.interrupts import Interrupted, ending_fit
-from skmmcrf.training.joint import N_WATCHED, HeldWeights, JaccardOfField, WeightsOfBatches, joint_net, reprice
+from skmmcrf.training.joint import N_WATCHED, HeldWeights, JaccardOfField, Moments, WeightsOfBatches, joint_net, reprice
 from skmmcrf.training.loss import FIELD_CONSTRAINTS, MaxMarginLoss, warn_of_negative_weight
 from skmmcrf.training.net import history_rows
 from skmmcrf.training.progress import show_start
@@ -109,7 +109,8 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
     n_epochs : int, default=10
         Passes over the images in joint training.
     learning_rate : float, default=1e-4
-        The peak of the schedule for Adam in joint training.
+        The peak of the schedule for Adam in joint training. It is a tenth of that for the layers of a backbone with
+        `weights`.
     %(schedule)s
     batch_size : int, default=5
         Images in a step of joint training.
@@ -205,7 +206,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
 
     cnn_: CNNSegmenter
     history_: list[dict[str, Any]]
-    optimizer_state_: dict[str, dict[str, np.ndarray]] | None
+    optimizer_state_: Moments | None
 
     _parameter_constraints = {
         **NetworkSegmenter._parameter_constraints,
@@ -663,10 +664,11 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
                 self._runner(),
                 seed=seed,
                 num_workers=self.cnn_.num_workers,
-                optimizer_state=self.optimizer_state_,
+                moments=self.optimizer_state_,
                 callbacks=self._callbacks("joint training", len(fit.data), measures, valid_jaccard)
                 + keep_state(fit.checkpoints, "joint", history=before, network_scale=self.cnn_.network_scale_),
                 lr=self.learning_rate,
+                optimizer__param_groups=self.cnn_.rates_of_layers(self.learning_rate),
                 max_epochs=self.n_epochs,
                 batch_size=self.batch_size,
             )
@@ -678,8 +680,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
                 if any(row.get("kept") for row in rows):  # so none before is
                     before = [row | {"kept": False} if row["stage"] == "joint" else row for row in before]
                 self.history_ = before + [row | {"epoch": row["epoch"] + last} for row in rows]
-                moments = net.optimizer_.state_dict()["state"]
-                self.optimizer_state_ = _as_arrays(moments) if self.warm_start else None
+                self.optimizer_state_ = net.moments if self.warm_start else None
                 if algorithm.learns:  # the objective that these weights reach is not known
                     slack = np.full(len(examples), np.nan)
                     self._take_solution(Solution(loss.coef_, slack, [], np.nan, dual_gap=np.inf), sigma)
@@ -810,9 +811,3 @@ def _are_moments(moments: Any, shape: tuple[int, ...]) -> bool:
     if not all(are_floats(moments[name], shapes[name]) for name in shapes):
         return False
     return bool(moments["step"] >= 0) and not (moments["exp_avg_sq"] < 0).any()
-
-
-def _as_arrays(state: dict[Any, Any]) -> dict[str, dict[str, np.ndarray]]:
-    return {
-        str(n): {name: tensor.numpy(force=True) for name, tensor in moments.items()} for n, moments in state.items()
-    }

@@ -5,7 +5,7 @@ Two algorithms share a net. `HeldWeights` holds the weights of the field within 
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ N_WATCHED = 10
 # how many labelings of an image are kept from epoch to epoch
 _N_STORED = 20
 
+#: Adam's moments of each parameter, by its number in the network.
+Moments: TypeAlias = dict[str, dict[str, np.ndarray]]
+
 
 class JointNet(SegmentationNet):
     """A skorch net with `MaxMarginLoss` as its criterion, trained by an algorithm."""
@@ -46,6 +49,28 @@ class JointNet(SegmentationNet):
         log_odds = self.module_.of_one_size(scaled(stack.images))
         self.check({"log-odds": (largest_of([log_odds]), self.largest_log_odds)})
         return log_odds
+
+    @property
+    def moments(self) -> Moments:
+        """The moments of the parameters that were trained."""
+        state = self.optimizer_.state
+        return {
+            str(n): {name: tensor.numpy(force=True) for name, tensor in state[parameter].items()}
+            for n, parameter in enumerate(self.module_.parameters())
+            if parameter in state
+        }
+
+    @moments.setter
+    def moments(self, moments: Moments) -> None:
+        groups = self.optimizer_.state_dict()["param_groups"]
+        parameters = [*self.module_.parameters()]
+        in_order = [parameter for group in self.optimizer_.param_groups for parameter in group["params"]]
+        place = {parameter: n for n, parameter in enumerate(in_order)}  # the optimizer counts group by group
+        state = {
+            place[parameters[int(n)]]: {name: torch.tensor(array) for name, array in of_one.items()}
+            for n, of_one in moments.items()
+        }
+        self.optimizer_.load_state_dict({"state": state, "param_groups": groups})
 
 
 class _Algorithm(Callback):
@@ -185,7 +210,7 @@ def joint_net(
     runner: Runner,
     *,
     seed: int,
-    optimizer_state: dict[str, Any] | None = None,
+    moments: Moments | None = None,
     **parameters: Any,
 ) -> JointNet:
     """Make a net that trains a network in place on the max-margin objective, in batches, by Adam.
@@ -203,8 +228,8 @@ def joint_net(
         How the fitted network will be run.
     seed : int
         Of the order of images.
-    optimizer_state : dict, optional
-        Adam's moments to go on with, as arrays.
+    moments : dict, optional
+        Adam's moments to go on with. See `JointNet.moments`.
     **parameters
         Further parameters of skorch's NeuralNet.
     """
@@ -220,8 +245,6 @@ def joint_net(
         **parameters,
     )
     net.algorithm = algorithm
-    if optimizer_state is not None:
-        groups = net.optimizer_.state_dict()["param_groups"]
-        moments = {int(n): {k: torch.tensor(a) for k, a in of_one.items()} for n, of_one in optimizer_state.items()}
-        net.optimizer_.load_state_dict({"state": moments, "param_groups": groups})
+    if moments is not None:
+        net.moments = moments
     return net

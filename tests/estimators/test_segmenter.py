@@ -4,6 +4,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
+import torchvision
 from nets import PLAIN
 from PIL import Image
 from sklearn.base import clone
@@ -393,6 +394,28 @@ def test_warm_start_goes_on_after_epochs_of_auto(phantoms, monkeypatch):
     monkeypatch.setattr(cnns, "_MOST_EPOCHS", 2)
     model = quicker(cnn__n_epochs="auto", warm_start=True).fit(*phantoms).fit(*phantoms)
     assert (epochs(model, "cnn"), epochs(model, "joint")) == ([1, 2], [0, 1, 2])
+
+
+class Groups(Callback):
+    """Records the learning rate and the layers of each group at the beginning of training."""
+
+    def on_train_begin(self, net, **kwargs):
+        names = {parameter: name for name, parameter in net.module_.named_parameters()}
+        self.found = [(group["lr"], {names[one] for one in group["params"]}) for group in net.optimizer_.param_groups]
+
+
+@pytest.mark.parametrize("folds", [{}, {"cv": 2, "ensemble": True}])
+def test_layers_of_a_pretrained_backbone_learn_at_a_tenth_of_the_rate_in_joint_training(tmp_path, phantoms, folds):
+    torch.save(torchvision.models.squeezenet1_1().state_dict(), tmp_path / "weights.pth")
+    cnn = CNNSegmenter("unet_squeezenet1_1", weights=tmp_path / "weights.pth", **PLAIN, n_epochs=1)
+    groups = Groups()
+    model = DeepStructuredSegmenter(cnn, n_epochs=1, schedule="constant", callbacks=[groups], warm_start=True, **folds)
+    model.set_params(random_state=0).fit(phantoms[0][:2], phantoms[1][:2])
+    (of_backbone, backbone), (of_others, others) = groups.found
+    assert backbone == {name for name in backbone | others if ".backbone." in name}
+    assert others
+    assert (of_backbone, of_others) == pytest.approx((1e-5, 1e-4))
+    model.set_params(callbacks=None).save(tmp_path / "model")  # which checks that the moments fit their layers
 
 
 def test_warm_start_goes_on_where_it_stood(phantoms):

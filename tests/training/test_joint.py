@@ -201,13 +201,16 @@ def test_batch_norm_statistics_are_kept(problem):
     assert torch.equal(problem.network[1].running_var, torch.ones(2))
 
 
-def test_training_goes_on_with_the_moments_that_are_given(problem):
-    moments = problem.train(HeldWeights, n_epochs=1).optimizer_.state_dict()["state"]
-    arrays = {str(n): {name: tensor.numpy() for name, tensor in of_one.items()} for n, of_one in moments.items()}
-    net = problem.train(HeldWeights, n_epochs=0, optimizer_state=arrays)
-    found = net.optimizer_.state_dict()["state"]
-    assert found.keys() == moments.keys()
-    assert all(torch.equal(found[n]["exp_avg"], of_one["exp_avg"]) for n, of_one in moments.items())
+@pytest.mark.parametrize("rates", [[], [("network.1.*", {"lr": 1e-6})]])
+def test_training_goes_on_with_the_moments_that_are_given(problem, rates):
+    problem.network = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(2, 1, 1))
+    moments = problem.train(HeldWeights, n_epochs=1, optimizer__param_groups=rates).moments
+    shapes = [tuple(parameter.shape) for parameter in problem.network.parameters()]
+    assert [of_one["exp_avg"].shape for of_one in moments.values()] == shapes
+    net = problem.train(HeldWeights, n_epochs=0, moments=moments, optimizer__param_groups=rates)
+    assert net.moments.keys() == moments.keys() == {"0", "1", "2", "3"}
+    for n, of_one in moments.items():
+        assert all(np.array_equal(net.moments[n][name], array) for name, array in of_one.items())
 
 
 @pytest.fixture
