@@ -58,8 +58,8 @@ def configure(
     - `network_scale`: the smallest factor that is about as good as the best, as with ``network_scale="auto"`` of
       `CNNSegmenter`. Factors are tried from the smallest on. The smallest is tried whatever `time_budget` is. A larger
       one is tried only if a third of `time_budget` seems enough for it too, and the rest for at least half of the
-      epochs. If the time is enough for one factor alone, that one is taken without a comparison. Factors that may be
-      the best are tried again, on other images, while the time is enough.
+      epochs. If the time is enough for one factor alone, that one is taken without a comparison. The best three factors
+      are compared again, by longer trainings on other images, while the time is enough.
     - `n_epochs` of pretraining: as ``n_epochs="auto"`` of `CNNSegmenter`. It is fewer if `time_budget` leaves no time
       for them, but at least 10.
     - `batch_size`: 5. It is 16 on another device than the CPU for 300 images or more.
@@ -260,18 +260,16 @@ def _class_weight(
 
 def _why_factor(search: ScaleSearch, shapes: Sequence[Sequence[int]]) -> str:
     height, width = (round(float(np.median(sides))) for sides in zip(*shapes))
-    larger = [f"{factor:g}" for factor in candidate_factors(shapes) if factor not in search.means]
+    larger = [f"{factor:g}" for factor in candidate_factors(shapes) if factor not in search.seconds]
     untried = f" {', '.join(larger)} would take too long." if larger else ""
     size = f"{untried} The median image has {height} x {width} pixels"
-    if len(search.means) == 1:
+    if len(search.seconds) == 1:
         return f"the {'smallest factor, which was compared with no other' if larger else 'only factor'}.{size}"
-    most = max(map(len, search.scores.values()))
-    means = {factor: mean for factor, mean in sorted(search.means.items()) if len(search.scores[factor]) == most}
-    if np.isnan([*means.values()]).all():
+    if not search.ranked:
         return f"the largest factor up to 1, because no image held out has an index.{size}"
-    behind = ", ".join(f"{factor:g}" for factor in sorted(search.means.keys() - means.keys()))
-    left_out = f" {behind} fell behind earlier, on fewer images." if behind else ""
-    indices = ", ".join(f"{mean:.3f} at {factor:g}" for factor, mean in means.items())
+    behind = ", ".join(f"{factor:g}" for factor in sorted(search.seconds.keys() - search.scores.keys()))
+    left_out = f" {behind} fell behind earlier, in shorter trainings." if behind else ""
+    indices = ", ".join(f"{mean:.3f} at {factor:g}" for factor, mean in sorted(search.means.items()))
     return f"the smallest factor that is about as good as the best, by mean Jaccard indices {indices}.{left_out}{size}"
 
 

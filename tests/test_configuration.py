@@ -32,7 +32,7 @@ def searches(monkeypatch):
 
 
 def test_a_model_is_given_that_can_be_fitted(data, monkeypatch, capsys):
-    monkeypatch.setattr(cnns, "SHORT_STEPS", 2)
+    monkeypatch.setattr("skmmcrf.estimators.scale_search.N_STEPS", (2, 3))
     before = np.random.get_state()[1].copy()  # noqa: NPY002
     model = configure(*data, network=UNet(1, width=8, depth=1), random_state=3)
     np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
@@ -43,7 +43,9 @@ def test_a_model_is_given_that_can_be_fitted(data, monkeypatch, capsys):
     assert (cnn.loss, cnn.augmentation, cnn.average_mirrored) == ("log_likelihood+dice", "strong", True)
     assert (cnn.network_scale, cnn.crop, cnn.class_weight, cnn.n_epochs) == (1.0, None, None, 300)
     told = capsys.readouterr().out.splitlines()
-    assert all(line.startswith(("short training", "network", "batch", "n_ep", "crop", "class")) for line in told)
+    assert all(
+        line.startswith(("short training", "longer", "network", "batch", "n_ep", "crop", "class")) for line in told
+    )
     names = ("network=", "network_scale=1.0:", "batch_size=5:", "n_epochs=300:", "crop=None:", "class_weight=None:")
     assert all(any(line.startswith(name) for line in told) for name in names)
     check_is_fitted(model.set_params(cnn__n_epochs=1, n_epochs=1).fit(*data))
@@ -77,17 +79,19 @@ def test_time_is_shared_by_the_search_and_the_epochs(data, searches, capsys):
 
 
 def test_the_reason_for_a_factor_has_all_that_was_looked_at():
-    why = configuration._why_factor
-    three = ScaleSearch({factor: np.array([factor]) for factor in (0.7, 1.0, 1.4)})
-    assert "0.700 at 0.7, 1.000 at 1, 1.400 at 1.4. The median image has 90 x 96" in why(three, [(90, 96)])
-    two = ScaleSearch({0.7: np.array([0.9]), 1.0: np.array([0.5, 0.6]), 1.4: np.array([0.5, 0.6])})
-    assert "0.550 at 1, 0.550 at 1.4. 0.7 fell behind earlier, on fewer images. The median" in why(two, [(90, 96)])
-    none = ScaleSearch({factor: np.array([np.nan]) for factor in (0.7, 1.0, 1.4)})
-    assert why(none, [(90, 96)]).startswith("the largest factor up to 1, because no image held out has an index. The")
-    one = ScaleSearch({0.5: np.array([0.7])})
-    assert "which was compared with no other. 0.7, 1, 1.4 would take too long. The" in why(one, [(128, 130)])
-    only = ScaleSearch({1.0: np.array([0.7])})
-    assert why(only, [(32, 32)]) == "the only factor. The median image has 32 x 32 pixels"
+    def why(indices, shape, *, tried=(0.7, 1.0, 1.4)):
+        scores = {factor: np.array([index]) for factor, index in indices.items()}
+        return configuration._why_factor(ScaleSearch(scores, dict.fromkeys(tried, 1.0)), [shape])
+
+    all_three = why({0.7: 0.7, 1.0: 1.0, 1.4: 0.9}, (90, 96))
+    assert "0.700 at 0.7, 1.000 at 1, 0.900 at 1.4. The median image has 90 x 96" in all_three
+    two = why({1.0: 0.55, 1.4: 0.5}, (90, 96))
+    assert "0.550 at 1, 0.500 at 1.4. 0.7 fell behind earlier, in shorter trainings. The median" in two
+    none = why({0.7: np.nan, 1.0: np.nan, 1.4: np.nan}, (90, 96))
+    assert none.startswith("the largest factor up to 1, because no image held out has an index. The")
+    one = why({0.5: 0.7}, (128, 130), tried=[0.5])
+    assert "which was compared with no other. 0.7, 1, 1.4 would take too long. The" in one
+    assert why({1.0: 0.7}, (32, 32), tried=[1.0]) == "the only factor. The median image has 32 x 32 pixels"
 
 
 @pytest.mark.parametrize("n_images", [5, 40, 1000])

@@ -30,7 +30,6 @@ from skmmcrf.estimators.base import (
 from skmmcrf.estimators.files import FITTED_HISTORY, FITTED_LABELS, NETWORK
 from skmmcrf.estimators.scale_search import (
     NO_LIMIT,
-    SHORT_STEPS,
     ScaleSearch,
     TimeLimit,
     candidate_factors,
@@ -115,8 +114,8 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         Factor by which images are resized for the network, whose log-odds are resized back. Below 1 the network is
         faster and sees more around a pixel. Above 1 it sees finer detail. Several factors give the mean of the log-odds
         at each of them, and training steps use the first. At most 16 factors are possible, none above 16. "auto" finds
-        one factor, at most 1.4, before training: up to five factors are compared by short trainings, up to three each,
-        on training images held out of them.
+        one factor, at most 1.4, before training: up to five factors are compared by short trainings, and the best three
+        by two longer ones each, on training images held out of them.
     %(pos_label)s
     %(classes)s
     %(ignore_label)s
@@ -434,10 +433,10 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         return type(self)(**own | parameters)
 
     def _try_scale(
-        self, seed: int, factor: float, data: LabelledImages, held_out: LabelledImages
+        self, seed: int, factor: float, n_steps: int, data: LabelledImages, held_out: LabelledImages
     ) -> tuple[FloatArray, float]:
         """Train at a factor for some steps. See `skmmcrf.estimators.scale_search.Trial`."""
-        n_epochs = min(self.epochs_for(len(data)), epochs_of(SHORT_STEPS, len(data), self.batch_size))
+        n_epochs = min(self.epochs_for(len(data)), epochs_of(n_steps, len(data), self.batch_size))
         short = self._short(seed, n_epochs=n_epochs, network_scale=factor).train(data, None)
         results = short._runner().run(short.network_, held_out.images)
         indices = jaccard_of_annotations(held_out.annotations, (likeliest_labels(maps) for maps, _ in results))

@@ -1,8 +1,12 @@
-"""The factor by which a network sees images, found by short trainings that are compared on images held out of them."""
+"""The factor by which a network sees images, found by short trainings that are compared on images held out of them.
+
+All factors have a short training first. The best three of them have longer ones, on other images. A short training alone
+says little. Another order of its sums may change the mean index by two per cent, and large factors need more steps.
+"""
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TypeAlias
@@ -14,19 +18,18 @@ from skmmcrf._typing import FloatArray, IntArray
 from skmmcrf.images.checking import LabelledImages
 from skmmcrf.metrics.means import mean_of_defined
 
-#: Steps of a short training.
-SHORT_STEPS = 120
+#: Steps of the trainings of the first round and of the second.
+N_STEPS = 120, 300
 _FACTORS = (1.4, 1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.09, 0.06, 0.045, 0.03)
 _MOST_FACTORS = 5
 _SHORTER_SIDE, _LONGER_SIDE = 64, 720  # pixels of the median image that a network sees: at least, and at most
 _FEW, _N_FOLDS = 40, 3
-# a factor is given up that is so many standard errors behind, over at least so many images
-_DOUBT, _FEWEST = 2.0, 10
+_N_FINALISTS = 3
 _MOST_TO_TRAIN, _MOST_TO_COMPARE = 100, 50
 
-#: Trains at a factor on some images, and gives the Jaccard indices of others, and the seconds that an image takes in an
-#: epoch.
-Trial: TypeAlias = Callable[[float, LabelledImages, LabelledImages], tuple[FloatArray, float]]
+#: Trains at a factor for some steps on some images. Gives the Jaccard indices of other images, and the seconds that an
+#: image takes in an epoch.
+Trial: TypeAlias = Callable[[float, int, LabelledImages, LabelledImages], tuple[FloatArray, float]]
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,11 @@ class ScaleSearch:
     Attributes
     ----------
     scores : dict of float to ndarray of shape (n,)
-        By the factor, the Jaccard index of each image that was held out. NaN where it is not defined. All factors have
-        the same images in the same order, but those that were given up early have only the first of them.
+        By the factor, the Jaccard index of each image that was held out, in the last round that was made. All factors
+        have the same images in the same order. NaN where it is not defined.
     seconds : dict of float to float
-        By the factor, the seconds that training takes for an image in an epoch, in its fastest trial.
+        By the factor, the seconds that training takes for an image in an epoch, in its fastest trial. This has all
+        factors that were tried.
     """
 
     scores: dict[float, FloatArray] = field(default_factory=dict)
@@ -71,57 +75,25 @@ class ScaleSearch:
 
     @property
     def factor(self) -> float:
-        """The factor to take: the smallest whose mean is within one standard error of the best, see `as_good_as_best`.
+        """The factor to take: the smallest whose mean is within one standard error of the best mean.
 
-        The smallest of all if a single image has an index, and the largest up to 1 if none has.
+        The standard error is that of the differences, image by image. A single image tells none, and lets the smallest
+        factor be taken. If no mean is defined, it is the largest factor up to 1.
         """
-        return min(as_good_as_best(self.scores, 1.0), default=uncompared(self.scores))
+        ranked = self.ranked
+
+        def is_as_good(factor: float) -> bool:
+            lacks = self.scores[ranked[0]] - self.scores[factor]
+            lacks = lacks[~np.isnan(lacks)]
+            return len(lacks) < 2 or bool(lacks.mean() <= lacks.std(ddof=1) / math.sqrt(len(lacks)))
+
+        return min(filter(is_as_good, ranked), default=uncompared(self.scores))
 
     @property
-    def undecided(self) -> list[float]:
-        """The factors that may turn out to be the best: all whose means are within two standard errors of the best.
-
-        Fewer than ten images leave all undecided, because their standard error is not known well.
-        """
-        n_images = max(map(len, self.scores.values()))
-        return (as_good_as_best(self.scores, _DOUBT) if n_images >= _FEWEST else []) or list(self.scores)
-
-    def add(self, factor: float, indices: FloatArray, seconds: float) -> None:
-        """Add the indices of further images. The shortest time counts, because a trial may wait for other programs."""
-        self.scores[factor] = np.append(self.scores.get(factor, []), indices)
-        self.seconds[factor] = min(self.seconds.get(factor, math.inf), seconds)
-
-
-def as_good_as_best(scores: Mapping[float, FloatArray], n_errors: float) -> list[float]:
-    """Give the factors whose mean is within some standard errors of the best mean. None, if no mean is defined.
-
-    The standard error is that of the differences, image by image. One image tells none, and decides nothing. Factors
-    that have fewer images than others are left out.
-
-    Parameters
-    ----------
-    scores : dict of float to ndarray of shape (n,)
-        By the factor, the index of each image, in the same order.
-    n_errors : float
-
-    Examples
-    --------
-    >>> as_good_as_best({1.0: np.array([0.8, 0.6]), 0.5: np.array([0.7, 0.65]), 0.25: np.array([0.3, 0.2])}, 1.0)
-    [1.0, 0.5]
-    """
-    most = max(map(len, scores.values()))
-    means = {factor: mean_of_defined(indices) for factor, indices in scores.items() if len(indices) == most}
-    defined = [factor for factor, mean in means.items() if not math.isnan(mean)]
-    if not defined:
-        return []
-    best = max(defined, key=means.__getitem__)
-
-    def is_as_good(factor: float) -> bool:
-        lacks = scores[best] - scores[factor]
-        lacks = lacks[~np.isnan(lacks)]
-        return len(lacks) < 2 or bool(lacks.mean() <= n_errors * lacks.std(ddof=1) / math.sqrt(len(lacks)))
-
-    return list(filter(is_as_good, defined))
+    def ranked(self) -> list[float]:
+        """The factors whose mean is defined, from the best on."""
+        means = {factor: mean for factor, mean in self.means.items() if not math.isnan(mean)}
+        return sorted(means, key=means.__getitem__, reverse=True)
 
 
 def candidate_factors(shapes: Sequence[Sequence[int]]) -> list[float]:
@@ -160,8 +132,8 @@ def search_scale(
 ) -> ScaleSearch:
     """Compare factors on the same images held out.
 
-    Each factor has a trial on a first part of the images. Those that may still be the best have one on each further
-    part.
+    Each factor has a trial of few steps on a first part of the images. The best three have longer ones on further
+    parts, which decide.
 
     Parameters
     ----------
@@ -193,36 +165,41 @@ def search_scale(
         )
     found, began = ScaleSearch(), time.perf_counter()
     costs: dict[float, float] = {}
-    splits = [(train.tolist(), held_out.tolist()) for train, held_out in _splits(len(data), seed)]
+    first, *others = [(train.tolist(), held_out.tolist()) for train, held_out in _splits(len(data), seed)]
+    n_short, n_long = N_STEPS
 
     def fits(cost: float) -> bool:
         return time.perf_counter() - began + cost <= limit.search
 
-    def try_factor(factor: float, train: list[int], held_out: list[int]) -> None:
+    def tried(factor: float, n_steps: int, train: list[int], held_out: list[int]) -> FloatArray:
         start = time.perf_counter()
-        indices, of_image = trial(factor, data.chosen(train), data.chosen(held_out))
-        found.add(factor, indices, of_image)
-        costs[factor] = time.perf_counter() - start
+        indices, of_image = trial(factor, n_steps, data.chosen(train), data.chosen(held_out))
+        found.seconds[factor] = min(found.seconds.get(factor, math.inf), of_image)  # as it may wait for other programs
+        costs.setdefault(factor, time.perf_counter() - start)
         if verbose:
             print(
-                f"short training with network_scale={factor:g}: mean Jaccard index {mean_of_defined(indices):.4f} of "
-                f"{np.count_nonzero(~np.isnan(indices))} images held out, {len(data) * of_image:.1f} s an epoch of all "
-                "images",
+                f"{'short' if n_steps == n_short else 'longer'} training with network_scale={factor:g}: mean Jaccard "
+                f"index {mean_of_defined(indices):.4f} of {np.count_nonzero(~np.isnan(indices))} images held out, "
+                f"{len(data) * of_image:.1f} s an epoch of all images",
                 flush=True,
             )
+        return indices
 
-    try_factor(factors[0], *splits[0])
+    found.scores[factors[0]] = tried(factors[0], n_short, *first)
     for last, factor in pairwise(factors):
         growth = (factor / last) ** 2  # of the pixels
         if not fits(growth * costs[last]) or growth * found.seconds[last] > limit.of_image:
             break
-        try_factor(factor, *splits[0])
-    for split in splits[1:]:
-        left = found.undecided
-        if len(left) == 1 or not fits(sum(costs[factor] for factor in left)):
+        found.scores[factor] = tried(factor, n_short, *first)
+    finalists = sorted((found.ranked or [*found.scores][::-1])[:_N_FINALISTS])
+    cost = n_long / n_short * sum(costs[factor] for factor in finalists)
+    of_rounds: list[dict[float, FloatArray]] = []
+    for split in others:
+        if len(finalists) < 2 or not fits(cost):
             break
-        for factor in left:
-            try_factor(factor, *split)
+        of_rounds.append({factor: tried(factor, n_long, *split) for factor in finalists})
+    if of_rounds:
+        found.scores = {factor: np.concatenate([scores[factor] for scores in of_rounds]) for factor in finalists}
     return found
 
 

@@ -69,7 +69,6 @@ def searches(monkeypatch):
         ({1.0: [NAN], 0.5: [NAN]}, 1.0),
         ({1.4: [NAN], 1.0: [NAN], 0.5: [NAN]}, 1.0),  # none is enlarged without a reason
         ({1.0: [NAN, NAN], 0.5: [0.2, 0.3]}, 0.5),
-        ({1.0: [0.6, 0.4], 0.5: [0.3, 0.2], 0.25: [0.9]}, 1.0),  # 0.25 was given up after one image
     ],
 )
 def test_the_smallest_factor_within_one_error_of_the_best_is_taken(scores, expected):
@@ -107,72 +106,63 @@ def numbered(n_images):
 def test_each_factor_is_compared_on_the_same_images_held_out(n_images, n_trials, n_train, n_held_out):
     seen = {0.5: [], 1.0: []}
 
-    def trial(factor, train, held_out):
+    def trial(factor, n_steps, train, held_out):
         numbers = [[int(image[0, 0, 0]) for image in part.images] for part in (train, held_out)]
         assert not set(numbers[0]) & set(numbers[1])
-        seen[factor].append(numbers)
-        return np.full(len(held_out), 0.5), 2 * factor + len(seen[factor])
+        seen[factor].append((n_steps, numbers))
+        return np.full(len(held_out), float(n_steps)), 2 * factor + len(seen[factor])
 
     found = search_scale(numbered(n_images), trial, [0.5, 1.0], seed=0)
     assert seen[0.5] == seen[1.0]
-    assert [(len(train), len(held_out)) for train, held_out in seen[1.0]] == n_trials * [(n_train, n_held_out)]
-    assert len({number for _, held_out in seen[1.0] for number in held_out}) == n_trials * n_held_out
-    assert found.means == {0.5: 0.5, 1.0: 0.5}
+    assert [n_steps for n_steps, _ in seen[1.0]] == [120, *(n_trials - 1) * [300]]
+    assert [(len(train), len(held_out)) for _, (train, held_out) in seen[1.0]] == n_trials * [(n_train, n_held_out)]
+    assert len({number for _, (_, held_out) in seen[1.0] for number in held_out}) == n_trials * n_held_out
+    assert found.means == {0.5: 300.0, 1.0: 300.0}  # of the longer trainings
+    assert {len(indices) for indices in found.scores.values()} == {(n_trials - 1) * n_held_out}
     assert found.seconds == {0.5: 2.0, 1.0: 3.0}  # of the fastest trial
     assert found.factor == 0.5
 
 
-def test_factors_that_are_clearly_worse_are_tried_no_further():
+def test_the_best_three_factors_have_longer_trainings():
     tried = []
 
-    def trial(factor, train, held_out):
-        tried.append(factor)
-        of_image = {0.25: 0.1, 0.5: 0.5, 0.7: 0.51, 1.0: 0.55}
-        noise = 0.03 * np.arange(len(held_out)) * (-1) ** np.arange(len(held_out)) * (factor == 0.7)
-        return of_image[factor] + noise - (tried.count(1.0) > 1) * 0.1 * (factor == 1), 1.0
+    def trial(factor, n_steps, train, held_out):
+        tried.append((factor, n_steps))
+        of_short = {0.35: 0.1, 0.5: 0.5, 0.7: 0.4, 1.0: 0.6, 1.4: 0.3}
+        return np.full(len(held_out), of_short[factor] if n_steps == 120 else factor), 1.0
 
-    found = search_scale(numbered(40), trial, [0.25, 0.5, 0.7, 1.0], seed=0)
-    assert tried == [0.25, 0.5, 0.7, 1.0, 0.7, 1.0, 0.7, 1.0]
-    assert found.factor == 0.7
-
-
-def test_few_images_give_no_factor_up():
-    tried = []
-
-    def trial(factor, train, held_out):
-        tried.append(factor)
-        return factor + 0.001 * np.arange(len(held_out)) * factor, 1.0
-
-    found = search_scale(numbered(6), trial, [0.5, 1.0], seed=0)
-    assert tried == 3 * [0.5, 1.0]
-    assert found.undecided == [0.5, 1.0]
+    found = search_scale(numbered(40), trial, [0.35, 0.5, 0.7, 1.0, 1.4], seed=0)
+    assert tried[:5] == [(0.35, 120), (0.5, 120), (0.7, 120), (1.0, 120), (1.4, 120)]
+    assert tried[5:] == 2 * [(0.5, 300), (0.7, 300), (1.0, 300)]
+    assert found.means == pytest.approx({0.5: 0.5, 0.7: 0.7, 1.0: 1.0})
+    assert found.factor == 1.0
+    assert [*found.seconds] == [0.35, 0.5, 0.7, 1.0, 1.4]
 
 
-def test_a_factor_that_was_given_up_keeps_its_first_images():
-    def trial(factor, train, held_out):
-        return np.array([image[0, 0, 0] * (factor > 0.3) for image in held_out.images], float), 1.0
+def test_images_that_have_an_index_decide_wherever_they_are():
+    def trial(factor, n_steps, train, held_out):
+        return np.full(len(held_out), np.nan if n_steps == 120 else factor), 1.0
 
-    found = search_scale(numbered(40), trial, [0.25, 0.5, 1.0], seed=0)
-    assert {factor: len(indices) for factor, indices in found.scores.items()} == {0.25: 10, 0.5: 30, 1.0: 30}
-    assert found.factor == 0.5
+    assert search_scale(numbered(6), trial, [0.5, 1.0, 1.4], seed=0).factor == 1.4
 
 
-def test_further_images_are_tried_only_while_the_time_allows(monkeypatch):
+def test_longer_trainings_are_made_only_if_the_time_allows(monkeypatch):
     clock, tried = iter(range(1000)), []
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
 
-    def trial(factor, train, held_out):
-        tried.append(factor)
+    def trial(factor, n_steps, train, held_out):
+        tried.append((factor, n_steps))
         return np.zeros(len(held_out)), 1.0
 
-    search_scale(numbered(40), trial, [0.5, 1.0], seed=0, limit=TimeLimit(search=9.0))
-    assert tried == [0.5, 1.0, 0.5, 1.0]
+    # a trial takes 1 s, and longer ones of two factors are expected to take 5 s
+    search_scale(numbered(40), trial, [0.5, 1.0], seed=0, limit=TimeLimit(search=12.0))
+    assert tried == [(0.5, 120), (1.0, 120), (0.5, 300), (1.0, 300)]
 
 
 def test_no_factor_is_tried_that_would_take_too_long(capsys):
     tried = []
 
-    def trial(factor, train, held_out):
+    def trial(factor, n_steps, train, held_out):
         tried.append(factor)
         return np.zeros(len(held_out)), 1.0
 
@@ -184,7 +174,7 @@ def test_no_factor_is_tried_that_would_take_too_long(capsys):
 def test_no_factor_is_tried_at_which_training_would_take_too_long():
     tried = []
 
-    def trial(factor, train, held_out):
+    def trial(factor, n_steps, train, held_out):
         tried.append(factor)
         return np.zeros(len(held_out)), factor**2
 
@@ -196,7 +186,7 @@ def test_a_factor_is_found_by_training_and_the_same_each_time(data, capsys):
     model = auto(verbose=1).fit(*data)
     assert model.network_scale_ in (0.7, 1.0, 1.4)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("short training")]
-    assert ["network_scale=0.7:" in line for line in lines] == 3 * [True, False, False]
+    assert ["network_scale=0.7:" in line for line in lines] == [True, False, False]
     by_hand = auto(network_scale=model.network_scale_).fit(*data)
     for same in (auto(), clone(model), auto().set_params(random_state=np.random.RandomState(0))):
         assert same.fit(*data).network_scale_ == model.network_scale_
@@ -210,10 +200,10 @@ def test_a_network_that_sees_little_is_given_small_images(monkeypatch):
         top, left = rng.integers(60, size=2)
         mask[top : top + 64, left : left + 64] = 1
     X = (y + 2 * rng.normal(size=y.shape)).astype(np.float32)
-    monkeypatch.setattr(cnns, "SHORT_STEPS", 14)
+    monkeypatch.setattr("skmmcrf.estimators.scale_search.N_STEPS", (14, 15))
     cnn = auto(network=nn.Conv2d(1, 1, 3, padding=1), n_epochs=30, learning_rate=0.3)
     search = cnn.search_scale(check_labelled_images(X, y, LabelScheme()))
-    assert search.means[0.5] > search.means[0.7] > search.means[1.0]
+    assert search.ranked[:2] == [0.5, 0.7]
     assert search.factor == 0.5
 
 
@@ -223,10 +213,10 @@ def test_short_trainings_have_so_many_steps_and_leave_out_what_watches_training(
     monkeypatch.setattr(CNNSegmenter, "train", lambda cnn, *args: short.append(cnn) or train(cnn, *args))
     parameters = {"checkpoint": tmp_path, "callbacks": [("one", cnns.JaccardOfNetwork(None))], "early_stopping": True}
     of_search = auto(n_epochs=100, **parameters)
-    monkeypatch.setattr(cnns, "SHORT_STEPS", 5)
+    monkeypatch.setattr("skmmcrf.estimators.scale_search.N_STEPS", (5, 6))
     of_search.search_scale(check_labelled_images(*data, LabelScheme()))
     assert len(short) == 9
-    assert {cnn.n_epochs for cnn in short} == {5}  # a step an epoch
+    assert [cnn.n_epochs for cnn in short] == 3 * [5] + 6 * [6]  # a step an epoch
     assert all((cnn.checkpoint, cnn.callbacks, cnn.early_stopping) == (None, None, False) for cnn in short)
     assert not [*tmp_path.iterdir()]
     short.clear()
@@ -238,7 +228,7 @@ def test_images_without_foreground_or_weight_do_not_count(data):
     y = data[1].copy()
     y[:2] = 0
     given = check_labelled_images(data[0], y, LabelScheme()).weighted([1, 1, 1, 0])
-    indices, _ = auto()._try_scale(0, 1.0, given.chosen([0, 2]), given)
+    indices, _ = auto()._try_scale(0, 1.0, 1, given.chosen([0, 2]), given)
     assert np.isnan(indices).tolist() == [True, True, False, True]
 
 

@@ -18,7 +18,6 @@ from small_images import Gamma, all_labelings, stripes
 from torch import nn
 
 from skmmcrf import CNNSegmenter, DeepStructuredSegmenter, MaxMarginCRF, configure, load
-from skmmcrf.estimators import cnn as cnns
 from skmmcrf.field.terms import scale_image
 from skmmcrf.metrics import jaccard_indices, mean_jaccard
 from skmmcrf.networks import UNet
@@ -427,7 +426,7 @@ def test_an_interrupt_leaves_what_was_learned(data, monkeypatch):
 
 
 def test_settings_are_found(data, capsys, monkeypatch):
-    monkeypatch.setattr(cnns, "SHORT_STEPS", 2)
+    monkeypatch.setattr("skmmcrf.estimators.scale_search.N_STEPS", (2, 3))
     with pytest.warns(UserWarning, match="the number of images with labelled pixels is 6"):
         model = configure(*data, network=small_unet, random_state=0)
     assert "the rarest class in y has" in capsys.readouterr().out
@@ -544,7 +543,7 @@ def test_a_range_of_classes_is_kept_in_a_file_and_by_a_warm_start(data, tmp_path
 
 
 def test_what_configure_takes_fit_takes(phantoms, monkeypatch):
-    monkeypatch.setattr(cnns, "SHORT_STEPS", 2)
+    monkeypatch.setattr("skmmcrf.estimators.scale_search.N_STEPS", (2, 3))
     X, numbers = phantoms
     scribbles = np.full(numbers.shape, 255)
     for label in range(10):
