@@ -289,9 +289,9 @@ def _cost_of_joint(n_images: int) -> float:
 
 def _time_limit(cnn: CNNSegmenter, n_images: int, time_budget: float) -> TimeLimit:
     """What leaves the time for at least half of the epochs that are wanted."""
-    for_search = _SHARE_FOR_SEARCH * time_budget
     n_epochs = _LEAST_SHARE_OF_EPOCHS * cnn.epochs_for(n_images) + _cost_of_joint(n_images)
-    return TimeLimit(for_search, (time_budget - for_search) / (n_epochs * n_images))
+    for_fit = (1 - _SHARE_FOR_SEARCH) * time_budget
+    return TimeLimit(_SHARE_FOR_SEARCH * time_budget, for_fit / (n_epochs * n_images))
 
 
 def _n_epochs(cnn: CNNSegmenter, n_images: int, seconds: float, left: float) -> tuple[int, str]:

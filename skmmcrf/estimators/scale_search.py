@@ -1,7 +1,8 @@
 """The factor by which a network sees images, found by short trainings that are compared on images held out of them.
 
-All factors have a short training first. The best three of them have longer ones, on other images. A short training alone
-says little. Another order of its sums may change the mean index by two per cent, and large factors need more steps.
+All factors have a short training first. The best three of them have longer ones, on other images. A short training
+alone says little. Another order of its sums may change the mean index by two per cent, and large factors need more
+steps.
 """
 
 import math
