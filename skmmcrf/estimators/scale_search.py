@@ -59,11 +59,11 @@ class ScaleSearch:
     Attributes
     ----------
     scores : dict of float to ndarray of shape (n,)
-        By the factor, the Jaccard index of each image that was held out, in the last round that was made. All factors
-        have the same images in the same order. NaN where it is not defined.
+        By the factor, the Jaccard index of each image that was held out, in the longer trainings if any were made. All
+        factors have the same images in the same order. NaN where it is not defined.
     seconds : dict of float to float
-        By the factor, the seconds that training takes for an image in an epoch, in its fastest trial. This has all
-        factors that were tried.
+        By the factor, the seconds that training takes for an image in an epoch, in its fastest trial. All factors that
+        were tried have an entry.
     """
 
     scores: dict[float, FloatArray] = field(default_factory=dict)
@@ -78,8 +78,8 @@ class ScaleSearch:
     def factor(self) -> float:
         """The factor to take: the smallest whose mean is within one standard error of the best mean.
 
-        The standard error is that of the differences, image by image. A single image tells none, and lets the smallest
-        factor be taken. If no mean is defined, it is the largest factor up to 1.
+        The standard error is that of the differences, image by image. A single image tells none, so the smallest factor
+        is taken. If no mean is defined, it is the largest factor up to 1.
         """
         ranked = self.ranked
 
@@ -199,9 +199,11 @@ def search_scale(
         if len(finalists) < 2 or not fits(cost):
             break
         of_rounds.append({factor: tried(factor, n_long, *split) for factor in finalists})
-    if of_rounds:
-        found.scores = {factor: np.concatenate([scores[factor] for scores in of_rounds]) for factor in finalists}
-    return found
+    if not of_rounds:
+        return found
+    scores = {factor: np.concatenate([of_round[factor] for of_round in of_rounds]) for factor in finalists}
+    longer = ScaleSearch(scores, found.seconds)
+    return longer if longer.ranked else found  # the only images with an index may be in the first part
 
 
 def _splits(n_images: int, seed: int) -> Iterator[tuple[IntArray, IntArray]]:
