@@ -17,7 +17,8 @@ the share of right pixels. Their intervals come from the pooled measures of imag
 prints the share of labelings that are proved to be of least energy, and how long predicting takes. The index of each
 class is in the JSON.
 
---configure finds the settings by `skmmcrf.configure`, except those of --set.
+--configure finds the settings by `skmmcrf.configure`, except those of --set. A number behind it is that of the minutes
+that finding them and training should take.
 """
 
 import argparse
@@ -106,12 +107,11 @@ def parameter(text):
         return name, value
 
 
-def found_settings(train, parameters, seed, file):
-    """The settings that configure finds, for the network and the weights among the parameters, or has found before."""
+def found_settings(train, asked, file):
+    """The settings that configure finds, for what is asked of it, or has found before."""
     if file.exists():
         return json.loads(file.read_text())
-    asked = {name: parameters[f"cnn__{name}"] for name in ("network", "weights")}
-    model = configure(train.images, train.masks, **asked, random_state=seed)
+    model = configure(train.images, train.masks, **asked)
     of_cnn = ("network_scale", "n_epochs", "batch_size", "crop", "class_weight")
     settings = {f"cnn__{name}": getattr(model.cnn, name) for name in of_cnn} | {"batch_size": model.batch_size}
     save_json(file, settings)
@@ -312,7 +312,13 @@ def main():
         __doc__,
         **{
             "--watch": {"action": "store_true", "help": "measure the validation images after each epoch too"},
-            "--configure": {"action": "store_true", "help": "let configure find the settings, before those of --set"},
+            "--configure": {
+                "type": float,
+                "nargs": "?",
+                "const": 40.0,
+                "metavar": "MINUTES",
+                "help": "let configure find the settings, before those of --set, for these minutes (default: 40)",
+            },
         },
     )
     parameters = parameters_of(arguments)
@@ -327,8 +333,12 @@ def main():
     for seed, file in files.items():
         if file.exists():
             continue
-        file_of_settings = arguments.out / f"{data_name}_settings_{seed}.json"
-        settings = found_settings(train, parameters, seed, file_of_settings) if arguments.configure else {}
+        settings = {}
+        if minutes := arguments.configure:
+            of_network = {name: parameters[f"cnn__{name}"] for name in ("network", "weights")}
+            of_run = {"time_budget": 60 * minutes, "random_state": seed}
+            file_of_settings = arguments.out / f"{data_name}_settings_{minutes:g}_minutes_{seed}.json"
+            settings = found_settings(train, of_network | of_run, file_of_settings)
         result = run_seed(train, val, what, settings | parameters, seed, arguments.out, watch=arguments.watch)
         save_json(file, result | {"parameters": asked, "settings": settings})
     results = [json.loads(file.read_text()) for file in files.values()]

@@ -140,7 +140,7 @@ def test_benchmark_compares_the_three_ways_and_goes_on_where_it_was(capsys, tmp_
 def test_benchmark_takes_the_settings_that_configure_finds_but_those_that_are_set(capsys, tmp_path, monkeypatch):
     write_folder(tmp_path)
     with pytest.warns(UserWarning, match="number of images with foreground is 3"):
-        run_on_folder(monkeypatch, "benchmark.py", f"{tmp_path} --configure")
+        run_on_folder(monkeypatch, "benchmark.py", f"{tmp_path} --configure 20")
     result = json.loads((tmp_path / "results" / "seed_0.json").read_text())
     assert (result["settings"]["cnn__network_scale"], result["settings"]["cnn__n_epochs"]) == (1.0, 300)
     assert [row["epoch"] for row in result["ways"]["cnn"]["history"]] == [1, 2]
