@@ -35,7 +35,7 @@ Trial: TypeAlias = Callable[[float, int, LabelledImages, LabelledImages], tuple[
 
 @dataclass(frozen=True)
 class TimeLimit:
-    """Seconds beyond which a search tries no further factor. The first one is always tried.
+    """Seconds beyond which a search takes no further factor. The first one is always taken.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class ScaleSearch:
         factors have the same images in the same order. NaN where it is not defined.
     seconds : dict of float to float
         By the factor, the seconds that training takes for an image in an epoch, in its fastest trial. All factors that
-        were tried have an entry.
+        were tried have an entry, but for one that takes too long.
     """
 
     scores: dict[float, FloatArray] = field(default_factory=dict)
@@ -146,7 +146,7 @@ def search_scale(
     seed : int
         Of the choice of images.
     limit : TimeLimit, optional
-        No further factor and no further part is tried that would take longer.
+        No further factor is taken, and no further part tried, that takes longer.
     verbose : int, default=0
         1 prints a line for each trial.
 
@@ -188,10 +188,14 @@ def search_scale(
 
     found.scores[factors[0]] = tried(factors[0], n_short, *first)
     for last, factor in pairwise(factors):
-        growth = (factor / last) ** 2  # of the pixels
+        growth = factor / last  # of the time, at least: that of the pixels is its square, but not all depends on them
         if not fits(growth * costs[last]) or growth * found.seconds[last] > limit.of_image:
             break
-        found.scores[factor] = tried(factor, n_short, *first)
+        indices = tried(factor, n_short, *first)
+        if found.seconds[factor] > limit.of_image:
+            del found.seconds[factor]
+            break
+        found.scores[factor] = indices
     finalists = sorted((found.ranked or [*found.scores][::-1])[:_N_FINALISTS])
     cost = n_long / n_short * sum(costs[factor] for factor in finalists)
     of_rounds: list[dict[float, FloatArray]] = []

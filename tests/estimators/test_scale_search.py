@@ -181,6 +181,11 @@ def test_no_factor_is_tried_at_which_training_would_take_too_long():
 
     search_scale(numbered(3), trial, [0.25, 0.5, 1.0, 1.4], seed=0, limit=TimeLimit(of_image=1.1))
     assert tried == 3 * [0.25, 0.5, 1.0]
+    tried.clear()
+    # 1.4 is expected to take at least 1.4 s, and takes 1.96
+    found = search_scale(numbered(3), trial, [0.5, 1.0, 1.4], seed=0, limit=TimeLimit(of_image=1.5))
+    assert tried == [0.5, 1.0, 1.4] + 2 * [0.5, 1.0]
+    assert [*found.seconds] == [*found.scores] == [0.5, 1.0]
 
 
 def test_a_factor_is_found_by_training_and_the_same_each_time(data, capsys):
