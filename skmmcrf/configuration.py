@@ -1,5 +1,6 @@
 """Settings of the main estimator that suit given images, labels and machine."""
 
+import math
 import time
 import warnings
 from collections.abc import Sequence
@@ -16,11 +17,11 @@ from skmmcrf._shown import shown
 from skmmcrf._typing import ImagesLike, LabelsLike, NetworkLike, RandomStateLike
 from skmmcrf.estimators.base import has_foreground
 from skmmcrf.estimators.cnn import CNNSegmenter
-from skmmcrf.estimators.scale_search import ScaleSearch, TimeLimit, candidate_factors
+from skmmcrf.estimators.scale_search import N_STEPS, ScaleSearch, TimeLimit, candidate_factors
 from skmmcrf.estimators.segmenter import DeepStructuredSegmenter
 from skmmcrf.field.labels import Annotation
 from skmmcrf.images.checking import LabelledImages, check_labelled_images, warn_of_range
-from skmmcrf.images.labels import LABEL_CONSTRAINTS, LabelScheme
+from skmmcrf.images.labels import CLASS_WEIGHT_BOUNDS, LABEL_CONSTRAINTS, LabelScheme
 from skmmcrf.networks import build_network
 from skmmcrf.networks.running import resolve_device
 from skmmcrf.training.batches import batch_sizes
@@ -57,11 +58,11 @@ def configure(
 
     - `network_scale`: the smallest factor that is about as good as the best, as with ``network_scale="auto"`` of
       `CNNSegmenter`. Factors are tried from the smallest on. The smallest is tried whatever `time_budget` is. A larger
-      one is tried only if a third of `time_budget` seems enough for it too, and the rest for at least half of the
+      one is compared only if a third of `time_budget` seems enough for it too, and the rest for at least half of the
       epochs. If the time is enough for one factor alone, that one is taken without a comparison. The best three factors
       are compared again, by longer trainings on other images, while the time is enough.
     - `n_epochs` of pretraining: as ``n_epochs="auto"`` of `CNNSegmenter`. It is fewer if `time_budget` leaves no time
-      for them, but at least 10.
+      for them, but at least 10, and at least as many as a short training has steps.
     - `batch_size`: 5. It is 16 on another device than the CPU for 300 images or more.
     - `crop`: None, if the network sees at most 768 pixels of any side of an image. Otherwise training uses parts of
       images, of which the network sees 512 x 512 pixels.
@@ -82,8 +83,8 @@ def configure(
         their file. Networks without a backbone have no weights.
     time_budget : float, default=2400.0
         Seconds for this function and the later fit together, on this machine. They are a wish and no bound: the
-        smallest factor and 10 epochs may take longer. ``float("inf")`` compares all factors, and asks for the epochs of
-        ``n_epochs="auto"``.
+        smallest factor and the fewest epochs may take longer, of which a warning tells. ``float("inf")`` compares all
+        factors, and asks for the epochs of ``n_epochs="auto"``.
     %(pos_label)s
     %(classes)s
     %(ignore_label)s
@@ -109,7 +110,7 @@ def configure(
     -----
     UserWarning
         If fewer than 8 images have foreground. If some have none. If the longer side of one image is more than 4 times
-        that of another.
+        that of another. If `time_budget` is too short.
 
     Examples
     --------
@@ -158,11 +159,19 @@ def configure(
     shapes = [annotation.shape for annotation in data.annotations]
     scale = chosen("network_scale", search.factor, _why_factor(search, shapes))
     seconds = search.seconds[scale] * len(data)
-    left = time_budget - (time.perf_counter() - began)
+    spent = time.perf_counter() - began
+    n_epochs, why = _n_epochs(cnn, len(data), seconds, time_budget - spent)
+    needed = spent + seconds * (n_epochs + _cost_of_joint(len(data)))
+    if needed > 1.1 * time_budget:
+        warnings.warn(
+            f"time_budget={time_budget:g} is too short: {spent:.0f} seconds have passed, and fit needs about "
+            f"{needed - spent:.0f} more. Give about {needed:.0f} seconds",
+            stacklevel=2,
+        )
     cnn.set_params(
         network_scale=scale,
         crop=chosen("crop", *_crop(shapes, scale)),
-        n_epochs=chosen("n_epochs", *_n_epochs(cnn, len(data), seconds, left)),
+        n_epochs=chosen("n_epochs", n_epochs, why),
         random_state=None,
         verbose=0,
     )
@@ -250,6 +259,7 @@ def _class_weight(
     if len(classes) > 2:
         rare = {label: share for label, share in zip(classes, shares) if 0 < share < 1 / len(classes)}
         weights = {label: round(float((len(classes) * share) ** -0.5), 1) for label, share in rare.items()}
+        weights = {label: min(weight, CLASS_WEIGHT_BOUNDS[1]) for label, weight in weights.items()}
         why = f"the rarest class in y has {shares[shares > 0].min():.2%} of the labelled pixels"
         return weights or None, f"{why}. An equal share would be {1 / len(classes):.0%}"
     if shares[1] < _RARE:
@@ -264,7 +274,8 @@ def _why_factor(search: ScaleSearch, shapes: Sequence[Sequence[int]]) -> str:
     untried = f" {', '.join(larger)} would take too long." if larger else ""
     size = f"{untried} The median image has {height} x {width} pixels"
     if len(search.seconds) == 1:
-        return f"the {'smallest factor, which was compared with no other' if larger else 'only factor'}.{size}"
+        smallest = "smallest factor for this size, which was compared with no other"
+        return f"the {smallest if larger else 'only factor'}.{size}"
     if not search.ranked:
         return f"the largest factor up to 1, because no image held out has an index.{size}"
     behind = ", ".join(f"{factor:g}" for factor in sorted(search.seconds.keys() - search.scores.keys()))
@@ -298,10 +309,11 @@ def _n_epochs(cnn: CNNSegmenter, n_images: int, seconds: float, left: float) -> 
     """Epochs of pretraining, for the seconds of an epoch and those that are left."""
     wanted, cost_of_joint = cnn.epochs_for(n_images), _cost_of_joint(n_images)
     fitting = left / seconds - cost_of_joint if seconds > 0 else wanted
-    steps = f"an epoch has {len(batch_sizes(n_images, cnn.batch_size))} steps and takes about {seconds:.2g} s"
+    n_steps = len(batch_sizes(n_images, cnn.batch_size))
+    steps = f"an epoch has {n_steps} steps and takes about {seconds:.2g} s"
     if wanted <= fitting:
         return wanted, steps
-    n_epochs = max(int(fitting), _FEWEST_EPOCHS)
+    n_epochs = max(int(fitting), _FEWEST_EPOCHS, math.ceil(N_STEPS[0] / n_steps))
     total = seconds * (n_epochs + cost_of_joint)
     time_left = f"but only {max(left, 0):.0f} s of time_budget are left"
     return n_epochs, f"{steps}. {wanted} would be better, {time_left}. fit takes about {total:.0f} s"

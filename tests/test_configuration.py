@@ -64,18 +64,24 @@ def test_nothing_is_printed_without_verbose(data, searches, capsys):
 
 
 def test_time_is_shared_by_the_search_and_the_epochs(data, searches, capsys):
-    model = configure(*data, weights=None, time_budget=600.0)
+    model = configure(*data, weights=None, time_budget=900.0)
     ((_, _, limit),) = searches
     # half of 300 epochs, and 10 joint epochs as dear as 25, of 8 images each
-    assert (limit.search, limit.of_image) == pytest.approx((200.0, 400.0 / (175 * 8)))
+    assert (limit.search, limit.of_image) == pytest.approx((300.0, 600.0 / (175 * 8)))
     assert model.cnn.network_scale == 0.5
-    # 8 s an epoch, 600 s less the few that passed, and 10 joint epochs as dear as 25
-    assert 45 <= model.cnn.n_epochs <= 50
+    # 8 s an epoch, 900 s less the few that passed, and 10 joint epochs as dear as 25
+    assert 82 <= model.cnn.n_epochs <= 87
     assert "0.750 at 0.5, 0.750 at 1" in capsys.readouterr().out
     for much in (1e5, 1e308, float("inf")):
         assert configure(*data, weights=None, time_budget=much).cnn.n_epochs == 300
-    assert configure(*data, weights=None, time_budget=1.0).cnn.n_epochs == 10
+
+
+def test_too_short_a_time_leaves_the_steps_of_a_short_training_and_a_warning(data, searches, capsys):
+    with pytest.warns(UserWarning, match="time_budget=1 is too short: .* fit needs about 680 more. Give about 68"):
+        model = configure(*data, weights=None, time_budget=1.0)
+    assert model.cnn.n_epochs == 60  # of 2 steps, 8 s each, and joint epochs as dear as 25
     assert "300 would be better" in capsys.readouterr().out
+    assert configuration._n_epochs(CNNSegmenter(), 1000, seconds=1.0, left=0.0)[0] == 10
 
 
 def test_the_reason_for_a_factor_has_all_that_was_looked_at():
