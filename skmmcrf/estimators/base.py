@@ -8,7 +8,7 @@ from functools import partial
 from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
-from types import FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType
 from typing import Any, Literal
 
 import numpy as np
@@ -54,6 +54,8 @@ from skmmcrf.training.data import Changes, TrainingSet
 from skmmcrf.training.progress import epoch_progress
 from skmmcrf.training.random_states import seeded
 
+# of which variables a function counts by
+_DATA = (bool, int, float, complex, str, bytes, tuple, list, dict, set, frozenset, np.ndarray, np.generic, torch.Tensor)
 #: By which the inference gap of learned weights is bounded.
 BOUND_ROUNDS = 10
 
@@ -636,11 +638,16 @@ def names_of_data(data: LabelledImages) -> dict[str, str]:
         "X": hash_of([hash_of(image) for image in data.images]),
         "y": hash_of([hash_of(annotation.mask) for annotation in data.annotations]),
         "sample_weight": hash_of([annotation.weight for annotation in data.annotations]),
+        "class_weight": hash_of([annotation.class_weight for annotation in data.annotations]),
     }
 
 
 def as_text(value: Any, within: tuple[int, ...] = ()) -> str:
-    """Describe a parameter, the same in every process. Objects that print their address count by what they hold."""
+    """Describe a parameter, the same in every process.
+
+    Functions count by their code, and by the data and functions of their module that they use. Objects that print
+    their address count by what they hold, and by what calling them does.
+    """
     if id(value) in within:
         return "itself"
     inner = partial(as_text, within=(*within, id(value)))
@@ -649,10 +656,11 @@ def as_text(value: Any, within: tuple[int, ...] = ()) -> str:
     if isinstance(value, MethodType):
         return f"{inner(value.__func__)} of {inner(value.__self__)}"
     if isinstance(value, FunctionType):
-        code = value.__code__
-        looks = [code.co_code, repr(code.co_consts).partition(" at 0x")[0], code.co_names, inner(value.__defaults__)]
-        looks += [inner(cell.cell_contents) for cell in value.__closure__ or ()]
-        return f"{value.__qualname__} {hash_of(looks)}"
+        parts = [value.__code__, value.__defaults__, value.__kwdefaults__, _globals_of(value)]
+        parts += [cell.cell_contents for cell in value.__closure__ or ()]
+        return f"{value.__qualname__} {hash_of([inner(part) for part in parts])}"
+    if isinstance(value, CodeType):
+        return hash_of([value.co_code, value.co_names, [inner(constant) for constant in value.co_consts]])
     if isinstance(value, torch.Tensor):
         return hash_of(value.numpy(force=True))
     if isinstance(value, np.ndarray) and value.dtype != object:
@@ -666,7 +674,22 @@ def as_text(value: Any, within: tuple[int, ...] = ()) -> str:
     if " at 0x" not in text and not isinstance(value, nn.Module):
         return text
     name = getattr(value, "__qualname__", type(value).__qualname__)
-    return f"{name} {inner(getattr(value, '__dict__', {}))}"
+    calls = getattr(type(value), "forward" if isinstance(value, nn.Module) else "__call__", None)
+    called = f"calling {inner(calls)} " if isinstance(calls, FunctionType) else ""
+    return f"{name} {called}{inner(getattr(value, '__dict__', {}))}"
+
+
+def _globals_of(function: FunctionType) -> dict[str, Any]:
+    """The data and functions of its own module that a function uses by name."""
+
+    def names(code: CodeType) -> set[str]:
+        return set(code.co_names).union(*(names(part) for part in code.co_consts if isinstance(part, CodeType)))
+
+    def counts(value: Any) -> bool:
+        return isinstance(value, _DATA) or (isinstance(value, FunctionType) and value.__module__ == function.__module__)
+
+    known = function.__globals__
+    return {name: known[name] for name in names(function.__code__) if name in known and counts(known[name])}
 
 
 def _check_solution(objective: Any, dual_gap: Any, inference_gap: Any, slack: Any) -> None:
