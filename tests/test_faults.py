@@ -122,7 +122,7 @@ def test_a_network_that_callbacks_froze_altogether_is_told(phantoms):
         model.set_params(n_epochs=1, random_state=0)
         if isinstance(model, DeepStructuredSegmenter):
             model.set_params(cnn__n_epochs=1)
-        with pytest.raises(ValueError, match="network: it has no parameters to train, because callbacks have frozen"):
+        with pytest.raises(ValueError, match="no parameters to train, because callbacks or the network itself"):
             model.fit(*phantoms)
 
 

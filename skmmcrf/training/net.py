@@ -94,7 +94,7 @@ class SegmentationNet(NeuralNet):
             log_odds = self.module_.eval().of_one_size(self._last_image)
         self.check(
             {
-                "parameters": (largest_of(self.module_.parameters()), _LARGEST),
+                "parameters": (norm_of(self.module_.parameters()), _LARGEST),
                 "log-odds": (largest_of([log_odds]), self.largest_log_odds),
             }
         )
@@ -106,14 +106,16 @@ class SegmentationNet(NeuralNet):
         self._last_image = scaled(stacks[0].images[:1])
         log_odds, loss = self.forward_stacks(stacks)
         if not loss.requires_grad:
-            raise ValueError("network: it has no parameters to train, because callbacks have frozen all of them")
+            raise ValueError(
+                "network: it has no parameters to train, because callbacks or the network itself have frozen all"
+            )
         loss.backward()
         gradients = (parameter.grad for parameter in self.module_.parameters() if parameter.grad is not None)
         _, value, _ = self.check(
             {
                 "log-odds": (largest_of(log_odds), self.largest_log_odds),
                 "loss": (loss.detach(), _LARGEST),
-                "gradients": (largest_of(gradients), _LARGEST),
+                "gradients": (norm_of(gradients), _LARGEST),
             }
         )
         # skorch reads the loss, for which the device must not be waited for again
@@ -154,9 +156,15 @@ class SegmentationNet(NeuralNet):
         )
 
 
+def norm_of(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
+    """The Euclidean norm of all of them together, which is not finite if one is not, and quicker than the maximum."""
+    return get_total_norm([tensor.detach() for tensor in tensors])
+
+
 def largest_of(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
     """The largest absolute value in all of them."""
-    return get_total_norm([tensor.detach() for tensor in tensors], norm_type=float("inf"))
+    bounds = [torch.stack(tensor.detach().aminmax()) for tensor in tensors]
+    return torch.stack(bounds).abs().max()
 
 
 _Net = TypeVar("_Net", bound=SegmentationNet)
