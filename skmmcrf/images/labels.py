@@ -157,7 +157,8 @@ class LabelScheme:
             return ""
         classes = sorted({*self.classes, *further.astype(int).tolist()})
         return (
-            f". Give the estimator, measure or display classes={shown(classes)} if these are labels of several classes"
+            f". If these are labels of several classes, give the measure or display classes=model.classes_, or the "
+            f"estimator all of them, such as classes={shown(classes)}"
         )
 
     def values(self, labels: Any, name: str) -> np.ndarray:

@@ -97,7 +97,7 @@ def test_other_numbers_are_told(scheme, message):
 def test_labels_that_may_be_further_classes_are_told_with_the_argument_that_names_them():
     for scheme in (LabelScheme(), LabelScheme(several=(0, 1, 3))):
         expected = [0, 1, 2, 3] if scheme.several else [0, 1, 2]
-        with pytest.raises(ValueError, match=rf"found \[2\]. Give the estimator, .* classes=\{expected} if these are"):
+        with pytest.raises(ValueError, match=rf"found \[2\]. If these are labels .* such as classes=\{expected}$"):
             scheme.read([[0, 1, 2]], "y")
     for no_classes in ([-1, 2], [0.5, 2], [300, 2], range(2, 12)):
         with pytest.raises(ValueError, match=r"found \[.*\]$"):
