@@ -55,7 +55,7 @@ from skmmcrf.training.progress import epoch_progress
 from skmmcrf.training.random_states import seeded
 
 # of which variables a function counts by
-_DATA = (bool, int, float, complex, str, bytes, tuple, list, dict, set, frozenset, np.ndarray, np.generic, torch.Tensor)
+_DATA = (int, float, complex, str, bytes, tuple, list, dict, set, frozenset, np.ndarray, np.generic, torch.Tensor)
 #: By which the inference gap of learned weights is bounded.
 BOUND_ROUNDS = 10
 
