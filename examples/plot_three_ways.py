@@ -48,8 +48,8 @@ for name, values in jaccard.items():
     print(f"{name:>10}: {100 * values.mean():.1f} %")
 
 # %%
-# The picture shows three of the 40 test images. The network alone labels a quarter of the 40 worse than the first, a half
-# worse than the second, and three quarters worse than the third.
+# The picture shows three of the 40 test images. The network alone labels a quarter of the 40 worse than the first, a
+# half worse than the second, and three quarters worse than the third.
 
 shown = np.argsort(jaccard["CNN"])[[10, 20, 30]]
 display = SegmentationDisplay.from_predictions(
