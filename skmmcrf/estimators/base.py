@@ -656,9 +656,9 @@ def as_text(value: Any, within: tuple[int, ...] = ()) -> str:
     if isinstance(value, MethodType):
         return f"{inner(value.__func__)} of {inner(value.__self__)}"
     if isinstance(value, FunctionType):
-        parts = [value.__code__, value.__defaults__, value.__kwdefaults__, _globals_of(value)]
-        parts += [cell.cell_contents for cell in value.__closure__ or ()]
-        return f"{value.__qualname__} {hash_of([inner(part) for part in parts])}"
+        looks = [value.__code__, value.__defaults__, value.__kwdefaults__, _globals_of(value)]
+        looks += [cell.cell_contents for cell in value.__closure__ or ()]
+        return f"{value.__qualname__} {hash_of([inner(part) for part in looks])}"
     if isinstance(value, CodeType):
         return hash_of([value.co_code, value.co_names, [inner(constant) for constant in value.co_consts]])
     if isinstance(value, torch.Tensor):
