@@ -17,8 +17,8 @@ the share of right pixels. Their intervals come from the pooled measures of imag
 prints the share of labelings that are proved to be of least energy, and how long predicting takes. The index of each
 class is in the JSON.
 
---configure finds the settings by `skmmcrf.configure`, except those of --set. A number behind it is that of the minutes
-that finding them and training should take.
+--configure finds the settings by `skmmcrf.configure`, except those of --set. "--configure 60" gives 60 minutes to
+finding them and training.
 """
 
 import argparse

@@ -62,7 +62,7 @@ def configure(
       epochs. If the time is enough for one factor alone, that one is taken without a comparison. The best three factors
       are compared again, by longer trainings on other images, while the time is enough.
     - `n_epochs` of pretraining: as ``n_epochs="auto"`` of `CNNSegmenter`. It is fewer if `time_budget` leaves no time
-      for them, but at least 10, and at least as many as a short training has steps.
+      for them, but at least 10, and at least those of 120 steps, which a short training has.
     - `batch_size`: 5. It is 16 on another device than the CPU for 300 images or more.
     - `crop`: None, if the network sees at most 768 pixels of any side of an image. Otherwise training uses parts of
       images, of which the network sees 512 x 512 pixels.
@@ -83,8 +83,8 @@ def configure(
         their file. Networks without a backbone have no weights.
     time_budget : float, default=2400.0
         Seconds for this function and the later fit together, on this machine. They are a wish and no bound: the
-        smallest factor and the fewest epochs may take longer, of which a warning tells. ``float("inf")`` compares all
-        factors, and asks for the epochs of ``n_epochs="auto"``.
+        smallest factor and the fewest epochs may take longer. A warning then says how long. ``float("inf")`` compares
+        all factors, and asks for the epochs of ``n_epochs="auto"``.
     %(pos_label)s
     %(classes)s
     %(ignore_label)s
@@ -162,7 +162,7 @@ def configure(
     spent = time.perf_counter() - began
     n_epochs, why = _n_epochs(cnn, len(data), seconds, time_budget - spent)
     needed = spent + seconds * (n_epochs + _cost_of_joint(len(data)))
-    if needed > 1.1 * time_budget:
+    if needed > 1.1 * time_budget:  # as the times are estimates
         warnings.warn(
             f"time_budget={time_budget:g} is too short: {spent:.0f} seconds have passed, and fit needs about "
             f"{needed - spent:.0f} more. Give about {needed:.0f} seconds",

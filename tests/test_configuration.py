@@ -135,6 +135,13 @@ def test_rare_foreground_is_weighted():
     assert configuration._class_weight([Annotation(truth, labelled)], (0, 1))[0] is None  # 0.8 % of the labelled ones
 
 
+def test_no_class_weighs_more_than_fit_takes(monkeypatch):
+    truth = np.repeat(np.arange(3, dtype=np.uint8), [900, 90, 10])[np.newaxis]
+    annotation = Annotation(truth, class_weight=(1.0, 1.0, 1.0))
+    monkeypatch.setattr(configuration, "CLASS_WEIGHT_BOUNDS", (1e-4, 2.5))
+    assert configuration._class_weight([annotation], (0, 1, 2))[0] == {1: 1.9, 2: 2.5}
+
+
 def test_rare_classes_weigh_the_square_root_of_how_much_rarer_they_are():
     def chosen(*counts):
         truth = np.repeat(np.arange(len(counts), dtype=np.uint8), counts)[np.newaxis]

@@ -15,7 +15,7 @@ import torchvision
 from PIL import Image
 from sklearn.metrics import jaccard_score
 
-from skmmcrf import datasets, load
+from skmmcrf import configure, datasets, load
 from skmmcrf.metrics import mean_pooled_jaccard
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -139,10 +139,18 @@ def test_benchmark_compares_the_three_ways_and_goes_on_where_it_was(capsys, tmp_
 
 def test_benchmark_takes_the_settings_that_configure_finds_but_those_that_are_set(capsys, tmp_path, monkeypatch):
     write_folder(tmp_path)
+    budgets = []
+
+    def noting(*data, **parameters):
+        budgets.append(parameters["time_budget"])
+        return configure(*data, **parameters)
+
+    monkeypatch.setattr("skmmcrf.configure", noting)
     with pytest.warns(UserWarning, match="number of images with foreground is 3"):
         run_on_folder(monkeypatch, "benchmark.py", f"{tmp_path} --configure 20")
     result = json.loads((tmp_path / "results" / "seed_0.json").read_text())
     assert (result["settings"]["cnn__network_scale"], result["settings"]["cnn__n_epochs"]) == (1.0, 300)
+    assert budgets == [1200.0]
     assert [row["epoch"] for row in result["ways"]["cnn"]["history"]] == [1, 2]
     with pytest.raises(SystemExit, match="of other data or parameters"):
         run_on_folder(monkeypatch, "benchmark.py", tmp_path)

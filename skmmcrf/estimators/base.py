@@ -54,7 +54,7 @@ from skmmcrf.training.data import Changes, TrainingSet
 from skmmcrf.training.progress import epoch_progress
 from skmmcrf.training.random_states import seeded
 
-# of which variables a function counts by
+# the types of the global variables that count in the name of a function
 _DATA = (int, float, complex, str, bytes, tuple, list, dict, set, frozenset, np.ndarray, np.generic, torch.Tensor)
 #: By which the inference gap of learned weights is bounded.
 BOUND_ROUNDS = 10

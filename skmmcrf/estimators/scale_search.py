@@ -188,7 +188,7 @@ def search_scale(
 
     found.scores[factors[0]] = tried(factors[0], n_short, *first)
     for last, factor in pairwise(factors):
-        growth = factor / last  # of the time, at least: that of the pixels is its square, but not all depends on them
+        growth = factor / last  # of the time, at least, as not all of it depends on the number of pixels
         if not fits(growth * costs[last]) or growth * found.seconds[last] > limit.of_image:
             break
         indices = tried(factor, n_short, *first)

@@ -157,7 +157,7 @@ class LabelScheme:
             return ""
         classes = sorted({*self.classes, *further.astype(int).tolist()})
         return (
-            f". If these are labels of several classes, give the measure or display classes=model.classes_, or the "
+            ". If these are labels of several classes, give the measure or display classes=model.classes_, or the "
             f"estimator all of them, such as classes={shown(classes)}"
         )
 

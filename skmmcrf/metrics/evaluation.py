@@ -62,9 +62,9 @@ def evaluate(
         of the labelled pixels, between 0 and 1. They are NaN where no pixel is labelled.
 
         With more than two classes, the measures are means over the classes in an image's truth or prediction. They are
-        also given for each class, as "jaccard_7" for the label 7. A class in only one of the two is as far away as the
-        image's diagonal is long. "true_7" and "predicted_7" have its share of the labelled pixels. "accuracy" has the
-        share of the labelled pixels whose label is right.
+        also given for each class, as "jaccard_7" for the label 7. The distance of a class that only truth or prediction
+        has is the image's diagonal. "true_7" and "predicted_7" have the class's share of the labelled pixels.
+        "accuracy" has the share of the labelled pixels whose label is right.
 
     Raises
     ------
