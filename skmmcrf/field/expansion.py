@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from skmmcrf._typing import BoolArray, FloatArray
 from skmmcrf.field.grid_cut import GridCut
 from skmmcrf.field.minimum_cut import ListedCut
+from skmmcrf.field.moves import Moves
 
 # of the size of a change of energy, which must not be mere rounding
 _ROUNDING = 1e-9
@@ -56,8 +57,7 @@ class LabelingProblem:
         Called with a label, gives its cost at each pixel, (H, W) of float64.
     edge_costs : callable
         Called with two labelings, gives what edges cost by the first one less what they cost by the other one.
-    make_move : callable
-        Called with labels, the label of a move and what it changes of unary costs, gives the cut that finds the move.
+    moves : Moves
     star : callable
         Gives the `Star` of the costs of edges.
     """
@@ -66,7 +66,7 @@ class LabelingProblem:
     n_labels: int
     unary: Callable[[int], FloatArray]
     edge_costs: Callable[[NDArray[np.uint8], NDArray[np.uint8]], float]
-    make_move: Callable[[NDArray[np.uint8], int, FloatArray], GridCut | ListedCut]
+    moves: Moves
     star: Callable[[], Star]
 
     def unary_of(self, labels: NDArray[np.uint8]) -> FloatArray:
@@ -123,22 +123,16 @@ class _Labeling:
 
     def move_to(self, label: int) -> bool:
         """Make the best move to a label, and tell whether it lowers the energy, without which it is not made."""
-        problem, labels, has_label = self.problem, self.labels, self.labels == label
-        stays = has_label | self.known
-        if stays.all():
-            return False
-        costs = problem.unary(label)
+        problem, costs = self.problem, self.problem.unary(label)
         changes = costs - self.costs
-        cut = problem.make_move(labels, label, changes)
-        cut.fold(stays, has_label)
-        moves = cut.labels() & ~stays
-        if not moves.any():
+        may_move = (changes < problem.moves.most_saved) & (self.labels != label) & ~self.known
+        if not may_move.any():
             return False
-        moved = np.where(moves, np.uint8(label), labels)
-        unary, pairwise = changes[moves].sum(), problem.edge_costs(moved, labels)
+        moves, pairwise = problem.moves.best(self.labels, label, changes, may_move)
+        unary = changes[moves].sum()
         if unary + pairwise >= -_ROUNDING * (abs(unary) + abs(pairwise)):
             return False
-        self.labels = moved
+        self.labels = np.where(moves, np.uint8(label), self.labels)
         np.copyto(self.costs, costs, where=moves)
         return True
 

@@ -49,9 +49,10 @@ def prepare() -> float:
         cut.fold(*np.zeros((2, 1, 2), bool))
         cut.separate(np.zeros((1, 2), int))
         labels = np.zeros((1, 2), np.uint8)
-        cut.expand(labels)
         cut.add_moves((0, 1), slice(0, 1), runs, np.zeros((1, 1, 2)), factors, labels, 0)
         cut.labels()
+        padded = np.zeros(len(cut.search.tree), np.uint8)
+        make_best_move(cut.search, cut.search.residual.copy(), padded, padded > 0, np.empty(0, np.uintp), 0)
         sum_cut(labels.ravel(), labels.ravel(), runs, factors)
         sum_pairs(labels.ravel(), labels.ravel(), runs, factors, np.zeros((1, 1), int))
     return time.perf_counter() - began
@@ -103,9 +104,9 @@ class GridCut:
         steps = np.array([sign * np.dot(step, strides) for step in self.offsets for sign in (1, -1)], dtype=np.intp)
         margin, n_pixels = int(steps.max(initial=1)), int(np.prod(shape))
         self.search = _make_search(steps, n_pixels, margin, dtype)
-        self._pixels = slice(margin, margin + n_pixels)
-        self.terminal = self.search.terminal[self._pixels].reshape(shape)
-        self.residual = self.search.residual[self._pixels].reshape(*shape, len(steps))
+        self.inner = slice(margin, margin + n_pixels)
+        self.terminal = self.search.terminal[self.inner].reshape(shape)
+        self.residual = self.search.residual[self.inner].reshape(*shape, len(steps))
         self.flow = 0.0
 
     def add_edges(
@@ -159,26 +160,21 @@ class GridCut:
             direction, before = 2 * self.offsets.index(offset), labels[rows].ravel()
             _set_moves(residual, terminal, direction, runs, costs, factors, before, label)
 
+    def at_pixels(self) -> FloatArray:
+        """Sum what the edges of each pixel cost, (H, W)."""
+        return self.residual.sum(axis=-1, dtype=float)
+
     def fold(self, known: BoolArray, labels: BoolArray) -> None:
         """Let known pixels pull their neighbours to their own labels (H, W), and cut them off, after edges are set."""
         numbers = np.flatnonzero(known)
-        _fold(self.search, numbers + self._pixels.start, labels.ravel()[numbers])
+        _fold(self.search, numbers + self.inner.start, labels.ravel()[numbers])
 
     def separate(self, ranks: IntArray) -> None:
         """Cut pixels of different rank (H, W) off each other, as if of two neighbours the higher has more label 1.
 
         Each is pulled by what it costs to cut their edge: the higher one to label 0, the lower one to label 1.
         """
-        _separate(self.search, ranks.ravel(), self._pixels.start)
-
-    def expand(self, labels: NDArray[np.uint8]) -> None:
-        """Make the costs those of a move that gives pixels one label more, or leaves them their labels (H, W).
-
-        Two pixels of different labels then cost what it costs to cut their edge, v, unless both move. This is v/2 if
-        one of them alone moves, and v/2 for each that does not, so that costs stay symmetric. Pixels that have the
-        label already are to be folded as moved afterwards.
-        """
-        _expand(self.search, labels.ravel(), self._pixels.start)
+        _separate(self.search, ranks.ravel(), self.inner.start)
 
     def labels(self) -> BoolArray:
         """Find a labeling of least cost, and of several the one with the fewest labels 1, as `minimum_cut` does.
@@ -189,7 +185,7 @@ class GridCut:
         self.search.tree[:] = _FREE
         self.search.stamp[:] = 0
         self.flow = _find_maximum_flow(self.search)
-        return (self.search.tree[self._pixels] == _SINK).reshape(self.terminal.shape)
+        return (self.search.tree[self.inner] == _SINK).reshape(self.terminal.shape)
 
 
 def sum_cut(
@@ -384,36 +380,91 @@ def _separate(search, ranks, margin):  # type: ignore[no-untyped-def]  # numba i
 
 
 @_compiled
-def _expand(search, labels, margin):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Halve the costs between different labels. The other half pulls both pixels to label 1."""
+def make_best_move(search, costs, labels, may_move, pixels, label):  # type: ignore[no-untyped-def]  # numba infers them
+    """Give a label to those of some pixels that it serves best, and return by how much edges cost more.
+
+    Labels and `may_move` have margins as all arrays. The search has no edges and no unary costs but those of the
+    pixels, before and afterwards.
+    """
+    _set_edges_of_move(search, costs, labels, may_move, pixels, label)
+    for p in pixels:
+        _push_to_neighbours(search, p)
+    for p in pixels:
+        _plant(search, p)
+    _grow(search)
+    more = 0.0
+    for p in pixels:
+        if search.tree[p] == _SINK:
+            more += _change_of_edges(search, costs, labels, p, label)
+    for p in pixels:
+        if search.tree[p] == _SINK:
+            labels[p] = label
+        search.residual[p] = search.terminal[p] = search.tree[p] = search.stamp[p] = 0
+    return more
+
+
+@_compiled
+def _set_edges_of_move(search, costs, labels, may_move, pixels, label):  # type: ignore[no-untyped-def]
+    """Set what edges cost in a move of some pixels. Neighbours that may not move pull them."""
     steps, residual, terminal = search.steps, search.residual, search.terminal
-    margin, n_directions, two = np.uintp(margin), np.uintp(len(steps)), np.uintp(2)
-    for n in range(np.uintp(len(labels))):
-        p = n + margin
-        for forth in range(np.uintp(0), n_directions, two):
-            q, back = p + steps[forth], forth ^ _ONE
-            if residual[p, forth] == 0 and residual[q, back] == 0:
-                continue  # which may lead out of the image
-            if labels[n] != labels[n + steps[forth]]:
-                half = residual[p, forth] / 2
-                residual[p, forth] = residual[q, back] = half
-                terminal[p] -= half
-                terminal[q] -= half
+    for p in pixels:
+        for direction in range(np.uintp(len(steps))):
+            q, cost = p + steps[direction], costs[p, direction]
+            differ = labels[p] != labels[q]
+            if may_move[q]:
+                if differ:  # half for each that stays, and half if one moves alone
+                    cost /= 2
+                    terminal[p] -= cost
+                residual[p, direction] = cost
+            elif labels[q] == label:
+                terminal[p] -= cost
+            elif not differ:
+                terminal[p] += cost
+
+
+@_compiled
+def _change_of_edges(search, costs, labels, p, label):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Give by how much the edges of a pixel that moves cost more, and half of it where the other one moves too."""
+    more = 0.0
+    for direction in range(np.uintp(len(search.steps))):
+        q, cost = p + search.steps[direction], costs[p, direction]
+        differ = labels[p] != labels[q]
+        if search.tree[q] == _SINK:
+            more -= cost / 2 if differ else 0.0
+        elif labels[q] == label:
+            more -= cost
+        elif not differ:
+            more += cost
+    return more
 
 
 @_compiled
 def _find_maximum_flow(search):  # type: ignore[no-untyped-def]  # numba infers the types
     """Push the maximum flow and return its size. The tree of the sink then holds the pixels that reach it."""
+    flow = 0.0
+    for p in range(np.uintp(len(search.tree))):
+        flow += _push_to_neighbours(search, p)
+    for p in range(np.uintp(len(search.tree))):
+        _plant(search, p)
+    return flow + _grow(search)
+
+
+@_compiled
+def _plant(search, p):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Let a tree begin at a pixel."""
+    if search.terminal[p] != 0:
+        search.tree[p] = _SOURCE if search.terminal[p] > 0 else _SINK
+        search.parent[p] = _TERMINAL
+        search.distance[p] = 1
+        _activate(search, p)
+
+
+@_compiled
+def _grow(search):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Let the trees grow until they no longer touch, and return the flow that is pushed from tree to tree."""
     steps, tree, parent, stamp, distance = search.steps, search.tree, search.parent, search.stamp, search.distance
     following, ends, n_directions = search.following, search.ends, np.uintp(len(search.steps))
-    flow = _push_to_neighbours(search)
-    for p in range(np.uintp(len(tree))):
-        if search.terminal[p] != 0:
-            tree[p] = _SOURCE if search.terminal[p] > 0 else _SINK
-            parent[p] = _TERMINAL
-            distance[p] = 1
-            _activate(search, p)
-    time = 0
+    flow, time = 0.0, 0
     while ends[0] != 0:
         p = ends[0]
         ends[0] = following[p] if following[p] != p else 0
@@ -443,24 +494,22 @@ def _find_maximum_flow(search):  # type: ignore[no-untyped-def]  # numba infers 
 
 
 @_compiled
-def _push_to_neighbours(search):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Push what flows from the source over one edge to the sink, for which no trees are needed."""
+def _push_to_neighbours(search, p):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Push what flows from the source over a pixel and one edge to the sink, for which no trees are needed."""
     steps, residual, terminal = search.steps, search.residual, search.terminal
-    n_directions = np.uintp(len(steps))
     flow = 0.0
-    for p in range(np.uintp(len(terminal))):
-        for direction in range(n_directions):
-            if terminal[p] <= 0:
-                break
-            if residual[p, direction] > 0:
-                q = p + steps[direction]
-                if terminal[q] < 0:
-                    pushed = min(terminal[p], residual[p, direction], -terminal[q])
-                    residual[p, direction] -= pushed
-                    residual[q, direction ^ _ONE] += pushed
-                    terminal[p] -= pushed
-                    terminal[q] += pushed
-                    flow += pushed
+    for direction in range(np.uintp(len(steps))):
+        if terminal[p] <= 0:
+            break
+        if residual[p, direction] > 0:
+            q = p + steps[direction]
+            if terminal[q] < 0:
+                pushed = min(terminal[p], residual[p, direction], -terminal[q])
+                residual[p, direction] -= pushed
+                residual[q, direction ^ _ONE] += pushed
+                terminal[p] -= pushed
+                terminal[q] += pushed
+                flow += pushed
     return flow
 
 

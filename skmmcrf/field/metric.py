@@ -5,9 +5,7 @@ from scipy.optimize import linprog
 
 from skmmcrf._typing import FloatArray, LabelArray
 from skmmcrf.field.expansion import LabelingProblem, Star
-from skmmcrf.field.grid_cut import GridCut
 from skmmcrf.field.labels import Annotation
-from skmmcrf.field.minimum_cut import ListedCut
 from skmmcrf.field.multiclass import MulticlassEnergy
 from skmmcrf.field.pair_weights import PairWeights
 
@@ -55,13 +53,6 @@ class MetricEnergy(MulticlassEnergy):
         for block in self._blocks():
             sums += block.sums_of_pairs(labels, other, weights.pairs)
         return sums[:, :-1].ravel()
-
-    def _move(self, w: FloatArray, labels: LabelArray, label: int, changes: FloatArray) -> GridCut | ListedCut:
-        cut, matrices = self._empty_cut(), self.weights.matrices(w)
-        cut.terminal[...] = changes
-        for block in self._blocks():
-            block.add_moves_to(cut, matrices, labels, label)
-        return cut
 
     def _star(self, w: FloatArray) -> Star:
         matrices, nothing = self.weights.matrices(w), np.zeros(self.shape, np.uint8)

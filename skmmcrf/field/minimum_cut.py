@@ -51,6 +51,11 @@ class ListedCut:
             self.terminal += pulls.reshape(self.terminal.shape)
         self._capacities = np.append(self._capacities, halves)
 
+    def at_pixels(self) -> FloatArray:
+        """Sum what the edges of each pixel cost, (H, W)."""
+        one, other = (np.bincount(pixels, self._capacities, self.terminal.size) for pixels in self._edges)
+        return np.add(one, other, dtype=float).reshape(self.terminal.shape)
+
     def fold(self, known: BoolArray, labels: BoolArray) -> None:
         """Let known pixels pull their neighbours to their own labels (H, W), and cut them off, after edges are set."""
         known, pulls = known.ravel(), np.where(labels, -1.0, 1.0).ravel()
@@ -66,14 +71,6 @@ class ListedCut:
         for pixels, pull in ((one, pulls), (other, -pulls)):
             self.terminal += np.bincount(pixels, pull, self.terminal.size).reshape(self.terminal.shape)
         self._capacities[pulls != 0] = 0
-
-    def expand(self, labels: NDArray[np.uint8]) -> None:
-        """Make the costs those of a move that gives pixels one label more, or leaves them their labels (H, W)."""
-        one, other = self._edges
-        halves = (labels.ravel()[one] != labels.ravel()[other]) * self._capacities / 2
-        for pixels in (one, other):
-            self.terminal -= np.bincount(pixels, halves, self.terminal.size).reshape(self.terminal.shape)
-        self._capacities = self._capacities - halves
 
     def labels(self) -> BoolArray:
         """Find a labeling of least cost, and of several the one with the fewest labels 1."""

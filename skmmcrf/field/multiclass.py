@@ -16,6 +16,7 @@ from skmmcrf.field.expansion import LabelingProblem, Star, expand, least_unary
 from skmmcrf.field.grid_cut import GridCut
 from skmmcrf.field.labels import UNLABELLED, Annotation
 from skmmcrf.field.minimum_cut import ListedCut
+from skmmcrf.field.moves import CutMoves, GridMoves, Moves
 
 
 class MulticlassEnergy(BaseEnergy):
@@ -164,15 +165,20 @@ class MulticlassEnergy(BaseEnergy):
         def edge_costs(labels: LabelArray, other: LabelArray) -> float:
             return float(energy._sums(labels, other) @ w[1:])
 
-        return LabelingProblem(
-            self.shape, self.n_labels, unary, edge_costs, partial(energy._move, w), partial(energy._star, w)
-        )
+        # the most that edges cost, which is what they cost if a term has one weight
+        most = energy._cut_of_edges(self.weights.matrices(w).max(axis=(1, 2)))
+        if self.weights.n_pairs == 1 and isinstance(most, GridCut):
+            moves: Moves = GridMoves(most)
+        else:
+            moves = CutMoves(most.at_pixels(), partial(energy._cut_of_move, w), edge_costs)
+        return LabelingProblem(self.shape, self.n_labels, unary, edge_costs, moves, partial(energy._star, w))
 
-    def _move(self, w: FloatArray, labels: LabelArray, label: int, changes: FloatArray) -> GridCut | ListedCut:
+    def _cut_of_move(self, w: FloatArray, labels: LabelArray, label: int, changes: FloatArray) -> GridCut | ListedCut:
         """Give the cut of a move from labels to one label, whose unary costs change so."""
-        cut = self._cut_of_edges(w[1:])
+        cut, matrices = self._empty_cut(), self.weights.matrices(w)
         cut.terminal[...] = changes
-        cut.expand(labels)
+        for block in self._blocks():
+            block.add_moves_to(cut, matrices, labels, label)
         return cut
 
     def _star(self, w: FloatArray) -> Star:
