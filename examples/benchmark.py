@@ -107,10 +107,15 @@ def parameter(text):
         return name, value
 
 
+def with_labels(found):
+    """An object of JSON, whose keys are strings, with labels as numbers again."""
+    return {int(key) if key.lstrip("-").isdigit() else key: value for key, value in found.items()}
+
+
 def found_settings(train, asked, file):
     """The settings that configure finds, for what is asked of it, or has found before."""
     if file.exists():
-        return json.loads(file.read_text())
+        return json.loads(file.read_text(), object_hook=with_labels)
     model = configure(train.images, train.masks, **asked)
     of_cnn = ("network_scale", "n_epochs", "batch_size", "crop", "class_weight")
     settings = {f"cnn__{name}": getattr(model.cnn, name) for name in of_cnn} | {"batch_size": model.batch_size}

@@ -28,7 +28,9 @@ from skmmcrf.training.batches import batch_sizes
 from skmmcrf.training.random_states import seeded
 
 _FEWEST_EPOCHS = 10
-_COST_OF_JOINT_EPOCH = 2.5  # in epochs of pretraining
+# in epochs of pretraining
+_COST_OF_JOINT_EPOCH = 2.5
+_COST_OF_CLASS, _COST_OF_CLASS_IN_JOINT_EPOCH = 1.0, 0.1  # of each class beyond two
 _SHARE_FOR_SEARCH = 1 / 3
 _LEAST_SHARE_OF_EPOCHS = 1 / 2
 _BATCH_SIZE, _LARGE_BATCH_SIZE, _MANY_IMAGES = 5, 16, 300
@@ -152,16 +154,17 @@ def configure(
         verbose=verbose,
         **labels,
     )
+    cost_of_joint = _cost_of_joint(len(data), len(data.scheme.classes))
     search = cnn.search_scale(
         data.with_class_weight(data.scheme.check_class_weight(class_weight, data.annotations)),
-        limit=_time_limit(cnn, len(data), time_budget),
+        limit=_time_limit(cnn, len(data), cost_of_joint, time_budget),
     )
     shapes = [annotation.shape for annotation in data.annotations]
     scale = chosen("network_scale", search.factor, _why_factor(search, shapes))
     seconds = search.seconds[scale] * len(data)
     spent = time.perf_counter() - began
-    n_epochs, why = _n_epochs(cnn, len(data), seconds, time_budget - spent)
-    needed = spent + seconds * (n_epochs + _cost_of_joint(len(data)))
+    n_epochs, why = _n_epochs(cnn, len(data), cost_of_joint, seconds, time_budget - spent)
+    needed = spent + seconds * (n_epochs + cost_of_joint)
     if needed > 1.1 * time_budget:  # as the times are estimates
         warnings.warn(
             f"time_budget={time_budget:g} is too short: {spent:.0f} seconds have passed, and fit needs about "
@@ -293,21 +296,23 @@ def _crop(shapes: Sequence[Sequence[int]], scale: float) -> tuple[int | None, st
     return side, f"{seen} of whole images, so training uses parts, of which it sees {_CROPPED_SIDE} pixels of a side"
 
 
-def _cost_of_joint(n_images: int) -> float:
-    """The time of joint training, in epochs of pretraining."""
-    return _COST_OF_JOINT_EPOCH * DeepStructuredSegmenter().epochs_for(n_images)
+def _cost_of_joint(n_images: int, n_classes: int) -> float:
+    """The time of joint training, and of labelings by several classes, in epochs of pretraining."""
+    n_epochs = DeepStructuredSegmenter().epochs_for(n_images)
+    of_class = _COST_OF_CLASS + _COST_OF_CLASS_IN_JOINT_EPOCH * n_epochs
+    return _COST_OF_JOINT_EPOCH * n_epochs + max(n_classes - 2, 0) * of_class
 
 
-def _time_limit(cnn: CNNSegmenter, n_images: int, time_budget: float) -> TimeLimit:
+def _time_limit(cnn: CNNSegmenter, n_images: int, cost_of_joint: float, time_budget: float) -> TimeLimit:
     """What leaves the time for at least half of the epochs that are wanted."""
-    n_epochs = _LEAST_SHARE_OF_EPOCHS * cnn.epochs_for(n_images) + _cost_of_joint(n_images)
+    n_epochs = _LEAST_SHARE_OF_EPOCHS * cnn.epochs_for(n_images) + cost_of_joint
     for_fit = (1 - _SHARE_FOR_SEARCH) * time_budget
     return TimeLimit(_SHARE_FOR_SEARCH * time_budget, for_fit / (n_epochs * n_images))
 
 
-def _n_epochs(cnn: CNNSegmenter, n_images: int, seconds: float, left: float) -> tuple[int, str]:
+def _n_epochs(cnn: CNNSegmenter, n_images: int, cost_of_joint: float, seconds: float, left: float) -> tuple[int, str]:
     """Epochs of pretraining, for the seconds of an epoch and those that are left."""
-    wanted, cost_of_joint = cnn.epochs_for(n_images), _cost_of_joint(n_images)
+    wanted = cnn.epochs_for(n_images)
     fitting = left / seconds - cost_of_joint if seconds > 0 else wanted
     n_steps = len(batch_sizes(n_images, cnn.batch_size))
     steps = f"an epoch has {n_steps} steps and takes about {seconds:.2g} s"

@@ -81,7 +81,7 @@ def test_too_short_a_time_leaves_the_steps_of_a_short_training_and_a_warning(dat
         model = configure(*data, weights=None, time_budget=1.0)
     assert model.cnn.n_epochs == 60  # of 2 steps, 8 s each, and joint epochs as dear as 25
     assert "300 would be better" in capsys.readouterr().out
-    assert configuration._n_epochs(CNNSegmenter(), 1000, seconds=1.0, left=0.0)[0] == 10
+    assert configuration._n_epochs(CNNSegmenter(), 1000, 25.0, seconds=1.0, left=0.0)[0] == 10
 
 
 def test_the_reason_for_a_factor_has_all_that_was_looked_at():
@@ -103,7 +103,14 @@ def test_the_reason_for_a_factor_has_all_that_was_looked_at():
 @pytest.mark.parametrize("n_images", [5, 40, 1000])
 def test_epochs_are_those_of_auto_if_the_time_allows(n_images):
     cnn = CNNSegmenter()
-    assert configuration._n_epochs(cnn, n_images, seconds=1.0, left=1e6)[0] == cnn.epochs_for(n_images)
+    assert configuration._n_epochs(cnn, n_images, 25.0, seconds=1.0, left=1e6)[0] == cnn.epochs_for(n_images)
+
+
+def test_classes_beyond_two_leave_fewer_epochs_of_pretraining():
+    two, eleven = (configuration._cost_of_joint(300, n_classes) for n_classes in (2, 11))
+    assert (two, eleven) == (25, 43)
+    n_epochs = [configuration._n_epochs(CNNSegmenter(), 300, cost, seconds=1.0, left=70.0)[0] for cost in (two, eleven)]
+    assert n_epochs == [45, 27]
 
 
 @pytest.mark.parametrize(

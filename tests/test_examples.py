@@ -156,6 +156,13 @@ def test_benchmark_takes_the_settings_that_configure_finds_but_those_that_are_se
         run_on_folder(monkeypatch, "benchmark.py", tmp_path)
 
 
+def test_settings_found_before_have_the_class_weights_of_the_same_labels(tmp_path):
+    benchmark = runpy.run_path(str(EXAMPLES / "benchmark.py"))
+    settings = {"cnn__network_scale": 0.7, "cnn__class_weight": {-1: 1.0, 2: 3.5}, "cnn__crop": None}
+    benchmark["save_json"](tmp_path / "settings.json", settings)
+    assert benchmark["found_settings"](None, {}, tmp_path / "settings.json") == settings
+
+
 def test_wrong_pixels_are_counted_among_the_labelled():
     wrong_pixels = runpy.run_path(str(EXAMPLES / "benchmark.py"))["wrong_pixels"]
     truths = [np.array([[0, 1, 255, 1]]), np.full((2, 2), 255)]
