@@ -387,10 +387,8 @@ def make_best_move(search, costs, labels, may_move, pixels, label):  # type: ign
     pixels, before and afterwards.
     """
     _set_edges_of_move(search, costs, labels, may_move, pixels, label)
-    for p in pixels:
-        _push_to_neighbours(search, p)
-    for p in pixels:
-        _plant(search, p)
+    _push_to_neighbours(search, pixels)
+    _plant(search, pixels)
     _grow(search)
     more = 0.0
     for p in pixels:
@@ -441,22 +439,21 @@ def _change_of_edges(search, costs, labels, p, label):  # type: ignore[no-untype
 @_compiled
 def _find_maximum_flow(search):  # type: ignore[no-untyped-def]  # numba infers the types
     """Push the maximum flow and return its size. The tree of the sink then holds the pixels that reach it."""
-    flow = 0.0
-    for p in range(np.uintp(len(search.tree))):
-        flow += _push_to_neighbours(search, p)
-    for p in range(np.uintp(len(search.tree))):
-        _plant(search, p)
+    pixels = range(np.uintp(len(search.tree)))
+    flow = _push_to_neighbours(search, pixels)
+    _plant(search, pixels)
     return flow + _grow(search)
 
 
 @_compiled
-def _plant(search, p):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Let a tree begin at a pixel."""
-    if search.terminal[p] != 0:
-        search.tree[p] = _SOURCE if search.terminal[p] > 0 else _SINK
-        search.parent[p] = _TERMINAL
-        search.distance[p] = 1
-        _activate(search, p)
+def _plant(search, pixels):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Let trees begin at pixels."""
+    for p in pixels:
+        if search.terminal[p] != 0:
+            search.tree[p] = _SOURCE if search.terminal[p] > 0 else _SINK
+            search.parent[p] = _TERMINAL
+            search.distance[p] = 1
+            _activate(search, p)
 
 
 @_compiled
@@ -494,22 +491,24 @@ def _grow(search):  # type: ignore[no-untyped-def]  # numba infers the types
 
 
 @_compiled
-def _push_to_neighbours(search, p):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Push what flows from the source over a pixel and one edge to the sink, for which no trees are needed."""
+def _push_to_neighbours(search, pixels):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Push what flows from the source over pixels and one edge to the sink, for which no trees are needed."""
     steps, residual, terminal = search.steps, search.residual, search.terminal
+    n_directions = np.uintp(len(steps))
     flow = 0.0
-    for direction in range(np.uintp(len(steps))):
-        if terminal[p] <= 0:
-            break
-        if residual[p, direction] > 0:
-            q = p + steps[direction]
-            if terminal[q] < 0:
-                pushed = min(terminal[p], residual[p, direction], -terminal[q])
-                residual[p, direction] -= pushed
-                residual[q, direction ^ _ONE] += pushed
-                terminal[p] -= pushed
-                terminal[q] += pushed
-                flow += pushed
+    for p in pixels:
+        for direction in range(n_directions):
+            if terminal[p] <= 0:
+                break
+            if residual[p, direction] > 0:
+                q = p + steps[direction]
+                if terminal[q] < 0:
+                    pushed = min(terminal[p], residual[p, direction], -terminal[q])
+                    residual[p, direction] -= pushed
+                    residual[q, direction ^ _ONE] += pushed
+                    terminal[p] -= pushed
+                    terminal[q] += pushed
+                    flow += pushed
     return flow
 
 
