@@ -379,12 +379,14 @@ def _separate(search, ranks, margin):  # type: ignore[no-untyped-def]  # numba i
                 residual[p, forth] = residual[q, back] = 0
 
 
+# numba infers the types
 @_compiled
-def make_best_move(search, costs, labels, may_move, pixels, label):  # type: ignore[no-untyped-def]  # numba infers them
-    """Give a label to those of some pixels that it serves best, and return by how much edges cost more.
+def make_best_move(search, costs, labels, may_move, pixels, label):  # type: ignore[no-untyped-def]
+    """Make the best move of some pixels to a label, in `labels`, and return by how much edges cost more.
 
-    Labels and `may_move` have margins as all arrays. The search has no edges and no unary costs but those of the
-    pixels, before and afterwards.
+    `labels` and `may_move` have margins, as the arrays of the search have, and `costs` are as its residual capacities.
+    `pixels` are the numbers of those that may move, whose terminal capacities are the changes of unary costs. All other
+    capacities are 0, and afterwards those of the pixels too, so that the search serves for the next move.
     """
     _set_edges_of_move(search, costs, labels, may_move, pixels, label)
     _push_to_neighbours(search, pixels)
@@ -401,6 +403,7 @@ def make_best_move(search, costs, labels, may_move, pixels, label):  # type: ign
     return more
 
 
+# numba infers the types
 @_compiled
 def _set_edges_of_move(search, costs, labels, may_move, pixels, label):  # type: ignore[no-untyped-def]
     """Set what edges cost in a move of some pixels. Neighbours that may not move pull them."""

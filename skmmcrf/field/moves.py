@@ -32,7 +32,8 @@ class Moves(Protocol):
 class GridMoves:
     """The best expansion moves where different labels cost the same for all pairs of labels.
 
-    A move cuts those pixels alone that may gain by it. All arrays serve for all moves.
+    A move cuts those pixels alone that may gain by it. All arrays serve for all moves. With 8 neighbours they take 42
+    bytes a pixel more than the cut for float32, and 74 for float64.
 
     Parameters
     ----------
