@@ -125,7 +125,7 @@ class _Labeling:
         """Make the best move to a label, and tell whether it lowers the energy, without which it is not made."""
         problem, costs = self.problem, self.problem.unary(label)
         changes = costs - self.costs
-        # by any other pixel a move can't gain
+        # no move gains by any other pixel
         may_move = (changes < problem.moves.most_saved) & (self.labels != label) & ~self.known
         if not may_move.any():
             return False

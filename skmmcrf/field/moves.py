@@ -21,7 +21,7 @@ class Moves(Protocol):
 
     @property
     def most_saved(self) -> FloatArray:
-        """What the edges of each pixel cost at most, (H, W). A move saves no more by a pixel."""
+        """What the edges of each pixel cost at most, (H, W). No pixel saves more by a move."""
 
     def best(
         self, labels: NDArray[np.uint8], label: int, changes: FloatArray, may_move: BoolArray
@@ -50,7 +50,7 @@ class GridMoves:
         self.most_saved = cut.at_pixels()
         self.search, self.inner = cut.search, cut.inner
         self.costs = self.search.residual.copy()
-        self.search.residual[...] = 0  # but in a move, at the pixels that may move
+        self.search.residual[...] = 0  # only a move sets some, of the pixels that may move
         self.labels = np.zeros(len(self.costs), np.uint8)
         self.may_move = np.zeros(len(self.costs), bool)
 
