@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from itertools import count
 from numbers import Real
 from typing import Any
@@ -80,10 +80,8 @@ def stacks_of(images: Sequence[torch.Tensor]) -> list[tuple[list[int], torch.Ten
     >>> [(numbers, tuple(stack.shape)) for numbers, stack in stacks_of([torch.ones(2), torch.ones(3), torch.ones(2)])]
     [([0, 2], (2, 2)), ([1], (1, 3))]
     """
-    of_kind = defaultdict(list)
-    for n, image in enumerate(images):
-        of_kind[image.shape, image.dtype].append(n)
-    return [(numbers, torch.stack([images[n] for n in numbers])) for numbers in of_kind.values()]
+    kinds = [(image.shape, image.dtype) for image in images]
+    return [(numbers, torch.stack([images[n] for n in numbers])) for numbers in _numbers_of_each(kinds)]
 
 
 def share_a_batch(sizes: Sequence[Sequence[int]]) -> bool:
@@ -101,10 +99,10 @@ def share_a_batch(sizes: Sequence[Sequence[int]]) -> bool:
 class AnySize(nn.Module):
     """Give a network's log-odds, or scores of several classes, for lists of images whose sizes may differ.
 
-    Images of one size go through the network together, in its dtype. They are padded to multiples of ``size_divisor``
-    by repeating their border, and the output is cropped back. ``size_divisor`` is an attribute of the network or of the
-    first module in it that has one. It is 1 if none has. An image's result does not depend on the other images, unless
-    the network normalises over the batch.
+    Images are padded to multiples of ``size_divisor`` by repeating their border. Those that are then of one size go
+    through the network together, in its dtype. The output is cropped back. ``size_divisor`` is an attribute of the
+    network or of the first module in it that has one. It is 1 if none has. An image's result does not depend on the
+    other images, unless the network normalises over the batch.
 
     Batch-norm layers keep the statistics of an earlier training while training. Only layers with the statistics of a
     new layer learn theirs.
@@ -188,51 +186,54 @@ class AnySize(nn.Module):
         for n, image in enumerate(images):
             if image.ndim != 3:
                 raise ValueError(f"images[{n}] must be of shape (channels, H, W), got {tuple(image.shape)}")
-        log_odds: dict[int, torch.Tensor] = {}
-        for numbers, stacked in stacks_of(images):
-            log_odds.update(zip(numbers, self.of_one_size(stacked, names[numbers[0]] if names else None)))
+        numbers, stacks = zip(*stacks_of(images)) if images else ((), ())
+        maps = self.of_stacks(stacks, [names[of_stack[0]] for of_stack in numbers] if names else None)
+        log_odds = {n: of_one for of_stack, of_all in zip(numbers, maps) for n, of_one in zip(of_stack, of_all)}
         return [log_odds[n] for n in range(len(images))]
 
-    def of_one_size(self, images: torch.Tensor, name: str | None = None) -> torch.Tensor:
+    def of_one_size(self, images: torch.Tensor) -> torch.Tensor:
         """Compute the log-odds (n, H, W), or scores (n, K, H, W), float32, of images (n, channels, H, W).
-
-        Raises
-        ------
-        ValueError
-            As in `forward`. `name` is that of the first image.
-        """
-        seen = f" ({name})" if name else ""
-        try:
-            maps = self._of_all_scales(images)
-            return maps[:, 0] if self.n_maps == 1 else maps
-        except _NetworkFailed as failed:
-            channels, height, width = images.shape[1:]
-            raise ValueError(
-                _explained(failed.error, f"an image of shape {(height, width, channels)}{seen}")
-            ) from failed.error
-        except _WrongOutput as error:
-            raise ValueError(f"{error}{seen}") from None
-
-    def of_stacks(self, stacks: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Compute the log-odds (n, H, W), or scores (n, K, H, W), float32, of stacks of images (n, channels, H, W).
-
-        If batch-norm layers learn statistics, all images go through the network together, because statistics of single
-        images are poor. Smaller images are padded, and the padding has no part in the statistics. If sizes differ too
-        much for that, each stack goes by itself. See `share_a_batch`.
 
         Raises
         ------
         ValueError
             As in `forward`.
         """
+        return self.of_stacks([images])[0]
+
+    def of_stacks(self, stacks: Sequence[torch.Tensor], names: Sequence[str] | None = None) -> list[torch.Tensor]:
+        """Compute the log-odds (n, H, W), or scores (n, K, H, W), float32, of stacks of images (n, channels, H, W).
+
+        If batch-norm layers learn statistics, images of all sizes go through the network together, because statistics
+        of single images are poor. Smaller images are padded, and the padding has no part in the statistics. If sizes
+        differ too much for that, they do not. See `share_a_batch`.
+
+        Raises
+        ------
+        ValueError
+            As in `forward`. The names are those of the first images of the stacks.
+        """
         sizes = [images.shape[2:] for images in stacks for _ in images]
         if len(stacks) == 1 or not self.learns_statistics or not share_a_batch(sizes):
-            return [self.of_one_size(images) for images in stacks]
+            return self._of_stacks(stacks, names)
         height, width = (self._fitting(max(lengths)) for lengths in zip(*sizes))
         batch = PaddedBatch(stacks, (height, width))
         with WithoutPadding(batch):
-            log_odds = self.of_one_size(batch.images)
+            (log_odds,) = self._of_stacks([batch.images], names)
         return batch.stacks_of(log_odds)
+
+    def _of_stacks(self, stacks: Sequence[torch.Tensor], names: Sequence[str] | None) -> list[torch.Tensor]:
+        try:
+            maps = self._of_all_scales(stacks)
+        except (_NetworkFailed, _WrongOutput) as failed:
+            seen = f" ({names[failed.stack]})" if names else ""
+            if isinstance(failed, _WrongOutput):
+                raise ValueError(f"{failed}{seen}") from None
+            channels, height, width = stacks[failed.stack].shape[1:]
+            raise ValueError(
+                _explained(failed.error, f"an image of shape {(height, width, channels)}{seen}")
+            ) from failed.error
+        return [of_stack[:, 0] for of_stack in maps] if self.n_maps == 1 else maps
 
     def _fitting(self, length: int) -> int:
         """The least height or width from this on that the network takes without another padding."""
@@ -252,28 +253,45 @@ class AnySize(nn.Module):
         sizes = [_scaled_size((height, width), scale) for scale in self.scales]
         return tuple((h + -h % divisor, w + -w % divisor) for h, w in sizes)
 
-    def _of_all_scales(self, images: torch.Tensor) -> torch.Tensor:
+    def _of_all_scales(self, stacks: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         if self.training:
-            return self._resized(images, self.scales[0])
-        seen = [self._resized(images, scale) for scale in self.scales]
+            return self._resized(stacks, self.scales[0])
+        seen = [self._resized(stacks, scale) for scale in self.scales]
         if self.average_mirrored:
-            seen += [self._resized(images.flip(-1), scale).flip(-1) for scale in self.scales]
-        return torch.stack(seen).mean(dim=0)
+            mirrored = [images.flip(-1) for images in stacks]
+            seen += [[maps.flip(-1) for maps in self._resized(mirrored, scale)] for scale in self.scales]
+        return [torch.stack(maps).mean(dim=0) for maps in zip(*seen)]
 
-    def _resized(self, images: torch.Tensor, scale: float) -> torch.Tensor:
+    def _resized(self, stacks: Sequence[torch.Tensor], scale: float) -> list[torch.Tensor]:
         if scale == 1:
-            return self._padded(images)
-        size = _scaled_size(images.shape[2:], scale)
-        resized = F.interpolate(images, size=size, mode="bilinear", antialias=True)
-        return F.interpolate(self._padded(resized), size=images.shape[2:], mode="bilinear")
+            return self._padded(stacks)
+        sizes = [images.shape[2:] for images in stacks]
+        resized = [
+            F.interpolate(images, size=_scaled_size(size, scale), mode="bilinear", antialias=True)
+            for images, size in zip(stacks, sizes)
+        ]
+        return [F.interpolate(maps, size=size, mode="bilinear") for maps, size in zip(self._padded(resized), sizes)]
 
-    def _padded(self, images: torch.Tensor) -> torch.Tensor:
-        height, width = images.shape[2:]
+    def _padded(self, stacks: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Maps of stacks of any size. Those that are padded to one size go through the network together."""
         divisor = divisor_of(self.network)
-        down, right = -height % divisor, -width % divisor
-        top, left = down // 2, right // 2
-        padded = F.pad(images, (left, right - left, top, down - top), mode="replicate")
-        return self._run(padded)[..., top : top + height, left : left + width]
+        padded, inner = [], []
+        for images in stacks:
+            height, width = images.shape[2:]
+            down, right = -height % divisor, -width % divisor
+            top, left = down // 2, right // 2
+            padded.append(F.pad(images, (left, right - left, top, down - top), mode="replicate"))
+            inner.append((..., slice(top, top + height), slice(left, left + width)))
+        maps: dict[int, torch.Tensor] = {}
+        for numbers in _numbers_of_each([(images.shape[1:], images.dtype) for images in padded]):
+            together = [padded[n] for n in numbers]
+            try:
+                given = self._run(torch.cat(together)).split([len(images) for images in together])
+            except (_NetworkFailed, _WrongOutput) as failed:
+                failed.stack = numbers[0]
+                raise
+            maps.update((n, of_stack[inner[n]]) for n, of_stack in zip(numbers, given))
+        return [maps[n] for n in range(len(stacks))]
 
     def _run(self, images: torch.Tensor) -> torch.Tensor:
         """Maps (n, n_maps, H, W) of images whose size fits the network."""
@@ -313,13 +331,25 @@ class AnySize(nn.Module):
 class _WrongOutput(Exception):
     """A network gave something else than the maps that are wanted."""
 
+    stack: int  # the first of those that it was run on
+
 
 class _NetworkFailed(Exception):
     """A network raised an error."""
 
+    stack: int
+
     def __init__(self, error: Exception) -> None:
         super().__init__(error)
         self.error = error
+
+
+def _numbers_of_each(kinds: Sequence[Hashable]) -> list[list[int]]:
+    """The numbers of things of each kind."""
+    numbers = defaultdict(list)
+    for n, kind in enumerate(kinds):
+        numbers[kind].append(n)
+    return list(numbers.values())
 
 
 def _is_pretrained(norm: _BatchNorm) -> bool:

@@ -44,10 +44,10 @@ class JointNet(SegmentationNet):
         """Give the log-odds (n, H, W), or scores (n, K, H, W), of each stack, and gamma of all."""
         return self.algorithm.forward(self, stacks)
 
-    def log_odds(self, stack: Stack) -> torch.Tensor:
-        """Give the log-odds (n, H, W), or scores (n, K, H, W), after a check that cuts can take them."""
-        log_odds = self.module_.of_one_size(scaled(stack.images))
-        self.check({"log-odds": (largest_of([log_odds]), self.largest_log_odds)})
+    def log_odds(self, stacks: Sequence[Stack]) -> list[torch.Tensor]:
+        """Give the log-odds (n, H, W), or scores (n, K, H, W), of each stack, after a check that cuts can take them."""
+        log_odds = self.module_.of_stacks([scaled(stack.images) for stack in stacks])
+        self.check({"log-odds": (largest_of(log_odds), self.largest_log_odds)})
         return log_odds
 
     @property
@@ -126,7 +126,7 @@ class HeldWeights(_Algorithm):
 
         def parts() -> Iterator[Part]:
             for half in filter(None, (stacks[:middle], stacks[middle:])):
-                log_odds.extend(map(net.log_odds, half))
+                log_odds.extend(net.log_odds(half))
                 images = [image for stack in half for image in stack.images.movedim(1, -1).numpy(force=True)]
                 annotations = [annotation for stack in half for annotation in self._annotations(stack)]
                 yield [l for of_stack in log_odds[-len(half) :] for l in of_stack], annotations, images
@@ -161,7 +161,7 @@ class WeightsOfBatches(_Algorithm):
     def forward(self, net: JointNet, stacks: Sequence[Stack]) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Give log-odds, and the optimum of the batch."""
         loss: MaxMarginLoss = net.criterion_
-        log_odds = [net.log_odds(stack) for stack in stacks]
+        log_odds = net.log_odds(stacks)
         of_images = [l for of_stack in log_odds for l in of_stack]
         examples = [self.examples[n] for stack in stacks for n in stack.numbers]
         reprice(examples, [l.numpy(force=True) for l in of_images])

@@ -27,7 +27,7 @@ Size: TypeAlias = tuple[int, ...]
 _TO_PROBABILITIES = re.compile(r"((Log)?(Sigmoid|Softmax)|Hardsigmoid)Backward\d*")
 _KEEPS_RANGE = re.compile(
     r"(Alias|AvgPool2D|Clamp|Clone|ConstantPadNd|MaxPool2DWithIndices|Mean|Permute|Relu|ReshapeAlias|Select|Slice|"
-    r"Squeeze|Stack|ToCopy|Transpose|Unbind|UnsafeView|Unsqueeze|Upsample\w+?|View)Backward\d*"
+    r"SplitWithSizes|Squeeze|Stack|ToCopy|Transpose|Unbind|UnsafeView|Unsqueeze|Upsample\w+?|View)Backward\d*"
 )
 # a batch that is less likely than this in all of training does not count
 _RARE = 1e-6

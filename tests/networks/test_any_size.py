@@ -229,7 +229,24 @@ def test_stacks_go_together_if_batch_norm_learns(scale, divisor):
     assert shape[0] == 3
     assert [n % divisor for n in shape[2:]] == [0, 0]
     module.eval().of_stacks(stacks)
-    assert [shape[0] for shape in seen[1:]] == [2, 1]
+    padded = [module.padded_sizes(*stack.shape[2:]) for stack in stacks]
+    assert [shape[0] for shape in seen[1:]] == ([3] if padded[0] == padded[1] else [2, 1])
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("scale", [1.0, 0.5, (1.0, 0.7)])
+def test_images_that_are_padded_to_one_size_go_together_and_get_what_each_gets_alone(scale, training):
+    seen = []
+    with seeded(0):
+        convolution = nn.Conv2d(1, 1, 3, padding=1)
+        images = [torch.rand(1, *size) for size in [(9, 12), (30, 5), (12, 9), (16, 16)]]
+    network = nn.Sequential(Function(lambda images: seen.append(len(images)) or images, 16), convolution)
+    module = AnySize(network, scale=scale, average_mirrored=True).train(training)
+    together = module(images)
+    assert sum(seen) == len(images) * (1 if training else 2 * len(module.scales))
+    assert set(seen) == {3, 1} if scale != 0.5 else {4}
+    for log_odds, image in zip(together, images):
+        torch.testing.assert_close(log_odds, module([image])[0])
 
 
 def test_stacks_go_together_with_the_statistics_of_all():
