@@ -105,7 +105,7 @@ class AnySize(nn.Module):
     other images, unless the network normalises over the batch.
 
     Batch-norm layers keep the statistics of an earlier training while training. Only layers with the statistics of a
-    new layer learn theirs.
+    new layer learn theirs, from images of all sizes together. See `of_stacks`.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ class AnySize(nn.Module):
         for n, image in enumerate(images):
             if image.ndim != 3:
                 raise ValueError(f"images[{n}] must be of shape (channels, H, W), got {tuple(image.shape)}")
-        numbers, stacks = zip(*stacks_of(images)) if images else ((), ())
+        numbers, stacks = zip(*stacks_of(images)) if len(images) else ((), ())
         maps = self.of_stacks(stacks, [names[of_stack[0]] for of_stack in numbers] if names else None)
         log_odds = {n: of_one for of_stack, of_all in zip(numbers, maps) for n, of_one in zip(of_stack, of_all)}
         return [log_odds[n] for n in range(len(images))]
@@ -214,7 +214,7 @@ class AnySize(nn.Module):
             As in `forward`. The names are those of the first images of the stacks.
         """
         sizes = [images.shape[2:] for images in stacks for _ in images]
-        if len(stacks) == 1 or not self.learns_statistics or not share_a_batch(sizes):
+        if len(stacks) < 2 or not self.learns_statistics or not share_a_batch(sizes):
             return self._of_stacks(stacks, names)
         height, width = (self._fitting(max(lengths)) for lengths in zip(*sizes))
         batch = PaddedBatch(stacks, (height, width))
@@ -225,14 +225,13 @@ class AnySize(nn.Module):
     def _of_stacks(self, stacks: Sequence[torch.Tensor], names: Sequence[str] | None) -> list[torch.Tensor]:
         try:
             maps = self._of_all_scales(stacks)
-        except (_NetworkFailed, _WrongOutput) as failed:
-            seen = f" ({names[failed.stack]})" if names else ""
-            if isinstance(failed, _WrongOutput):
-                raise ValueError(f"{failed}{seen}") from None
-            channels, height, width = stacks[failed.stack].shape[1:]
-            raise ValueError(
-                _explained(failed.error, f"an image of shape {(height, width, channels)}{seen}")
-            ) from failed.error
+        except _Failed as failed:
+            name = f" ({names[failed.stack]})" if names else ""
+            if isinstance(failed, _NetworkFailed):
+                channels, height, width = stacks[failed.stack].shape[1:]
+                what = f"an image of shape {(height, width, channels)}{name}"
+                raise ValueError(_explained(failed.error, what)) from failed.error
+            raise ValueError(f"{failed}{name}") from None
         return [of_stack[:, 0] for of_stack in maps] if self.n_maps == 1 else maps
 
     def _fitting(self, length: int) -> int:
@@ -286,11 +285,13 @@ class AnySize(nn.Module):
         for numbers in _numbers_of_each([(images.shape[1:], images.dtype) for images in padded]):
             together = [padded[n] for n in numbers]
             try:
-                given = self._run(torch.cat(together)).split([len(images) for images in together])
-            except (_NetworkFailed, _WrongOutput) as failed:
+                # a single stack is not copied
+                given = self._run(torch.cat(together) if len(together) > 1 else together[0])
+            except _Failed as failed:
                 failed.stack = numbers[0]
                 raise
-            maps.update((n, of_stack[inner[n]]) for n, of_stack in zip(numbers, given))
+            of_each = given.split([len(images) for images in together]) if len(together) > 1 else [given]
+            maps.update((n, of_stack[inner[n]]) for n, of_stack in zip(numbers, of_each))
         return [maps[n] for n in range(len(stacks))]
 
     def _run(self, images: torch.Tensor) -> torch.Tensor:
@@ -328,16 +329,18 @@ class AnySize(nn.Module):
         return log_odds.float().view(wanted)
 
 
-class _WrongOutput(Exception):
-    """A network gave something else than the maps that are wanted."""
+class _Failed(Exception):
+    """A network can't be run on stacks of images. `stack` is the number of the first of them."""
 
-    stack: int  # the first of those that it was run on
+    stack = 0
 
 
-class _NetworkFailed(Exception):
-    """A network raised an error."""
+class _WrongOutput(_Failed):
+    """It gave something else than the maps that are wanted."""
 
-    stack: int
+
+class _NetworkFailed(_Failed):
+    """It raised an error."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(error)

@@ -20,10 +20,11 @@ from skmmcrf.networks.backbones import (
 class BackboneUNet(OnBackbone):
     """U-Net on a classification network, for few images.
 
-    The decoder has two convolutions a level, as in Ronneberger, Fischer, Brox (2015). It takes the last features of
-    each resolution of the backbone. The finest log-odds are upsampled to the image. Convolutions of the decoder begin
-    with the weights of He et al., "Delving Deep into Rectifiers" (2015). All features of an image are normalised
-    together after each of them, so any batch size will do.
+    The decoder has two 3 x 3 convolutions a level, as in Ronneberger, Fischer, Brox (2015). After each of them all
+    features of an image are normalised together, so any batch size will do. A 1 x 1 convolution narrows the features of
+    a level before they are upsampled to the next finer one. The decoder takes the last features of each resolution of
+    the backbone. The finest log-odds are upsampled to the image. Convolutions of the decoder begin with the weights of
+    He et al., "Delving Deep into Rectifiers" (2015).
 
     Parameters
     ----------

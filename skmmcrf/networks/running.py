@@ -13,7 +13,7 @@ from skmmcrf._shown import shortened, shown
 from skmmcrf.field.energy import LogOddsError
 from skmmcrf.images.sequences import ArraysOnDisk, Mapped
 from skmmcrf.images.tensors import as_tensor, scaled
-from skmmcrf.networks.any_size import AnySize
+from skmmcrf.networks.any_size import AnySize, stacks_of
 from skmmcrf.networks.tiles import SIDE, Tiled
 
 
@@ -79,16 +79,19 @@ class Runner:
         module.to(self.device).eval()
         n_done = 0
         for batch in self._batches(images):
-            names = [f"image number {n_done + n}" for n in range(len(batch))]
+            numbers, stacks = zip(*stacks_of(batch))
+            names = [f"image number {n_done + of_stack[0]}" for of_stack in numbers]
             # within the loop, because the next batch may be asked for from another thread; not in inference mode, as a
             # network can't be trained with the tensors that it keeps of that
             with torch.no_grad():
-                given = module([scaled(image.to(self.device)) for image in batch], names)
-            for maps, image, name in zip(given, batch, names):
-                log_odds = maps.numpy(force=True)
-                if not np.isfinite(log_odds).all():
-                    raise LogOddsError(f"network: its log-odds of {name} are not finite")
-                yield log_odds, image.permute(1, 2, 0).numpy()
+                given = module.of_stacks([scaled(stack.to(self.device)) for stack in stacks], names)
+            log_odds: dict[int, NDArray[np.float32]] = {}
+            for of_stack, maps in zip(numbers, given):
+                log_odds.update(zip(of_stack, maps.numpy(force=True)))
+            for n, image in enumerate(batch):
+                if not np.isfinite(log_odds[n]).all():
+                    raise LogOddsError(f"network: its log-odds of image number {n_done + n} are not finite")
+                yield log_odds[n], image.permute(1, 2, 0).numpy()
             n_done += len(batch)
 
     def wrapped(self, network: nn.Module, *, freeze_batch_norm: bool = False) -> AnySize:

@@ -258,6 +258,18 @@ def test_stacks_go_together_with_the_statistics_of_all():
     torch.testing.assert_close(torch.cat([l.flatten() for l in log_odds]), expected, atol=1e-4, rtol=1e-4)
 
 
+def test_images_may_be_none_or_one_tensor_of_several():
+    module = AnySize(nn.BatchNorm2d(1)).train()
+    assert module([]) == []
+    images = torch.rand(2, 1, 5, 4)
+    for log_odds, expected in zip(module(images), module(list(images)), strict=True):
+        torch.testing.assert_close(log_odds, expected)
+
+
+def test_maps_of_one_size_may_be_changed_in_place():
+    assert AnySize(nn.Conv2d(1, 1, 1)).train().of_one_size(torch.rand(2, 1, 5, 4)).clamp_(0, 1).requires_grad
+
+
 @pytest.mark.parametrize("network", [nn.GroupNorm(1, 1), run_in_training(20), nn.BatchNorm2d(1)])
 def test_stacks_go_by_themselves_if_no_statistics_are_learned_or_sizes_differ_too_much(network):
     size = (200, 200) if isinstance(network, nn.BatchNorm2d) and not network.running_mean.any() else (9, 12)

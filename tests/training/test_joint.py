@@ -92,7 +92,7 @@ def forward(problem, algorithm, log_odds):
     """Log-odds and gamma of all images in one batch, for a network that gives these log-odds."""
     net = joint_net(problem.network, algorithm, problem.loss, problem.runner, seed=0)
     batch = Batch.of_samples([TrainingSet(problem.data)[1, n] for n in range(len(problem.data))])
-    net.log_odds = lambda stack: torch.stack([log_odds[n] for n in stack.numbers])
+    net.log_odds = lambda stacks: [torch.stack([log_odds[n] for n in stack.numbers]) for stack in stacks]
     return algorithm.forward(net, batch.stacks)
 
 

@@ -1,4 +1,5 @@
 import random
+import warnings
 from contextlib import nullcontext
 
 import numpy as np
@@ -44,6 +45,14 @@ def test_each_size_is_tried_and_the_image_named_that_does_not_fit():
     network = Network(coarse)
     network.size_divisor = 4
     trial(network, not_fitting, not_fitting)
+
+
+def test_images_that_are_padded_to_one_size_count_as_images_of_one_size():
+    network = Network(nn.BatchNorm2d(1))
+    network.size_divisor = 32
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trial(network, [(20 + n, 20) for n in range(9)] + [(500, 500)], batch_size=5)
 
 
 def test_sizes_that_become_one_by_padding_are_tried_once_and_own_networks_in_one_step_only():
