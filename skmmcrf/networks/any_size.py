@@ -105,7 +105,7 @@ class AnySize(nn.Module):
     other images, unless the network normalises over the batch.
 
     Batch-norm layers keep the statistics of an earlier training while training. Only layers with the statistics of a
-    new layer learn theirs, from images of all sizes together. See `of_stacks`.
+    new layer learn theirs. Images of all sizes then go through the network together. See `of_stacks`.
 
     Parameters
     ----------
@@ -199,14 +199,15 @@ class AnySize(nn.Module):
         ValueError
             As in `forward`.
         """
-        return self.of_stacks([images])[0]
+        (log_odds,) = self.of_stacks([images])
+        return log_odds
 
     def of_stacks(self, stacks: Sequence[torch.Tensor], names: Sequence[str] | None = None) -> list[torch.Tensor]:
         """Compute the log-odds (n, H, W), or scores (n, K, H, W), float32, of stacks of images (n, channels, H, W).
 
         If batch-norm layers learn statistics, images of all sizes go through the network together, because statistics
-        of single images are poor. Smaller images are padded, and the padding has no part in the statistics. If sizes
-        differ too much for that, they do not. See `share_a_batch`.
+        of single images are poor. Smaller images are padded, and the padding has no part in the statistics. Images
+        whose sizes differ too much for that go apart. See `share_a_batch`.
 
         Raises
         ------
@@ -283,16 +284,19 @@ class AnySize(nn.Module):
             inner.append((..., slice(top, top + height), slice(left, left + width)))
         maps: dict[int, torch.Tensor] = {}
         for numbers in _numbers_of_each([(images.shape[1:], images.dtype) for images in padded]):
-            together = [padded[n] for n in numbers]
             try:
-                # a single stack is not copied
-                given = self._run(torch.cat(together) if len(together) > 1 else together[0])
+                given = self._run_together([padded[n] for n in numbers])
             except _Failed as failed:
                 failed.stack = numbers[0]
                 raise
-            of_each = given.split([len(images) for images in together]) if len(together) > 1 else [given]
-            maps.update((n, of_stack[inner[n]]) for n, of_stack in zip(numbers, of_each))
+            maps.update((n, of_stack[inner[n]]) for n, of_stack in zip(numbers, given))
         return [maps[n] for n in range(len(stacks))]
+
+    def _run_together(self, stacks: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        """Maps of stacks of one size, which fits the network."""
+        if len(stacks) == 1:  # which need not be copied
+            return [self._run(stacks[0])]
+        return self._run(torch.cat(list(stacks))).split([len(images) for images in stacks])
 
     def _run(self, images: torch.Tensor) -> torch.Tensor:
         """Maps (n, n_maps, H, W) of images whose size fits the network."""

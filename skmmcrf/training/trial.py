@@ -67,7 +67,7 @@ def try_network(net: SegmentationNet, n_channels: int, sizes: Sequence[Size], of
         learns_statistics = net.module_.train(net.max_epochs > 0).learns_statistics
         if learns_statistics and share_a_batch(sizes):  # then batches are run as if all sizes were equal
             sizes = [min(sizes, key=max)] * len(sizes)
-        first_of: dict[Size, Size] = {}  # images that are padded to one size go together, as if they were of one size
+        first_of: dict[Size, Size] = {}  # what is padded to one size is run as if it were of one size
         sizes = [first_of.setdefault(net.module_.padded_sizes(*size)[0], size) for size in sizes]
         gives_probabilities = _try_step(net, sizes, n_channels)
     if gives_probabilities:

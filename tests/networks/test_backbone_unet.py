@@ -24,15 +24,24 @@ def test_every_resolution_is_used():
     assert all(p.grad is not None and p.grad.any() for p in network.parameters())
 
 
-def test_images_of_a_batch_do_not_depend_on_each_other():
+def test_far_pixels_matter():
     with seeded(0):
         network = BackboneUNet("squeezenet1_1").eval()
+        image = torch.rand(1, 3, 320, 320, requires_grad=True)
+    network(image)[0, 0, 0, 0].backward()
+    assert image.grad[0, :, -16:, -16:].abs().max() > 0
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_images_of_a_batch_do_not_depend_on_each_other(training):
+    with seeded(0):
+        network = BackboneUNet("squeezenet1_1").train(training)
         images = torch.rand(2, 3, 32, 48)
     with torch.no_grad():
         torch.testing.assert_close(network(images)[:1], network(images[:1]))
 
 
-def test_rectifiers_get_features_of_like_size_at_first():
+def test_convolutions_of_the_decoder_begin_with_weights_for_rectifiers():
     with seeded(0):
         network = BackboneUNet("squeezenet1_1")
     for convolution in [m for m in network.up.modules() if isinstance(m, torch.nn.Conv2d)]:
