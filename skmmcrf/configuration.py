@@ -15,7 +15,6 @@ from sklearn.utils._param_validation import Interval, validate_parameter_constra
 from skmmcrf._docs import documented
 from skmmcrf._shown import shown
 from skmmcrf._typing import ImagesLike, LabelsLike, NetworkLike, RandomStateLike
-from skmmcrf.estimators.base import has_foreground
 from skmmcrf.estimators.cnn import CNNSegmenter
 from skmmcrf.estimators.scale_search import N_STEPS, ScaleSearch, TimeLimit, candidate_factors
 from skmmcrf.estimators.segmenter import DeepStructuredSegmenter
@@ -194,7 +193,7 @@ def _checked(X: ImagesLike, y: LabelsLike | None, scheme: LabelScheme) -> Labell
     warn_of_range(data[0][0], "X[0]")
     if len(data) == 1:
         raise ValueError("X has one image only, but settings are compared on images held out of training: give more")
-    if not any(has_foreground(data)):
+    if not any(data.has_foreground):
         what, other = f"foreground, which is pos_label={scheme.pos_label},", "pos_label"
         if data.scheme.several:
             what, other = "labelled pixel", "ignore_label"
@@ -206,7 +205,7 @@ def _checked(X: ImagesLike, y: LabelsLike | None, scheme: LabelScheme) -> Labell
 
 def _warn_of(data: LabelledImages) -> None:
     """Warn of images that are few, empty or very unequal."""
-    n_with, what = sum(has_foreground(data)), "labelled pixels" if data.scheme.several else "foreground"
+    n_with, what = sum(data.has_foreground), "labelled pixels" if data.scheme.several else "foreground"
     sides = [max(annotation.shape) for annotation in data.annotations]
     if n_with < _FEW_WITH_FOREGROUND:
         warnings.warn(

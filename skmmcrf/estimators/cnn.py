@@ -19,15 +19,9 @@ from torch import nn
 
 from skmmcrf._docs import documented
 from skmmcrf._typing import FloatArray, ImagesLike, LabelledImagesLike, LabelsLike, NetworkLike, RandomStateLike
-from skmmcrf.estimators.base import (
-    NetworkSegmenter,
-    as_text,
-    has_foreground,
-    keep_state,
-    try_augmentation,
-    with_classes_last,
-)
 from skmmcrf.estimators.files import FITTED_HISTORY, FITTED_LABELS, NETWORK
+from skmmcrf.estimators.identity import as_text
+from skmmcrf.estimators.network_segmenter import NetworkSegmenter, keep_state, try_augmentation, with_classes_last
 from skmmcrf.estimators.scale_search import (
     NO_LIMIT,
     ScaleSearch,
@@ -441,7 +435,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         results = short._runner().run(short.network_, held_out.images)
         indices = jaccard_of_annotations(held_out.annotations, (likeliest_labels(maps) for maps, _ in results))
         # without foreground an image would compare errors of a network that is not trained yet
-        counts = [a.weight > 0 and exists for a, exists in zip(held_out.annotations, has_foreground(held_out))]
+        counts = [a.weight > 0 and exists for a, exists in zip(held_out.annotations, held_out.has_foreground)]
         seconds = float(np.median([row["seconds"] for row in short.history_])) / len(data)
         return np.where(counts, indices, np.nan), seconds
 

@@ -11,7 +11,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from skmmcrf._docs import documented
 from skmmcrf._typing import FloatArray, ImagesLike, LabelsLike
-from skmmcrf.estimators.base import BOUND_ROUNDS, FieldSegmenter, scheme_of
+from skmmcrf.estimators.base import scheme_of
+from skmmcrf.estimators.field_segmenter import BOUND_ROUNDS, FieldSegmenter
 from skmmcrf.estimators.files import FITTED_FIELD, FITTED_LABELS
 from skmmcrf.field.grid import Connectivity
 from skmmcrf.images.checking import LabelledImages, as_given, check_images, check_labelled_images, check_sample_weight

@@ -14,7 +14,6 @@ from sklearn.utils import check_random_state
 
 from skmmcrf._shown import shortened, shown
 from skmmcrf._typing import RandomStateLike
-from skmmcrf.estimators.base import weighted_anew
 from skmmcrf.estimators.cnn import CNNSegmenter
 from skmmcrf.images.checking import LabelledImages
 from skmmcrf.images.sequences import Mapped
@@ -50,8 +49,8 @@ class Fold:
     left_out: NDArray[np.int_]
 
     def images_of(self, data: LabelledImages) -> LabelledImages:
-        """Give the images to train on, with weights of a mean of 1. See `skmmcrf.estimators.base.weighted_anew`."""
-        return weighted_anew(data.chosen(self.kept.tolist()))
+        """Give the images to train on, with weights of a mean of 1."""
+        return data.chosen(self.kept.tolist()).weighted_anew()
 
 
 def check_kind_of_folds(cv: Any) -> None:

@@ -13,8 +13,8 @@ from sklearn.utils.validation import check_memory
 
 from skmmcrf._shown import shortened
 from skmmcrf._version import __version__
-from skmmcrf.estimators.base import as_text, names_of_data
 from skmmcrf.estimators.cnn import CNNSegmenter
+from skmmcrf.estimators.identity import as_text, names_of_data
 from skmmcrf.images.checking import LabelledImages
 from skmmcrf.networks.any_size import check_scales
 from skmmcrf.training.checkpoints import Checkpoints

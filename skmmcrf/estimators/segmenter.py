@@ -26,17 +26,10 @@ from skmmcrf._typing import (
     NetworkLike,
     RandomStateLike,
 )
-from skmmcrf.estimators.base import (
-    BOUND_ROUNDS,
-    FieldSegmenter,
-    NetworkSegmenter,
-    check_not_empty,
-    keep_state,
-    scheme_of,
-    try_augmentation,
-)
+from skmmcrf.estimators.base import check_not_empty, scheme_of
 from skmmcrf.estimators.cnn import CNNSegmenter
 from skmmcrf.estimators.crf import learn_field
+from skmmcrf.estimators.field_segmenter import BOUND_ROUNDS, FieldSegmenter
 from skmmcrf.estimators.files import ESTIMATOR, FITTED_FIELD, FITTED_HISTORY, are_floats
 from skmmcrf.estimators.folds import (
     Fold,
@@ -50,6 +43,7 @@ from skmmcrf.estimators.folds import (
     read_folds,
 )
 from skmmcrf.estimators.memory import fit_once, scale_once
+from skmmcrf.estimators.network_segmenter import NetworkSegmenter, keep_state, try_augmentation
 from skmmcrf.estimators.warm_start import check_unchanged, held_parameters
 from skmmcrf.field.energy import least_labelings
 from skmmcrf.field.grid import Connectivity

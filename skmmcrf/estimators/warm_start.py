@@ -4,9 +4,9 @@ from numbers import Real
 from typing import Any
 
 from skmmcrf._shown import shown
-from skmmcrf.estimators.base import as_text
 from skmmcrf.estimators.cnn import CNNSegmenter
 from skmmcrf.estimators.files import as_plain
+from skmmcrf.estimators.identity import as_text
 
 # of pretraining, which a warm start leaves out
 _OF_PRETRAINING = (

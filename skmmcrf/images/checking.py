@@ -74,10 +74,31 @@ class LabelledImages:
             for _ in self.images:
                 pass
 
+    @property
+    def has_foreground(self) -> list[bool]:
+        """Whether each image has foreground, or of several classes any, without which there is no index."""
+        return [bool((a.truth if a.n_labels == 2 else a.labelled).any()) for a in self.annotations]
+
     def weighted(self, weights: FloatArray) -> "LabelledImages":
         """Give the same with a weight for each image."""
         annotations = [a.weighted(float(w), a.class_weight) for a, w in zip(self.annotations, weights, strict=True)]
         return replace(self, annotations=annotations)
+
+    def weighted_anew(self) -> "LabelledImages":
+        """Scale the weights of images that are left to a mean of 1.
+
+        Raises
+        ------
+        ValueError
+            If all are 0.
+        """
+        weights = [annotation.weight for annotation in self.annotations]
+        if not any(weights):
+            raise ValueError(
+                "sample_weight is 0 for all images that are left to train on: leave images without weight out of X, or "
+                "hold out other images"
+            )
+        return self.weighted(check_sample_weight(weights, len(self)))
 
     def with_class_weight(self, class_weight: tuple[float, ...]) -> "LabelledImages":
         """Give the same with the weight of a pixel of each class."""

@@ -51,6 +51,8 @@ Part: TypeAlias = tuple[Sequence[torch.Tensor], Sequence[Annotation], Sequence[n
 _DEFAULT_SIGMA = 0.1
 # pixels beyond it are not in [0, 1], but for noise and what interpolation overshoots
 _LARGEST_PIXEL = 2.0
+# rounding may leave it of a weight that is 0
+_NO_WEIGHT = 1e-12
 
 
 @documented
@@ -361,7 +363,7 @@ def warn_unless_converged(solution: Solution, learner: CuttingPlanes) -> None:
 
 def warn_of_negative_weight(w: FloatArray) -> None:
     """Warn, by a UserWarning, if the weight of the log-odds inverts their meaning."""
-    if w[0] < 0:
+    if w[0] < -_NO_WEIGHT:
         warnings.warn(
             "the weight of the log-odds, coef_[0], is negative: higher log-odds mean background. Either labels are "
             "inverted, or the network has learned nothing yet.",

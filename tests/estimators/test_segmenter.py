@@ -1,7 +1,4 @@
 import copy
-import os
-import subprocess
-import sys
 import weakref
 
 import numpy as np
@@ -24,7 +21,6 @@ from torch.utils.tensorboard import SummaryWriter
 from skmmcrf import CNNSegmenter, DeepStructuredSegmenter, MaxMarginCRF, MaxMarginLoss
 from skmmcrf.datasets import make_phantoms
 from skmmcrf.estimators import cnn as cnns
-from skmmcrf.estimators.base import as_text
 from skmmcrf.metrics import mean_jaccard
 from skmmcrf.networks import UNet
 
@@ -720,42 +716,6 @@ def test_the_memory_tells_folds_with_class_weights_of_all_images_from_fits_witho
     model.set_params(memory=str(tmp_path))
     clone(model).set_params(cv=[([0, 1, 2, 3], [4, 5]), ([4, 5], [0, 1, 2, 3])]).fit(X, y)
     np.testing.assert_array_equal(model.fit(X[:4], y[:4]).cnn_.class_weight_, alone)
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        "def change(image, mask):\n    return (lambda grey: grey * {})(image), mask",
-        "def change(image, mask):\n    return [image, *(image * factor for factor in ({}, 1))][1], mask",
-        "def change(image, mask, *, factor={}):\n    return image * factor, mask",
-        "factor = {}\ndef change(image, mask):\n    return image * factor, mask",
-        "def brighter(image):\n    return image * {}\ndef change(image, mask):\n    return brighter(image), mask",
-        "class Change:\n    def __call__(self, image, mask):\n        return image * {}, mask\nchange = Change()",
-    ],
-)
-def test_a_changed_function_has_another_name_in_memory_and_checkpoint(source):
-    def named(factor):
-        names = {"__name__": "augmentations"}
-        exec(source.format(factor), names)
-        return as_text(names["change"])
-
-    assert named(0.5) == named(0.5) != named(0.9)
-
-
-def test_a_function_has_the_same_name_in_a_process_with_other_hashes():
-    source = "def change(image, mask):\n    return (image if image in {'a', 'b', 'c', 'd'} else -image), mask"
-    code = f"from skmmcrf.estimators.base import as_text\n{source}\nprint(as_text(change), [*{{'a', 'b', 'c', 'd'}}])"
-    names = {}
-    exec(source, names)
-    own = f"{as_text(names['change'])} {[*{'a', 'b', 'c', 'd'}]}\n"
-    others = (
-        subprocess.run(
-            [sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True
-        ).stdout
-        for seed in "123456"
-    )
-    other = next(other for other in others if other != own)  # which orders a set otherwise
-    assert other.split()[:2] == own.split()[:2]
 
 
 def test_a_field_that_turns_the_log_odds_round_is_told(phantoms):

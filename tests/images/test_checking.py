@@ -389,6 +389,21 @@ def test_what_images_and_pixels_count_is_set_apart():
     assert weighted.images is data.images
 
 
+def test_images_that_are_left_have_weights_of_a_mean_of_one():
+    data = check_labelled_images(IMAGES, LABELS, LabelScheme()).weighted(np.array([0.5, 1.5]))
+    assert [a.weight for a in data.chosen([1]).weighted_anew().annotations] == [1.0]
+    with pytest.raises(ValueError, match="sample_weight is 0 for all images that are left"):
+        data.weighted(np.array([2.0, 0.0])).chosen([1]).weighted_anew()
+
+
+def test_background_is_no_foreground_of_two_labels_but_a_class_of_several():
+    empty = np.zeros_like(LABELS[:1])
+    assert check_labelled_images(IMAGES[:1], empty, LabelScheme()).has_foreground == [False]
+    assert check_labelled_images(IMAGES[:1], empty, LabelScheme(several=(0, 1, 2))).has_foreground == [True]
+    unlabelled = np.full_like(LABELS[:1], 255)
+    assert check_labelled_images(IMAGES[:1], unlabelled, LabelScheme(several=(0, 1, 2))).has_foreground == [False]
+
+
 def test_results_come_out_as_images_went_in():
     results = [np.zeros((4, 5)), np.ones((4, 5))]
     assert as_given(results, np.zeros((2, 4, 5))).shape == (2, 4, 5)
