@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -298,8 +300,10 @@ def test_log_odds_that_count_the_wrong_way_round_are_told_where_labels_are_predi
     assert loss.coef_[0] < 0
     with pytest.warns(UserWarning, match=r"coef_\[0\], is negative: .* Either labels are inverted"):
         loss.predict(log_odds, images)
-    loss.coef_ = np.array([-1.5e-16, 1.0, 1.0])  # a weight of 0, rounded
-    loss.predict(log_odds, images)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loss.coef_ = np.array([-1.5e-16, 1.0, 1.0])  # a weight of 0, rounded
+        loss.predict(log_odds, images)
 
 
 def batch_of_classes(seed=0, n=2, shape=(4, 5), n_labels=3):
