@@ -35,7 +35,7 @@ from skmmcrf.field.terms import scale_image
 from skmmcrf.images.checking import LabelledImages, as_given
 from skmmcrf.images.labels import LABEL_CONSTRAINTS
 from skmmcrf.metrics.means import jaccard_of_annotations
-from skmmcrf.networks import build_network
+from skmmcrf.networks import build_network, is_own
 from skmmcrf.networks.any_size import check_scales
 from skmmcrf.networks.ensemble import MeanOfNetworks
 from skmmcrf.networks.state import forget_last_run, network_arrays
@@ -48,7 +48,7 @@ from skmmcrf.training.interrupts import Interrupted, ending_fit
 from skmmcrf.training.net import SegmentationNet, history_rows, segmentation_net
 from skmmcrf.training.pixel_losses import PIXEL_LOSSES
 from skmmcrf.training.random_states import OwnGenerator, seeded
-from skmmcrf.training.trial import try_network
+from skmmcrf.training.trial import try_network, try_whole
 
 # what is pretrained is changed less than layers that begin at random; an ensemble has a backbone in each network
 _LAYERS_OF_BACKBONE, _RATE_OF_BACKBONE = "*.backbone.*", 0.1
@@ -337,7 +337,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
             network = self.build(data, seed)
         looks = [str(network), self.weights is not None]
         for name, part in network.named_modules():
-            looks.append((name, type(part).__qualname__, as_text(type(part).forward), _plain_attributes(part)))
+            looks.append((name, as_text(type(part)), _plain_attributes(part)))
         return {"": np.array(repr(looks)), **network_arrays(network)}
 
     @from_state_that_fits
@@ -359,9 +359,23 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
 
     def try_on(self, data: LabelledImages, validation: LabelledImages | None) -> None:
         """Raise the error with which training on checked data would begin, at the largest factor that it may have."""
-        scale = self.given_scale or candidate_factors([annotation.shape for annotation in data.annotations])[-1]
         with seeded(0) as seed:  # so that nothing is drawn from random_state
-            self._tried_net(data, validation, scale, seed, [])
+            self._tried_net(data, validation, self._largest_scale(data), seed, [])
+
+    def try_whole_images(self, data: LabelledImages) -> None:
+        """Raise the error that log-odds of whole images would raise, if training sees parts or other sizes of them."""
+        if self.crop is None and not callable(self.augmentation):
+            return
+        with seeded(0) as seed:
+            network = self.build(data, seed)
+        runner = replace(self._runner(), scale=self._largest_scale(data), n_maps=data.scheme.n_maps)
+        shapes = [annotation.shape for annotation in data.annotations]
+        if not is_own(network):
+            try_whole(runner.wrapped(network), shapes, "cpu", data.n_channels, "the images as a whole")
+
+    def _largest_scale(self, data: LabelledImages) -> float | list[float]:
+        """The largest factor that training may have."""
+        return self.given_scale or candidate_factors([annotation.shape for annotation in data.annotations])[-1]
 
     def _tried_net(
         self,
@@ -446,11 +460,13 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         return [(_LAYERS_OF_BACKBONE, {"lr": _RATE_OF_BACKBONE * learning_rate})]
 
     def _training_sizes(self, data: LabelledImages) -> list[tuple[int, ...]]:
-        """Heights and widths of the images in training. For a user's augmentation, those of the first result."""
+        """Heights and widths of the images in training. For a user's augmentation, those of its first results."""
         if callable(self.augmentation):
+            first_of_shape = {a.shape: n for n, a in reversed([*enumerate(data.annotations)])}
+            changed = TrainingSet(data, self.changes)
             with seeded(0):
-                first = TrainingSet(data, self.changes)[0, 0]
-            return [tuple(first.mask.shape)] * len(data)
+                becomes = {shape: tuple(changed[0, n].mask.shape) for shape, n in first_of_shape.items()}
+            return [becomes[annotation.shape] for annotation in data.annotations]
         crop = check_crop(self.crop)
         return [
             annotation.shape if crop is None else tuple(map(min, annotation.shape, crop))

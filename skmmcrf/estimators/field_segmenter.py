@@ -74,6 +74,7 @@ class FieldSegmenter(BaseSegmenter):
     def pair_weights_(self) -> FloatArray:
         """The weights of each pairwise term as a matrix over the classes, ndarray of shape (n_terms, K, K)."""
         check_is_fitted(self)
+        self._check_parameters()
         return self._weights().matrices(self.coef_)
 
     def _weights(self, n_labels: int | None = None) -> PairWeights:
@@ -134,14 +135,18 @@ class FieldSegmenter(BaseSegmenter):
         return (field.energy(l, image) for l, image in results)
 
     def _fitted_field(self) -> Field:
-        """The field that `coef_` weighs, or a ValueError if its parameters were changed after fit."""
+        """The field that `coef_` weighs."""
+        self._check_parameters()
+        return self._field(self.sigma_)
+
+    def _check_parameters(self) -> None:
+        """Raise a ValueError if the parameters of the field were changed after fit."""
         n_weights, n_fitted = self._weights().n_weights, len(self.coef_)
         if n_weights != n_fitted:
             raise ValueError(
                 f"pairwise={self.pairwise!r} and compatibility={self.compatibility!r} need {n_weights} weights, but "
                 f"fit learned {n_fitted} with other parameters: set them back, or fit again"
             )
-        return self._field(self.sigma_)
 
 
 def _check_solution(objective: Any, dual_gap: Any, inference_gap: Any, slack: Any) -> None:

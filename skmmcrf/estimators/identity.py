@@ -1,19 +1,31 @@
 """Names of parameters and data by their content, by which what was learned from them is found again."""
 
-from collections.abc import Mapping
-from functools import partial
-from types import CodeType, FunctionType, MethodType
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
+from functools import cached_property, partial
+from pathlib import Path, PurePath
+from random import Random
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from joblib import hash as hash_of
-from torch import nn
 
 from skmmcrf.images.checking import LabelledImages
 
-# the types of the global variables that count in the name of a function
-_DATA = (int, float, complex, str, bytes, tuple, list, dict, set, frozenset, np.ndarray, np.generic, torch.Tensor)
+# what looks the same in every process, and tells all that it holds
+_PLAIN = (
+    *(type(None), int, float, complex, str, bytes, range, slice, Enum, PurePath),
+    *(np.generic, torch.dtype, torch.device),
+)
+# whose state moves on, and is another in every process if they have no seed
+_GENERATORS = (Random, np.random.Generator, np.random.BitGenerator, np.random.RandomState, torch.Generator)
+# the types of the global variables and attributes of classes that count
+_DATA = (*_PLAIN, tuple, list, dict, set, frozenset, np.ndarray, torch.Tensor)
+_INSTALLED = {Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 
 
 def names_of_data(data: LabelledImages) -> dict[str, str]:
@@ -27,51 +39,124 @@ def names_of_data(data: LabelledImages) -> dict[str, str]:
     }
 
 
-def as_text(value: Any, within: tuple[int, ...] = ()) -> str:
+def as_text(value: Any) -> str:
     """Describe a parameter, the same in every process.
 
-    Functions count by their code, and by the data and functions of their module that they use. Objects that print
-    their address count by what they hold, and by what calling them does.
+    Functions and classes count by their code, and by the data, functions and classes that they use by name. Of
+    installed packages they count by their names. Other objects count by what they hold, and by their class. Random
+    generators count by their class alone.
+
+    Examples
+    --------
+    >>> as_text((1, "a")), as_text(1.0) == as_text(2.0)
+    ("[1, 'a']", False)
     """
-    if id(value) in within:
-        return "itself"
-    inner = partial(as_text, within=(*within, id(value)))
-    if isinstance(value, partial):
-        return " ".join(map(inner, (value.func, *value.args, *sorted(value.keywords.items()))))
-    if isinstance(value, MethodType):
-        return f"{inner(value.__func__)} of {inner(value.__self__)}"
-    if isinstance(value, FunctionType):
-        looks = [value.__code__, value.__defaults__, value.__kwdefaults__, _globals_of(value)]
-        looks += [cell.cell_contents for cell in value.__closure__ or ()]
-        return f"{value.__qualname__} {hash_of([inner(part) for part in looks])}"
-    if isinstance(value, CodeType):
-        return hash_of([value.co_code, value.co_names, [inner(constant) for constant in value.co_consts]])
-    if isinstance(value, torch.Tensor):
-        return hash_of(value.numpy(force=True))
-    if isinstance(value, np.ndarray) and value.dtype != object:
-        return hash_of(value)
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(sorted(f'{inner(key)}: {inner(part)}' for key, part in value.items()))}}}"
-    if isinstance(value, (list, tuple, set, frozenset)):
-        parts = map(inner, value)
-        return f"[{', '.join(parts if isinstance(value, (list, tuple)) else sorted(parts))}]"
-    text = repr(value)
-    if " at 0x" not in text and not isinstance(value, nn.Module):
+    return _Texts().of(value)
+
+
+class _Texts:
+    """Descriptions of values. Each function and class is described once."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, str] = {}
+        self._within: list[int] = []
+
+    def of(self, value: Any) -> str:
+        if id(value) in self._within:
+            return "itself"
+        if id(value) in self._known:
+            return self._known[id(value)]
+        self._within.append(id(value))
+        text = self._described(value)
+        self._within.pop()
+        if isinstance(value, (FunctionType, CodeType, type)):  # which live on, so that no other gets their id
+            self._known[id(value)] = text
         return text
-    name = getattr(value, "__qualname__", type(value).__qualname__)
-    calls = getattr(type(value), "forward" if isinstance(value, nn.Module) else "__call__", None)
-    called = f"calling {inner(calls)} " if isinstance(calls, FunctionType) else ""
-    return f"{name} {called}{inner(getattr(value, '__dict__', {}))}"
+
+    def _described(self, value: Any) -> str:
+        if isinstance(value, _PLAIN):
+            return repr(value)
+        if isinstance(value, partial):
+            return " ".join(map(self.of, (value.func, *value.args, *sorted(value.keywords.items()))))
+        if isinstance(value, MethodType):
+            return f"{self.of(value.__func__)} of {self.of(value.__self__)}"
+        if isinstance(value, FunctionType):
+            return self._of_function(value)
+        if isinstance(value, CodeType):
+            return hash_of([value.co_code, value.co_names, [self.of(constant) for constant in value.co_consts]])
+        if isinstance(value, torch.Tensor):
+            return hash_of(value.numpy(force=True))
+        if isinstance(value, np.ndarray):
+            return self.of(value.tolist()) if value.dtype == object else hash_of(value)
+        if isinstance(value, Mapping):
+            return f"{{{', '.join(sorted(f'{self.of(key)}: {self.of(part)}' for key, part in value.items()))}}}"
+        if isinstance(value, (list, tuple, set, frozenset)):
+            parts = map(self.of, value)
+            return f"[{', '.join(parts if isinstance(value, (list, tuple)) else sorted(parts))}]"
+        if isinstance(value, _GENERATORS):
+            return type(value).__qualname__
+        if isinstance(value, ModuleType):
+            return value.__name__
+        return self._of_class(value) if isinstance(value, type) else self._of_object(value)
+
+    def _of_function(self, function: FunctionType) -> str:
+        cells = [cell.cell_contents for cell in function.__closure__ or ()]
+        looks = [function.__code__, function.__defaults__, function.__kwdefaults__, _globals_of(function), *cells]
+        return f"{function.__qualname__} {hash_of([self.of(part) for part in looks])}"
+
+    def _of_class(self, kind: type) -> str:
+        looks = [self.of(dict(_attributes_of(base))) for base in kind.__mro__ if _is_own(base)]
+        return f"{kind.__module__}.{kind.__qualname__} {hash_of(looks)}"
+
+    def _of_object(self, value: Any) -> str:
+        try:
+            reduced = value.__reduce_ex__(2)
+        except Exception:  # anything, from what can't be pickled
+            reduced = (None, (), getattr(value, "__dict__", None))
+        if isinstance(reduced, str):  # the name of something global, such as a function of C
+            return reduced
+        _, arguments, *state = reduced
+        held = [part if part is None or isinstance(part, (dict, tuple)) else list(part) for part in state]
+        return f"{self.of(type(value))} of {self.of([arguments, held])}"
 
 
 def _globals_of(function: FunctionType) -> dict[str, Any]:
-    """The data and functions of its own module that a function uses by name."""
+    """The data and the user's own functions and classes that a function uses by name, also from modules of theirs."""
 
-    def names(code: CodeType) -> set[str]:
-        return set(code.co_names).union(*(names(part) for part in code.co_consts if isinstance(part, CodeType)))
+    def names_in(code: CodeType) -> set[str]:
+        return set(code.co_names).union(*(names_in(part) for part in code.co_consts if isinstance(part, CodeType)))
 
-    def counts(value: Any) -> bool:
-        return isinstance(value, _DATA) or (isinstance(value, FunctionType) and value.__module__ == function.__module__)
-
+    names = sorted(names_in(function.__code__))
     known = function.__globals__
-    return {name: known[name] for name in names(function.__code__) if name in known and counts(known[name])}
+    found = {name: known[name] for name in names if name in known}
+    for module in [value for value in found.values() if isinstance(value, ModuleType) and _is_of_user(value.__name__)]:
+        found |= {f"{module.__name__}.{name}": getattr(module, name) for name in names if hasattr(module, name)}
+    return {name: value for name, value in found.items() if isinstance(value, _DATA) or _is_own(value)}
+
+
+def _attributes_of(kind: type) -> Iterator[tuple[str, Any]]:
+    """The data and functions in the body of a class."""
+    for name, value in vars(kind).items():
+        parts: tuple[Callable[..., Any] | None, ...] = (value,)
+        if isinstance(value, (staticmethod, classmethod)):
+            parts = (value.__func__,)
+        elif isinstance(value, cached_property):
+            parts = (value.func,)
+        elif isinstance(value, property):
+            parts = (value.fget, value.fset, value.fdel)
+        of_python = name not in ("__module__", "__doc__", "__qualname__", "__firstlineno__", "__static_attributes__")
+        if of_python and all(isinstance(part, (FunctionType, *_DATA)) for part in parts):
+            yield name, parts
+
+
+def _is_own(value: Any) -> bool:
+    """Whether this is a function or class of the user, and not of an installed package."""
+    return isinstance(value, (FunctionType, type)) and _is_of_user(value.__module__)
+
+
+def _is_of_user(name: str) -> bool:
+    """Whether a module belongs to no installed package."""
+    file = getattr(sys.modules.get(name), "__file__", None)
+    if file is None:
+        return name not in sys.builtin_module_names
+    return _INSTALLED.isdisjoint(Path(file).parents)

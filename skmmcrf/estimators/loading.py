@@ -34,7 +34,7 @@ def load(
     Returns
     -------
     CNNSegmenter, DeepStructuredSegmenter or MaxMarginCRF
-        The fitted estimator. Parameters that a file can't hold have their default, and `n_jobs` is at most the number
+        The fitted estimator. Parameters that a file can't hold are None, and `n_jobs` is at most the number
         of processors. The parameter `cnn` is a `CNNSegmenter` with the parameters of the fitted one.
 
     Raises

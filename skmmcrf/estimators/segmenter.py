@@ -364,6 +364,8 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         folds = self._folds(data, warm)
         if self.training != "cnn":
             data.check_lasting()
+            if not is_fitted(cnn):
+                cnn.try_whole_images(data)
         for changes in (cnn.changes, self._changes(cnn)):
             try_augmentation(data, changes.augmentation)
         parts = parts_of_folds(folds, cnn, data, validation)

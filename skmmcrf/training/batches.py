@@ -62,6 +62,11 @@ class Stack:
         return len(self.numbers)
 
     @property
+    def name(self) -> str:
+        """The name of the first image, for messages."""
+        return f"number {self.numbers[0]} of the images to train on"
+
+    @property
     def n_labels(self) -> int:
         """K, the number of classes."""
         return self.weights.shape[1] - 1

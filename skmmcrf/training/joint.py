@@ -46,7 +46,7 @@ class JointNet(SegmentationNet):
 
     def log_odds(self, stacks: Sequence[Stack]) -> list[torch.Tensor]:
         """Give the log-odds (n, H, W), or scores (n, K, H, W), of each stack, after a check that cuts can take them."""
-        log_odds = self.module_.of_stacks([scaled(stack.images) for stack in stacks])
+        log_odds = self.module_.of_stacks([scaled(s.images) for s in stacks], [s.name for s in stacks])
         self.check({"log-odds": (largest_of(log_odds), self.largest_log_odds)})
         return log_odds
 

@@ -123,7 +123,7 @@ class SegmentationNet(NeuralNet):
 
     def forward_stacks(self, stacks: Sequence[Stack]) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Give the log-odds (n, H, W) of each stack, and the criterion of all."""
-        log_odds = self.module_.of_stacks([scaled(stack.images) for stack in stacks])
+        log_odds = self.module_.of_stacks([scaled(s.images) for s in stacks], [s.name for s in stacks])
         return log_odds, self.criterion_(log_odds, stacks)
 
     def check(self, values: dict[str, tuple[torch.Tensor, float]]) -> list[float]:

@@ -254,6 +254,71 @@ def test_a_network_is_trained_on_crops_and_predicts_whole_images(phantoms):
     assert cnn.predict(X).shape == y.shape
 
 
+class OfEvenSides(nn.Module):
+    """It gives maps of another size for images of odd sides."""
+
+    def __init__(self, n_channels):
+        super().__init__()
+        self.down, self.up = nn.Conv2d(n_channels, 2, 2, stride=2), nn.ConvTranspose2d(2, 1, 2, stride=2)
+
+    def forward(self, images):
+        return self.up(self.down(images))
+
+
+@pytest.mark.parametrize("training", ["cnn", "piecewise"])
+def test_whole_images_that_a_field_is_learned_on_are_tried_before_training_on_crops(phantoms, training):
+    X, y = [*phantoms[0][:4], phantoms[0][4][1:]], [*phantoms[1][:4], phantoms[1][4][1:]]
+    cnn = CNNSegmenter(OfEvenSides, crop=16, augmentation=None, n_epochs=1, batch_size=2)
+    model = DeepStructuredSegmenter(cnn, training=training, random_state=0)
+    if training == "cnn":
+        assert len(model.fit(X, y).history_) == 1
+    else:
+        with pytest.raises(ValueError, match="size_divisor.*number 4 of the images as a whole"):
+            model.fit(X, y)
+        assert not hasattr(model, "cnn_")
+
+
+def test_images_of_each_size_are_tried_as_an_augmentation_leaves_them(phantoms):
+    X, y = [*phantoms[0][:4], phantoms[0][4][1:]], [*phantoms[1][:4], phantoms[1][4][1:]]
+    cnn = CNNSegmenter(OfEvenSides, augmentation=lambda image, mask: (image, mask), n_epochs=1, random_state=0)
+    with pytest.raises(ValueError, match="size_divisor.*number 4 of the images to train on"):
+        cnn.fit(X, y)
+    assert not hasattr(cnn, "network_")
+
+
+def test_an_image_that_fails_in_training_is_named(phantoms):
+    X, y = phantoms
+    first = 0
+
+    class Cutting(Callback):
+        def on_train_begin(self, net, **kwargs):
+            nonlocal first
+            first = 1
+
+    def change(image, mask):
+        return image[:, first:], mask[first:]
+
+    cnn = CNNSegmenter(OfEvenSides, augmentation=change, n_epochs=1, callbacks=[Cutting()], random_state=0)
+    with pytest.raises(ValueError, match=r"size_divisor.*\(number \d of the images to train on\)"):
+        cnn.fit(X, y)
+
+
+def test_networks_that_differ_in_a_method_begin_a_training_anew(phantoms):
+    class Network(nn.Conv2d):
+        def forward(self, images):
+            return self.head(super().forward(images))
+
+        def head(self, features):
+            return features
+
+    data = check_labelled_images(*phantoms, LabelScheme())
+    cnn = CNNSegmenter(lambda n: Network(n, 1, 1), random_state=0)
+    before = str(cnn.first_weights(data)[""])
+    assert str(cnn.first_weights(data)[""]) == before
+    Network.head = lambda self, features: -features
+    assert str(cnn.first_weights(data)[""]) != before
+
+
 class Flipping(Dataset):
     """A dataset that mirrors image and mask together, half of the time; the mask is where the image is bright."""
 

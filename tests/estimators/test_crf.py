@@ -111,3 +111,11 @@ def test_log_odds_that_count_the_wrong_way_round_are_told():
     with pytest.warns(UserWarning, match=r"coef_\[0\], is negative: .* Either labels are inverted"):
         crf = MaxMarginCRF().fit(inverted, y)
     assert crf.score(inverted, y) == 1
+
+
+def test_parameters_may_be_numbers_of_little_precision():
+    y = np.zeros((2, 8, 9), int)
+    y[:, 2:6, 3:7] = 1
+    MaxMarginCRF(sigma=np.float32(0.2), C=np.float32(0.5), tol=np.float16(0.1)).fit(
+        np.stack([2 * y - 1.0, y], axis=-1), y
+    )

@@ -177,6 +177,8 @@ def test_of_two_classes_pairs_have_the_same_weights(data):
     np.testing.assert_array_equal(fields[0].coef_, fields[1].coef_)
     np.testing.assert_array_equal(fields[0].predict(Z), fields[1].predict(Z))
     assert fields[1].pair_weights_.shape == (2, 2, 2)
+    with pytest.raises(ValueError, match="need 2 weights, but fit learned 3 with other parameters"):
+        _ = fields[1].set_params(pairwise="smoothness").pair_weights_
 
 
 def test_weights_are_by_label(data):

@@ -112,7 +112,9 @@ def raising(error):
     return Function(function)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("wide."), ValueError("wide"), AssertionError("wide")])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("wide."), ValueError("wide"), AssertionError("wide"), IndexError("wide")]
+)
 def test_an_error_of_the_network_names_the_image_and_hints_at_the_divisor(error):
     images = [torch.zeros(1, 4, 5)]
     expected = r"^network: it can't take an image of shape \(4, 5, 1\){}: wide. If it needs .* to that number$"
@@ -125,6 +127,8 @@ def test_an_error_of_the_network_names_the_image_and_hints_at_the_divisor(error)
 def test_what_sizes_are_not_to_blame_for_comes_without_a_hint_at_them():
     with pytest.raises(ValueError, match="to have 3 channels, but got 1 channels instead$"):
         AnySize(nn.Conv2d(3, 1, 1))([torch.zeros(1, 4, 5)])
+    with pytest.raises(ValueError, match="missing 1 required positional argument: 'target'$"):
+        AnySize(Function(lambda images, target: images))([torch.zeros(1, 4, 5)])
     with pytest.raises(torch.cuda.OutOfMemoryError, match="full"):
         AnySize(raising(torch.cuda.OutOfMemoryError("full")))([torch.zeros(1, 4, 5)])
 
@@ -256,6 +260,15 @@ def test_stacks_go_together_with_the_statistics_of_all():
     torch.testing.assert_close(network.running_mean[0], values.mean())
     expected = (values - values.mean()) / values.std(correction=0)
     torch.testing.assert_close(torch.cat([l.flatten() for l in log_odds]), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("sizes", [[(9, 9)], [(9, 9), (9, 10)], [(9, 9), (9, 10), (9, 200), (200, 9)]])
+def test_padding_has_no_part_in_statistics_whether_stacks_go_together_or_not(sizes):
+    network = Function(nn.BatchNorm2d(1, momentum=None), 8)
+    # of a mean of 0.5, which padding would raise
+    stacks = [torch.linspace(0, 1, height).view(-1, 1).expand(2, 1, height, width) for height, width in sizes]
+    AnySize(network).train().of_stacks(stacks)
+    torch.testing.assert_close(network.function.running_mean[0], torch.tensor(0.5))
 
 
 def test_images_may_be_none_or_one_tensor_of_several():

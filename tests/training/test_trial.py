@@ -88,7 +88,10 @@ def small_norm():
         (pooled_norm(), [(8, 8)], {"batch_size": 3}, False),
         (small_norm(), [(4, 4)] * 3 + [(8, 8)], {"batch_size": 4}, True),
         (small_norm(), [(4, 4)] + [(8, 8)] * 3, {"batch_size": 4}, True),  # they are padded to one size
-        (small_norm(), [(4, 4)] * 9 + [(32, 32)], {"batch_size": 2}, False),  # these differ too much for that
+        (small_norm(), [(4, 4)] + [(4, 40), (40, 4)] * 3, {"batch_size": 7}, False),  # these differ too much for that
+        (small_norm(), [(4, 4)] * 9 + [(32, 32)], {"batch_size": 2}, True),  # and two never do
+        # all of them together would have enough pixels
+        (small_norm(), [(4, 4)] + [(4, 40), (40, 4)] * 6 + [(40, 40)] * 8, {"batch_size": 3, "n_epochs": 50}, False),
         (small_norm(), [(4, 4)] + [(8, 8)] * 3, {"batch_size": 1}, False),
         (small_norm(), [(4, 8)] + [(8, 8)] * 3, {"batch_size": 4}, True),
         (small_norm(), [(4, 4)] * 500 + [(8, 8)] * 500, {"batch_size": 100}, True),  # one in 100 will not happen
@@ -116,7 +119,7 @@ def normalised(**parameters):
     ("sizes", "parameters"),
     [
         ([(2**n, 2**n) for n in range(1, 7)], {}),
-        ([(2**n, 2**n) for n in range(1, 7)] * 2, {"batch_size": 8}),
+        ([size for n in range(64, 76) for size in [(2, n), (n, 2)]], {"batch_size": 8}),
         ([(8, 8)] * 6, {"batch_size": 1}),
     ],
 )
