@@ -58,12 +58,12 @@ def configure(
     the seconds choose `n_epochs`. `fit` does not repeat these trainings. `set_params` changes a setting afterwards.
 
     - `network_scale`: the smallest factor that is about as good as the best, as with ``network_scale="auto"`` of
-      `CNNSegmenter`. Factors are tried from the smallest on. The smallest is tried whatever `time_budget` is. A larger
-      one is compared only if a third of `time_budget` seems enough for it too, and the rest for at least half of the
-      epochs. If the time is enough for one factor alone, that one is taken without a comparison. The best three factors
-      are compared again, by longer trainings on other images, while the time is enough.
+      `CNNSegmenter`. Factors are tried from the smallest on. A larger one is compared only if a third of `time_budget`
+      seems enough for it too, and the rest for at least half of the epochs. If the time is enough for the smallest
+      factor alone, that one is taken after a few steps, without a comparison. The best three factors are compared
+      again, by longer trainings on other images, while the time is enough.
     - `n_epochs` of pretraining: as ``n_epochs="auto"`` of `CNNSegmenter`. It is fewer if `time_budget` leaves no time
-      for them, but at least 10, and at least those of 120 steps, which a short training has.
+      for them, but at least 10, and at least those of 120 steps.
     - `batch_size`: 5. It is 16 on another device than the CPU for 300 images or more.
     - `crop`: None, if the network sees at most 768 pixels of any side of an image. Otherwise training uses parts of
       images, of which the network sees 512 x 512 pixels.

@@ -44,7 +44,8 @@ def test_a_model_is_given_that_can_be_fitted(data, monkeypatch, capsys):
     assert (cnn.network_scale, cnn.crop, cnn.class_weight, cnn.n_epochs) == (1.0, None, None, 300)
     told = capsys.readouterr().out.splitlines()
     assert all(
-        line.startswith(("short training", "longer", "network", "batch", "n_ep", "crop", "class")) for line in told
+        line.startswith(("first steps", "short", "longer", "network", "batch", "n_ep", "crop", "class"))
+        for line in told
     )
     names = ("network=", "network_scale=1.0:", "batch_size=5:", "n_epochs=300:", "crop=None:", "class_weight=None:")
     assert all(any(line.startswith(name) for line in told) for name in names)

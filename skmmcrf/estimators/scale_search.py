@@ -2,7 +2,7 @@
 
 All factors have a short training first. The best three of them have longer ones, on other images. A short training
 alone says little. Another order of its sums may change the mean index by two per cent, and large factors need more
-steps.
+steps. If the time is limited, a few steps at the smallest factor tell first whether it is enough to compare any.
 """
 
 import math
@@ -21,6 +21,7 @@ from skmmcrf.metrics.means import mean_of_defined
 
 #: Steps of the trainings of the first round and of the second.
 N_STEPS = 120, 300
+_N_FIRST_STEPS = 10
 _FACTORS = (1.4, 1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.09, 0.06, 0.045, 0.03)
 _MOST_FACTORS = 5
 _SHORTER_SIDE, _LONGER_SIDE = 64, 720  # pixels of the median image that a network sees: at least, and at most
@@ -63,7 +64,7 @@ class ScaleSearch:
         factors have the same images in the same order. NaN where it is not defined.
     seconds : dict of float to float
         By the factor, the seconds that training takes for an image in an epoch, in its fastest trial. All factors that
-        were tried have an entry, but for one that takes too long.
+        were tried have an entry, but for one that takes too long. A single one may have no scores.
     """
 
     scores: dict[float, FloatArray] = field(default_factory=dict)
@@ -79,7 +80,7 @@ class ScaleSearch:
         """The factor to take: the smallest whose mean is within one standard error of the best mean.
 
         The standard error is that of the differences, image by image. A single image tells none, so the smallest factor
-        is taken. If no mean is defined, it is the largest factor up to 1.
+        is taken. If no mean is defined, it is the largest factor up to 1 that was tried.
         """
         ranked = self.ranked
 
@@ -88,7 +89,7 @@ class ScaleSearch:
             lacks = lacks[~np.isnan(lacks)]
             return len(lacks) < 2 or bool(lacks.mean() <= lacks.std(ddof=1) / math.sqrt(len(lacks)))
 
-        return min(filter(is_as_good, ranked), default=uncompared(self.scores))
+        return min(filter(is_as_good, ranked), default=uncompared(self.scores or self.seconds))
 
     @property
     def ranked(self) -> list[float]:
@@ -134,7 +135,7 @@ def search_scale(
     """Compare factors on the same images held out.
 
     Each factor has a trial of few steps on a first part of the images. The best three have longer ones on further
-    parts, which decide.
+    parts, which decide. With a limit that leaves no time to compare two factors, the smallest one is only measured.
 
     Parameters
     ----------
@@ -178,18 +179,32 @@ def search_scale(
         found.seconds[factor] = min(found.seconds.get(factor, math.inf), of_image)  # as it may wait for other programs
         costs.setdefault(factor, time.perf_counter() - start)
         if verbose:
+            length = {_N_FIRST_STEPS: "first steps", n_short: "short training", n_long: "longer training"}[n_steps]
+            index = (
+                f" mean Jaccard index {mean_of_defined(indices):.4f} of {np.count_nonzero(~np.isnan(indices))} images "
+                "held out,"
+            )
             print(
-                f"{'short' if n_steps == n_short else 'longer'} training with network_scale={factor:g}: mean Jaccard "
-                f"index {mean_of_defined(indices):.4f} of {np.count_nonzero(~np.isnan(indices))} images held out, "
+                f"{length} with network_scale={factor:g}:{'' if n_steps == _N_FIRST_STEPS else index} "
                 f"{len(data) * of_image:.1f} s an epoch of all images",
                 flush=True,
             )
         return indices
 
-    found.scores[factors[0]] = tried(factors[0], n_short, *first)
+    def has_time_for(factor: float, last: float, cost: float) -> bool:
+        """Whether a further factor, whose trial costs so much, leaves time for a training at it."""
+        return fits(cost) and factor / last * found.seconds[last] <= limit.of_image
+
+    # the time grows by the factor at least, as not all of it depends on the number of pixels
+    smallest = factors[0]
+    if limit != NO_LIMIT:
+        tried(smallest, _N_FIRST_STEPS, *first)
+        cost = n_short / _N_FIRST_STEPS * costs.pop(smallest)
+        if len(factors) == 1 or not has_time_for(factors[1], smallest, cost + factors[1] / smallest * cost):
+            return found
+    found.scores[smallest] = tried(smallest, n_short, *first)
     for last, factor in pairwise(factors):
-        growth = factor / last  # of the time, at least, as not all of it depends on the number of pixels
-        if not fits(growth * costs[last]) or growth * found.seconds[last] > limit.of_image:
+        if not has_time_for(factor, last, factor / last * costs[last]):
             break
         indices = tried(factor, n_short, *first)
         if found.seconds[factor] > limit.of_image:

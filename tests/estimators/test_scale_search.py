@@ -147,29 +147,45 @@ def test_images_that_have_an_index_decide_wherever_they_are(without):
     assert search_scale(numbered(6), trial, [0.5, 1.0, 1.4], seed=0).factor == 1.4
 
 
-def test_longer_trainings_are_made_only_if_the_time_allows(monkeypatch):
-    clock, tried = iter(range(1000)), []
-    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+@pytest.mark.parametrize(
+    ("seconds", "n_trials"),
+    # at 0.5 and 1, ten steps take 5 and 10 s, 120 take 60 and 120, and 300 take 150 and 300
+    [(184, 1), (185, 3), (634, 3), (635, 5), (1084, 5), (1085, 7)],
+)
+def test_trainings_are_made_only_if_the_time_allows(monkeypatch, seconds, n_trials):
+    now, tried = 0.0, []
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+
+    def trial(factor, n_steps, train, held_out):
+        nonlocal now
+        now += factor * n_steps
+        tried.append((factor, n_steps))
+        return np.zeros(len(held_out)), factor
+
+    found = search_scale(numbered(40), trial, [0.5, 1.0], seed=0, limit=TimeLimit(search=seconds))
+    assert tried == [(0.5, 10), (0.5, 120), (1.0, 120), *2 * [(0.5, 300), (1.0, 300)]][:n_trials]
+    assert found.factor == 0.5
+
+
+@pytest.mark.parametrize(
+    ("factors", "limit"),
+    [
+        ([0.25, 0.5], TimeLimit(search=0.0)),
+        ([0.25, 0.5], TimeLimit(of_image=1.9)),
+        ([0.25], TimeLimit(search=1e9)),
+    ],
+)
+def test_a_factor_that_has_no_rival_is_measured_by_a_few_steps(factors, limit, capsys):
+    tried = []
 
     def trial(factor, n_steps, train, held_out):
         tried.append((factor, n_steps))
         return np.zeros(len(held_out)), 1.0
 
-    # a trial takes 1 s, and longer ones of two factors are expected to take 5 s
-    search_scale(numbered(40), trial, [0.5, 1.0], seed=0, limit=TimeLimit(search=12.0))
-    assert tried == [(0.5, 120), (1.0, 120), (0.5, 300), (1.0, 300)]
-
-
-def test_no_factor_is_tried_that_would_take_too_long(capsys):
-    tried = []
-
-    def trial(factor, n_steps, train, held_out):
-        tried.append(factor)
-        return np.zeros(len(held_out)), 1.0
-
-    search_scale(numbered(3), trial, [0.25, 0.5], seed=0, limit=TimeLimit(search=0.0), verbose=1)
-    assert tried == [0.25]
-    assert capsys.readouterr().out.startswith("short training with network_scale=0.25: mean Jaccard index 0.0000 of 1")
+    found = search_scale(numbered(3), trial, factors, seed=0, limit=limit, verbose=1)
+    assert tried == [(0.25, 10)]
+    assert (found.factor, found.seconds, found.scores) == (0.25, {0.25: 1.0}, {})
+    assert capsys.readouterr().out == "first steps with network_scale=0.25: 3.0 s an epoch of all images\n"
 
 
 def test_no_factor_is_tried_at_which_training_would_take_too_long():
@@ -180,11 +196,11 @@ def test_no_factor_is_tried_at_which_training_would_take_too_long():
         return np.zeros(len(held_out)), factor**2
 
     search_scale(numbered(3), trial, [0.25, 0.5, 1.0, 1.4], seed=0, limit=TimeLimit(of_image=1.1))
-    assert tried == 3 * [0.25, 0.5, 1.0]
+    assert tried == [0.25, *3 * [0.25, 0.5, 1.0]]
     tried.clear()
     # 1.4 is expected to take at least 1.4 s, and takes 1.96
     found = search_scale(numbered(3), trial, [0.5, 1.0, 1.4], seed=0, limit=TimeLimit(of_image=1.5))
-    assert tried == [0.5, 1.0, 1.4] + 2 * [0.5, 1.0]
+    assert tried == [0.5, 0.5, 1.0, 1.4] + 2 * [0.5, 1.0]
     assert [*found.seconds] == [*found.scores] == [0.5, 1.0]
 
 
@@ -404,5 +420,5 @@ def test_only_images_to_train_on_are_used(data, searches):
 
 def test_a_search_in_no_time_measures_the_smallest_factor(data):
     found = auto(n_epochs=1).search_scale(check_labelled_images(*data, LabelScheme()), limit=TimeLimit(search=0.0))
-    assert [*found.scores] == [0.7]
+    assert (found.factor, found.scores) == (0.7, {})
     assert found.seconds[0.7] > 0
