@@ -378,7 +378,7 @@ def test_energy_needs_a_field(models, phantoms):
         EnergyDisplay.from_estimator(DeepStructuredSegmenter(), image)
     with pytest.raises(TypeError, match="estimator must be a DeepStructuredSegmenter, got Threshold"):
         EnergyDisplay.from_estimator(Threshold(90), image)
-    with pytest.raises(ValueError, match="image.* has 3 channels, but the model or the first image has 1"):
+    with pytest.raises(ValueError, match="image.* has 3 channels, but .* has 1: make all images grey"):
         EnergyDisplay.from_estimator(models["joint"], np.stack([image] * 3, axis=-1))
 
 

@@ -16,7 +16,7 @@ from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit
 from sklearn.utils import Bunch, _safe_indexing
 
 from skmmcrf._docs import documented
-from skmmcrf._shown import shown
+from skmmcrf._shown import shortened, shown
 from skmmcrf._typing import RandomStateLike
 from skmmcrf.datasets.masks import MaskFiles, MaskReader, Value, some_of
 from skmmcrf.images.files import Channels, read_image, size_in_memory
@@ -164,7 +164,7 @@ def split_pairs(data: Bunch, test_size: float = 0.2, *, random_state: RandomStat
     Raises
     ------
     ValueError
-        If a set would be empty.
+        If a set would be empty, of groups if `data` has them.
 
     Examples
     --------
@@ -178,7 +178,11 @@ def split_pairs(data: Bunch, test_size: float = 0.2, *, random_state: RandomStat
     if data.groups is not None and len(set(data.groups)) == 1:
         raise ValueError(f"all images are of one group, {shown(data.groups[0])}, which can't be split")
     splitter = ShuffleSplit if data.groups is None else GroupShuffleSplit
-    parts = next(splitter(1, test_size=test_size, random_state=random_state).split(data.names, groups=data.groups))
+    try:
+        parts = next(splitter(1, test_size=test_size, random_state=random_state).split(data.names, groups=data.groups))
+    except ValueError as error:
+        what = f"{len(data.names)} images" if data.groups is None else f"{len(set(data.groups))} groups"
+        raise ValueError(f"test_size={shown(test_size)} does not split {what} in two: {shortened(error)}") from error
     train, test = (
         Bunch(**{key: values and _safe_indexing(values, sorted(part)) for key, values in data.items()})
         for part in parts

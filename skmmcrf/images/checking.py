@@ -374,9 +374,10 @@ def _checksum(image: np.ndarray) -> int:
 
 def _check_channels(image: np.ndarray, n_channels: int | None, name: str) -> int:
     if n_channels not in (None, image.shape[2]):
+        are_colours = {n_channels, image.shape[2]} <= {1, 3, 4}
         raise ValueError(
             f"{name} has {image.shape[2]} channel{'s' * (image.shape[2] > 1)}, but the model or the first image has "
-            f"{n_channels}"
+            f"{n_channels}{': make all images grey, or all coloured' * are_colours}"
         )
     return image.shape[2]
 

@@ -235,8 +235,10 @@ def test_a_split_parts_no_patient(data, seed):
 def test_what_can_not_be_split_is_told(data):
     with pytest.raises(ValueError, match="all images are of one group, 'p'"):
         split_pairs(data("^(p)"))
-    with pytest.raises(ValueError, match="test_size=10 should be"):
+    with pytest.raises(ValueError, match=r"test_size=10 does not split \d+ images in two: test_size=10 should be"):
         split_pairs(data(None), 10)
+    with pytest.raises(ValueError, match="test_size=4 does not split 4 groups in two"):
+        split_pairs(data(r"^(p\d)_"), 4)
 
 
 @pytest.fixture
