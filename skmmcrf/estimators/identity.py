@@ -2,7 +2,7 @@
 
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from functools import cached_property, partial
 from pathlib import Path, PurePath
@@ -23,9 +23,7 @@ _PLAIN = (
 )
 # whose state moves on, and is another in every process if they have no seed
 _GENERATORS = (Random, np.random.Generator, np.random.BitGenerator, np.random.RandomState, torch.Generator)
-# the types of the global variables and attributes of classes that count
-_DATA = (*_PLAIN, tuple, list, dict, set, frozenset, np.ndarray, torch.Tensor)
-_INSTALLED = {Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+_STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib"))
 
 
 def names_of_data(data: LabelledImages) -> dict[str, str]:
@@ -42,9 +40,9 @@ def names_of_data(data: LabelledImages) -> dict[str, str]:
 def as_text(value: Any) -> str:
     """Describe a parameter, the same in every process.
 
-    Functions and classes count by their code, and by the data, functions and classes that they use by name. Of
-    installed packages they count by their names. Other objects count by what they hold, and by their class. Random
-    generators count by their class alone.
+    Functions and classes count by their code, and by all that they use by name. Those of installed packages count by
+    their names. Other objects count by what they hold, and by their class. Random generators count by their class
+    alone.
 
     Examples
     --------
@@ -101,27 +99,28 @@ class _Texts:
 
     def _of_function(self, function: FunctionType) -> str:
         cells = [cell.cell_contents for cell in function.__closure__ or ()]
-        looks = [function.__code__, function.__defaults__, function.__kwdefaults__, _globals_of(function), *cells]
+        looks: list[Any] = [function.__module__, function.__defaults__, function.__kwdefaults__, *cells]
+        if _is_of_user(function.__module__):
+            looks[0] = [function.__code__, _globals_of(function)]
         return f"{function.__qualname__} {hash_of([self.of(part) for part in looks])}"
 
     def _of_class(self, kind: type) -> str:
-        looks = [self.of(dict(_attributes_of(base))) for base in kind.__mro__ if _is_own(base)]
+        looks = [self.of(dict(_attributes_of(base))) for base in kind.__mro__ if _is_of_user(base.__module__)]
         return f"{kind.__module__}.{kind.__qualname__} {hash_of(looks)}"
 
     def _of_object(self, value: Any) -> str:
         try:
-            reduced = value.__reduce_ex__(2)
+            reduced: tuple[Any, ...] | str = value.__reduce_ex__(2)
         except Exception:  # anything, from what can't be pickled
             reduced = (None, (), getattr(value, "__dict__", None))
         if isinstance(reduced, str):  # the name of something global, such as a function of C
             return reduced
-        _, arguments, *state = reduced
-        held = [part if part is None or isinstance(part, (dict, tuple)) else list(part) for part in state]
-        return f"{self.of(type(value))} of {self.of([arguments, held])}"
+        _, arguments, state, items, pairs, *_ = *reduced, None, None, None
+        return f"{self.of(type(value))} of {self.of([arguments, state, list(items or ()), list(pairs or ())])}"
 
 
 def _globals_of(function: FunctionType) -> dict[str, Any]:
-    """The data and the user's own functions and classes that a function uses by name, also from modules of theirs."""
+    """What a function uses by name, but for modules. Of the user's own modules, what it uses of them."""
 
     def names_in(code: CodeType) -> set[str]:
         return set(code.co_names).union(*(names_in(part) for part in code.co_consts if isinstance(part, CodeType)))
@@ -131,32 +130,26 @@ def _globals_of(function: FunctionType) -> dict[str, Any]:
     found = {name: known[name] for name in names if name in known}
     for module in [value for value in found.values() if isinstance(value, ModuleType) and _is_of_user(value.__name__)]:
         found |= {f"{module.__name__}.{name}": getattr(module, name) for name in names if hasattr(module, name)}
-    return {name: value for name, value in found.items() if isinstance(value, _DATA) or _is_own(value)}
+    return {name: value for name, value in found.items() if not isinstance(value, ModuleType)}
 
 
 def _attributes_of(kind: type) -> Iterator[tuple[str, Any]]:
-    """The data and functions in the body of a class."""
+    """The attributes in the body of a class. Of properties and the like, the functions that they call."""
     for name, value in vars(kind).items():
-        parts: tuple[Callable[..., Any] | None, ...] = (value,)
         if isinstance(value, (staticmethod, classmethod)):
-            parts = (value.__func__,)
+            yield name, value.__func__
         elif isinstance(value, cached_property):
-            parts = (value.func,)
+            yield name, value.func
         elif isinstance(value, property):
-            parts = (value.fget, value.fset, value.fdel)
-        of_python = name not in ("__module__", "__doc__", "__qualname__", "__firstlineno__", "__static_attributes__")
-        if of_python and all(isinstance(part, (FunctionType, *_DATA)) for part in parts):
-            yield name, parts
+            yield name, (value.fget, value.fset, value.fdel)
+        elif name not in ("__module__", "__doc__", "__qualname__", "__firstlineno__", "__static_attributes__"):
+            yield name, value
 
 
-def _is_own(value: Any) -> bool:
-    """Whether this is a function or class of the user, and not of an installed package."""
-    return isinstance(value, (FunctionType, type)) and _is_of_user(value.__module__)
-
-
-def _is_of_user(name: str) -> bool:
+def _is_of_user(name: str | None) -> bool:
     """Whether a module belongs to no installed package."""
-    file = getattr(sys.modules.get(name), "__file__", None)
+    file = getattr(sys.modules.get(name or ""), "__file__", None)
     if file is None:
         return name not in sys.builtin_module_names
-    return _INSTALLED.isdisjoint(Path(file).parents)
+    parents = Path(file).parents
+    return _STANDARD_LIBRARY not in parents and not {"site-packages", "dist-packages"} & {p.name for p in parents}

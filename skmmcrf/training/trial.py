@@ -28,7 +28,7 @@ _KEEPS_RANGE = re.compile(
     r"(Alias|AvgPool2D|Clamp|Clone|ConstantPadNd|MaxPool2DWithIndices|Mean|Permute|Relu|ReshapeAlias|Select|Slice|"
     r"SplitWithSizes|Squeeze|Stack|ToCopy|Transpose|Unbind|UnsafeView|Unsqueeze|Upsample\w+?|View)Backward\d*"
 )
-# images that go through a network together on average, of which statistics are poor
+# statistics of fewer images, on average, are poor
 _FEW = 2
 
 

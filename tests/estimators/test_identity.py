@@ -25,6 +25,11 @@ from skmmcrf.estimators.identity import as_text
         "class Change:\n    __slots__ = ('factor',)\nchange = Change()\nchange.factor = {}",
         "from dataclasses import dataclass\n@dataclass\nclass Change:\n    by: float = {}\nchange = Change()",
         "class Dark:\n    factor = {}\ndef change(image, mask):\n    return image * Dark.factor, mask",
+        "class Dark:\n    pass\ndark = Dark()\ndark.by = {}\ndef change(image, mask):\n    return dark, mask",
+        "class Dark:\n    pass\nclass Change:\n    dark = Dark()\nchange = Change()\nchange.dark.by = {}",
+        "from torchvision.transforms.v2 import ColorJitter\njitter = ColorJitter({})\n"
+        "def change(image, mask):\n    return jitter(image), mask",
+        "class Change:\n    def __getstate__(self):\n        return {}\nchange = Change()",
         "import numpy\nclass Change:\n    def __repr__(self):\n        return f'Change({{self.table}})'\n"
         "change = Change()\nchange.table = numpy.zeros(3000)\nchange.table[1500] = {}",
     ],
