@@ -59,7 +59,8 @@ class BaseSegmenter(BaseEstimator):
 
     def _validate_params(self) -> None:
         try:
-            super()._validate_params()
+            with np.errstate(over="ignore"):  # of bounds that are compared with float32
+                super()._validate_params()
         except InvalidParameterError as error:  # it quotes the whole value
             raise InvalidParameterError(shortened(error)) from None
         for name, kinds in self._parameter_constraints.items():

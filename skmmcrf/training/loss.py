@@ -30,8 +30,8 @@ from skmmcrf.learning import CuttingPlanes, DegenerateProgramError, Example, Lin
 from skmmcrf.learning.example import violation
 from skmmcrf.learning.program import LARGEST_C, LEAST_C, objective_at
 
-#: Positive numbers of full precision, without infinity. Bounds of NumPy can be compared with those of less precision.
-NORMAL_POSITIVE = Interval(Real, np.float64(sys.float_info.min), np.float64(sys.float_info.max), closed="both")
+#: Positive numbers of full precision, without infinity.
+NORMAL_POSITIVE = Interval(Real, sys.float_info.min, sys.float_info.max, closed="both")
 
 #: What the parameters of a field and of its learner may be, wherever they appear.
 FIELD_CONSTRAINTS = {
