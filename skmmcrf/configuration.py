@@ -70,6 +70,8 @@ def configure(
     - `class_weight`: "balanced" if less than 0.5 % of the labelled pixels are foreground, otherwise None. Of K classes,
       more than two, one whose share of the labelled pixels is s < 1 / K weighs 1 / sqrt(K s). The others, and those
       that y lacks, weigh 1.
+    - `augmentation` of joint training: "flip", because images that are changed more hide what joint training could
+      learn from few of them.
     - All other parameters keep their defaults.
 
     Parameters
@@ -177,7 +179,10 @@ def configure(
         random_state=None,
         verbose=0,
     )
-    return DeepStructuredSegmenter(cnn, batch_size=batch_size, random_state=random_state)
+    augmentation = chosen(
+        "augmentation", "flip", "of joint training, which learns most from images that are only mirrored"
+    )
+    return DeepStructuredSegmenter(cnn, batch_size=batch_size, augmentation=augmentation, random_state=random_state)
 
 
 _CONSTRAINTS: dict[str, Any] = {

@@ -39,12 +39,13 @@ def test_a_model_is_given_that_can_be_fitted(data, monkeypatch, capsys):
     assert isinstance(model, DeepStructuredSegmenter)
     assert not hasattr(model, "cnn_")
     assert (model.random_state, model.n_epochs, model.learning_rate, model.batch_size) == (3, 10, 1e-4, 5)
+    assert model.augmentation == "flip"
     cnn = model.cnn
     assert (cnn.loss, cnn.augmentation, cnn.average_mirrored) == ("log_likelihood+dice", "strong", True)
     assert (cnn.network_scale, cnn.crop, cnn.class_weight, cnn.n_epochs) == (1.0, None, None, 300)
     told = capsys.readouterr().out.splitlines()
     assert all(
-        line.startswith(("first steps", "short", "longer", "network", "batch", "n_ep", "crop", "class"))
+        line.startswith(("augm", "first steps", "short", "longer", "network", "batch", "n_ep", "crop", "class"))
         for line in told
     )
     names = ("network=", "network_scale=1.0:", "batch_size=5:", "n_epochs=300:", "crop=None:", "class_weight=None:")
