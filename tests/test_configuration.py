@@ -115,6 +115,11 @@ def test_classes_beyond_two_leave_fewer_epochs_of_pretraining():
     assert n_epochs == [45, 27]
 
 
+@pytest.mark.parametrize(("n_images", "expected"), [(8, "flip"), (99, "flip"), (100, "same")])
+def test_few_images_are_only_mirrored_in_joint_training(n_images, expected):
+    assert configuration._augmentation(n_images)[0] == expected
+
+
 @pytest.mark.parametrize(
     ("n_images", "on_cpu", "expected"), [(8, True, 5), (1000, True, 5), (100, False, 5), (300, False, 16)]
 )

@@ -1,5 +1,6 @@
 """Names of parameters and data by their content, by which what was learned from them is found again."""
 
+import dis
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
@@ -111,7 +112,7 @@ class _Texts:
     def _of_object(self, value: Any) -> str:
         try:
             reduced: tuple[Any, ...] | str = value.__reduce_ex__(2)
-        except Exception:  # anything, from what can't be pickled
+        except Exception:  # what can't be pickled may raise anything
             reduced = (None, (), getattr(value, "__dict__", None))
         if isinstance(reduced, str):  # the name of something global, such as a function of C
             return reduced
@@ -121,15 +122,20 @@ class _Texts:
 
 def _globals_of(function: FunctionType) -> dict[str, Any]:
     """What a function uses by name, but for modules. Of the user's own modules, what it uses of them."""
-
-    def names_in(code: CodeType) -> set[str]:
-        return set(code.co_names).union(*(names_in(part) for part in code.co_consts if isinstance(part, CodeType)))
-
-    names = sorted(names_in(function.__code__))
-    known = function.__globals__
-    found = {name: known[name] for name in names if name in known}
-    for module in [value for value in found.values() if isinstance(value, ModuleType) and _is_of_user(value.__name__)]:
-        found |= {f"{module.__name__}.{name}": getattr(module, name) for name in names if hasattr(module, name)}
+    codes = [function.__code__]
+    for code in codes:  # with those within
+        codes += [part for part in code.co_consts if isinstance(part, CodeType)]
+    steps = [step for code in codes for step in dis.get_instructions(code)]
+    # other names in the code are those of attributes
+    globals_read = sorted({step.argval for step in steps if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")})
+    found = {name: function.__globals__[name] for name in globals_read if name in function.__globals__}
+    names = sorted(set().union(*(code.co_names for code in codes)))
+    modules = list(found.values())
+    for module in modules:
+        if isinstance(module, ModuleType) and _is_of_user(module.__name__):
+            of_module = {f"{module.__name__}.{name}": getattr(module, name) for name in names if hasattr(module, name)}
+            modules += [value for name, value in of_module.items() if name not in found]
+            found |= of_module
     return {name: value for name, value in found.items() if not isinstance(value, ModuleType)}
 
 

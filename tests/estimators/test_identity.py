@@ -61,6 +61,32 @@ def test_a_changed_function_of_another_module_of_the_user_counts(tmp_path, monke
     assert all(one != other for one, other in zip(*texts))
 
 
+def test_a_function_of_a_module_within_a_package_of_the_user_counts(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "__init__.py").touch()
+    (tmp_path / "whole.py").write_text(
+        "import parts.light\ndef change(image, mask):\n    return parts.light.up(image), mask\n"
+    )
+    texts = []
+    for factor in (0.5, 0.25):
+        (tmp_path / "parts" / "light.py").write_text(f"def up(image):\n    return image * {factor}\n")
+        for name in ("whole", "parts", "parts.light"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        importlib.invalidate_caches()
+        texts.append(as_text(importlib.import_module("whole").change))
+    assert texts[0] != texts[1]
+
+
+def test_a_global_variable_with_the_name_of_an_attribute_does_not_count():
+    def named(shape):
+        names = {"__name__": "augmentations", "shape": shape}
+        exec("def change(image, mask):\n    return image.shape, mask", names)
+        return as_text(names["change"])
+
+    assert named(1) == named(2)
+
+
 def test_random_generators_do_not_count_by_their_state():
     class Noise:
         def __init__(self):
