@@ -206,29 +206,18 @@ class AnySize(nn.Module):
         """Compute the log-odds (n, H, W), or scores (n, K, H, W), float32, of stacks of images (n, channels, H, W).
 
         If batch-norm layers learn statistics, images of all sizes go through the network together, because statistics
-        of single images are poor. Smaller images are padded. Images whose sizes differ too much for that go apart. See
-        `share_a_batch`. Padding never has a part in the statistics.
+        of single images are poor. Smaller images are padded, and this padding has no part in the statistics. Images
+        whose sizes differ too much for that go apart. See `share_a_batch`.
 
         Raises
         ------
         ValueError
             As in `forward`. The names are those of the first images of the stacks.
         """
-        if not stacks or not self.learns_statistics:
+        sizes = [images.shape[2:] for images in stacks for _ in images]
+        if len(stacks) < 2 or not self.learns_statistics or not share_a_batch(sizes):
             return self._of_stacks(stacks, names)
-        share = share_a_batch([images.shape[2:] for images in stacks for _ in images])
-        maps: dict[int, torch.Tensor] = {}
-        for numbers in _numbers_of_each([share or self.padded_sizes(*images.shape[2:]) for images in stacks]):
-            of_these = [names[n] for n in numbers] if names else None
-            maps.update(zip(numbers, self._without_padding([stacks[n] for n in numbers], of_these)))
-        return [maps[n] for n in range(len(stacks))]
-
-    def _without_padding(self, stacks: Sequence[torch.Tensor], names: Sequence[str] | None) -> list[torch.Tensor]:
-        """Maps of stacks that go through the network together."""
-        sizes = [images.shape[2:] for images in stacks]
         height, width = (self._fitting(max(lengths)) for lengths in zip(*sizes))
-        if all(size == (height, width) for size in sizes):
-            return self._of_stacks(stacks, names)
         batch = PaddedBatch(stacks, (height, width))
         with WithoutPadding(batch):
             (log_odds,) = self._of_stacks([batch.images], names)

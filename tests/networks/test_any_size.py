@@ -262,15 +262,6 @@ def test_stacks_go_together_with_the_statistics_of_all():
     torch.testing.assert_close(torch.cat([l.flatten() for l in log_odds]), expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("sizes", [[(9, 9)], [(9, 9), (9, 10)], [(9, 9), (9, 10), (9, 200), (200, 9)]])
-def test_padding_has_no_part_in_statistics_whether_stacks_go_together_or_not(sizes):
-    network = Function(nn.BatchNorm2d(1, momentum=None), 8)
-    # of a mean of 0.5, which padding would raise
-    stacks = [torch.linspace(0, 1, height).view(-1, 1).expand(2, 1, height, width) for height, width in sizes]
-    AnySize(network).train().of_stacks(stacks)
-    torch.testing.assert_close(network.function.running_mean[0], torch.tensor(0.5))
-
-
 def test_images_may_be_none_or_one_tensor_of_several():
     module = AnySize(nn.BatchNorm2d(1)).train()
     assert module([]) == []
