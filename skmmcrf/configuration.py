@@ -33,7 +33,6 @@ _COST_OF_CLASS, _COST_OF_CLASS_IN_JOINT_EPOCH = 1.0, 0.1  # of each class beyond
 _SHARE_FOR_SEARCH = 1 / 3
 _LEAST_SHARE_OF_EPOCHS = 1 / 2
 _BATCH_SIZE, _LARGE_BATCH_SIZE, _MANY_IMAGES = 5, 16, 300
-_FEW_IMAGES = 100  # of which joint training learns more if they are only mirrored
 _LARGEST_SIDE, _CROPPED_SIDE = 768, 512  # pixels that the network sees
 _RARE = 0.005
 _FEW_WITH_FOREGROUND, _UNEQUAL = 8, 4
@@ -71,8 +70,6 @@ def configure(
     - `class_weight`: "balanced" if less than 0.5 % of the labelled pixels are foreground, otherwise None. Of K classes,
       more than two, one whose share of the labelled pixels is s < 1 / K weighs 1 / sqrt(K s). The others, and those
       that y lacks, weigh 1.
-    - `augmentation` of joint training: "flip" for fewer than 100 images, otherwise "same". Images that are changed more
-      hide what joint training could learn from few of them.
     - All other parameters keep their defaults.
 
     Parameters
@@ -180,8 +177,7 @@ def configure(
         random_state=None,
         verbose=0,
     )
-    augmentation = chosen("augmentation", *_augmentation(len(data)))
-    return DeepStructuredSegmenter(cnn, batch_size=batch_size, augmentation=augmentation, random_state=random_state)
+    return DeepStructuredSegmenter(cnn, batch_size=batch_size, random_state=random_state)
 
 
 _CONSTRAINTS: dict[str, Any] = {
@@ -255,10 +251,6 @@ def _batch_size(n_images: int, on_cpu: bool) -> tuple[int, str]:
     large = not on_cpu and n_images >= _MANY_IMAGES
     where = "the CPU" if on_cpu else "a device that computes many at once"
     return (_LARGE_BATCH_SIZE if large else _BATCH_SIZE), f"{n_images} images, on {where}"
-
-
-def _augmentation(n_images: int) -> tuple[Literal["flip", "same"], str]:
-    return ("flip" if n_images < _FEW_IMAGES else "same"), f"in joint training, {n_images} images"
 
 
 def _class_weight(

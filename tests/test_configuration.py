@@ -39,13 +39,12 @@ def test_a_model_is_given_that_can_be_fitted(data, monkeypatch, capsys):
     assert isinstance(model, DeepStructuredSegmenter)
     assert not hasattr(model, "cnn_")
     assert (model.random_state, model.n_epochs, model.learning_rate, model.batch_size) == (3, 10, 1e-4, 5)
-    assert model.augmentation == "flip"
     cnn = model.cnn
     assert (cnn.loss, cnn.augmentation, cnn.average_mirrored) == ("log_likelihood+dice", "strong", True)
     assert (cnn.network_scale, cnn.crop, cnn.class_weight, cnn.n_epochs) == (1.0, None, None, 300)
     told = capsys.readouterr().out.splitlines()
     assert all(
-        line.startswith(("augm", "first steps", "short", "longer", "network", "batch", "n_ep", "crop", "class"))
+        line.startswith(("first steps", "short", "longer", "network", "batch", "n_ep", "crop", "class"))
         for line in told
     )
     names = ("network=", "network_scale=1.0:", "batch_size=5:", "n_epochs=300:", "crop=None:", "class_weight=None:")
@@ -113,11 +112,6 @@ def test_classes_beyond_two_leave_fewer_epochs_of_pretraining():
     assert (two, eleven) == (25, 43)
     n_epochs = [configuration._n_epochs(CNNSegmenter(), 300, cost, seconds=1.0, left=70.0)[0] for cost in (two, eleven)]
     assert n_epochs == [45, 27]
-
-
-@pytest.mark.parametrize(("n_images", "expected"), [(8, "flip"), (99, "flip"), (100, "same")])
-def test_few_images_are_only_mirrored_in_joint_training(n_images, expected):
-    assert configuration._augmentation(n_images)[0] == expected
 
 
 @pytest.mark.parametrize(

@@ -108,8 +108,10 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
     %(schedule)s
     batch_size : int, default=5
         Images in a step of joint training.
-    augmentation : "same", {"flip", "standard", "strong"}, callable or None, default="same"
-        Random changes of the images in joint training. "same" takes the ones of `cnn`. Other values mean the same as in
+    augmentation : "auto", "same", {"flip", "standard", "strong"}, callable or None, default="auto"
+        Random changes of the images in joint training. "auto" trains on what `cnn` predicts from: it mirrors half of
+        the images if `average_mirrored` of `cnn` is set. It changes nothing otherwise, or for
+        ``training="joint_by_batch"``. "same" takes the changes of `cnn`. Other values mean the same as in
         `CNNSegmenter`.
     cv : int, splitter of scikit-learn, list of (train, test) or None, default=None
         Folds of the training images. Each fold has a network of its own, which is trained without the images of the
@@ -211,7 +213,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "schedule": [StrOptions(set(SCHEDULES))],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "augmentation": [StrOptions({"same"}), *AUGMENTATIONS],
+        "augmentation": [StrOptions({"auto", "same"}), *AUGMENTATIONS],
         "cv": [Integral, HasMethods(["split"]), "array-like", None],
         "ensemble": ["boolean"],
         "memory": [None, str, HasMethods(["cache"])],
@@ -235,7 +237,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         learning_rate: float = 1e-4,
         schedule: Literal["one_cycle", "linear", "cosine", "constant"] = "linear",
         batch_size: int = 5,
-        augmentation: Literal["same", "flip", "standard", "strong"] | Augmentation | None = "same",
+        augmentation: Literal["auto", "same", "flip", "standard", "strong"] | Augmentation | None = "auto",
         cv: FoldsLike = None,
         ensemble: bool = False,
         tol: float = 1e-3,
@@ -437,14 +439,19 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
             raise ValueError('training="joint_by_batch" learns the weights of the field in each batch: leave cv out')
         if self.training == "joint_by_batch" and self._changes(cnn):
             raise ValueError(
-                'training="joint_by_batch" needs images without random changes: give DeepStructuredSegmenter '
-                "augmentation=None, and its cnn no crop"
+                'training="joint_by_batch" needs images without random changes: leave out augmentation of '
+                "DeepStructuredSegmenter and crop of its cnn"
             )
 
     def _changes(self, cnn: CNNSegmenter) -> Changes:
         """How images are changed in joint training."""
-        is_same = isinstance(self.augmentation, str) and self.augmentation == "same"
-        return cnn.changes if is_same else replace(cnn.changes, augmentation=self.augmentation)
+        augmentation = self.augmentation
+        if isinstance(augmentation, str) and augmentation == "same":
+            return cnn.changes
+        if isinstance(augmentation, str) and augmentation == "auto":
+            mirrors = cnn.average_mirrored and self.training != "joint_by_batch"
+            augmentation = "flip" if mirrors else None
+        return replace(cnn.changes, augmentation=augmentation)
 
     def _folds(self, data: LabelledImages, warm: bool) -> list[Fold]:
         """The folds whose networks are to be trained."""

@@ -122,7 +122,7 @@ OF_BOTH = [
     ({"cnn__network": nn.Conv2d(2, 2, 1)}, "network: it must give one log-odds map"),
     ({"cnn__augmentation": lambda image, mask: image}, "augmentation: it must give an image and a mask"),
     ({"training": "joint_by_batch", "augmentation": "flip"}, 'training="joint_by_batch" needs images without random'),
-    ({"training": "joint_by_batch", "cnn__crop": 2}, 'training="joint_by_batch" needs .* and its cnn no crop'),
+    ({"training": "joint_by_batch", "cnn__crop": 2}, 'training="joint_by_batch" needs .* and crop of its cnn'),
     ({"checkpoint": "folder", "cnn__checkpoint": "other"}, "cnn: its checkpoint must be None"),
     ({"cnn__checkpoint": ""}, "checkpoint must be a path that is not empty"),
     ({"cnn__callbacks": ["x"]}, r"callbacks\[0\] must be an instance of skorch"),

@@ -179,10 +179,11 @@ def test_no_joint_epoch_is_piecewise_training(phantoms, piecewise):
 
 
 def test_joint_training_by_batch_needs_images_as_they_are(phantoms):
-    for changes in ({"cnn__augmentation": "flip"}, {"augmentation": "flip"}):
+    changed = quick(training="joint_by_batch", cnn__augmentation="flip")
+    for changes in ({"augmentation": "same"}, {"augmentation": "flip"}, {"cnn__crop": 8}):
         with pytest.raises(ValueError, match='training="joint_by_batch" needs images without random changes'):
-            quick(training="joint_by_batch", **changes).fit(*phantoms)
-    model = quicker(training="joint_by_batch", cnn__augmentation="flip", augmentation=None).fit(*phantoms)
+            clone(changed).set_params(**changes).fit(*phantoms)
+    model = quicker(training="joint_by_batch", cnn__augmentation="flip", cnn__average_mirrored=True).fit(*phantoms)
     assert epochs(model, "joint") == [0, 1]
 
 
@@ -626,6 +627,14 @@ def test_joint_training_may_change_images_otherwise_than_pretraining(phantoms):
         assert same_models(models[name], frozen.fit(*phantoms)), name
     assert not same_weights(models[None], models["flip"])
     assert not same_weights(models["flip"], models["same"])
+
+
+@pytest.mark.parametrize(("average_mirrored", "augmentation"), [(True, "flip"), (False, None)])
+def test_joint_training_mirrors_images_if_predictions_do(phantoms, average_mirrored, augmentation):
+    changes = {"cnn__average_mirrored": average_mirrored, "cnn__augmentation": "strong"}
+    expected = quicker(augmentation=augmentation, **changes).fit(*phantoms)
+    assert same_models(quicker(augmentation="auto", **changes).fit(*phantoms), expected)
+    assert not same_models(quicker(augmentation="same", **changes).fit(*phantoms), expected)
 
 
 @pytest.mark.parametrize("training", TRAININGS[1:3])
