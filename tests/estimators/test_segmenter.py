@@ -640,11 +640,11 @@ def test_joint_training_mirrors_images_if_predictions_do(phantoms, average_mirro
 @pytest.mark.parametrize("training", TRAININGS[1:3])
 def test_how_the_network_is_run_counts_where_the_field_is_learned(phantoms, training):
     X, y = phantoms
-    model = quick(training=training, cnn__network_scale=(1.0, 0.5), cnn__average_mirrored=True).fit(X, y)
+    model = quick(training=training, cnn__network_scale=(1.0, 0.5), cnn__average_mirrored=True, tol=1e-6).fit(X, y)
     log_odds = model.decision_function(X)
     np.testing.assert_array_equal(log_odds, model.cnn_.decision_function(X))
-    crf = MaxMarginCRF(sigma=model.sigma_).fit(np.stack([log_odds, X / 255], axis=-1), y)
-    np.testing.assert_allclose(model.coef_, crf.coef_, rtol=0.02, atol=0.02)
+    crf = MaxMarginCRF(sigma=model.sigma_, tol=1e-6).fit(np.stack([log_odds, X / 255], axis=-1), y)
+    np.testing.assert_allclose(model.coef_, crf.coef_, rtol=1e-3, atol=1e-3)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
