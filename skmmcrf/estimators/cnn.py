@@ -103,7 +103,7 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
     average_mirrored : bool, default=True
         Whether log-odds are averaged over the image and its mirror image, except in the steps of training. This takes
         twice the time. If right and left must not be exchanged, set it to False, and give an `augmentation` that does
-        not mirror.
+        not mirror. A `DeepStructuredSegmenter` then mirrors nothing in joint training either.
     network_scale : float, sequence of float or "auto", default=1.0
         Factor by which images are resized for the network, whose log-odds are resized back. Below 1 the network is
         faster and sees more around a pixel. Above 1 it sees finer detail. Several factors give the mean of the log-odds

@@ -94,7 +94,7 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
         max-margin objective (8). "joint" then trains network and field together on (8). These are the three rows of the
         paper's tables. "joint_by_batch" is joint training by the paper's Algorithm 2, which learns weights of the field
         for each batch. "joint" holds these weights for an epoch instead. "joint_by_batch" allows no random changes of
-        the images.
+        the images, and no `crop` of `cnn`.
     %(C)s
     %(pairwise)s
     %(compatibility)s
@@ -109,10 +109,10 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
     batch_size : int, default=5
         Images in a step of joint training.
     augmentation : "auto", "same", {"flip", "standard", "strong"}, callable or None, default="auto"
-        Random changes of the images in joint training. "auto" trains on what `cnn` predicts from: it mirrors half of
-        the images if `average_mirrored` of `cnn` is set. It changes nothing otherwise, or for
-        ``training="joint_by_batch"``. "same" takes the changes of `cnn`. Other values mean the same as in
-        `CNNSegmenter`.
+        Random changes of the images in joint training, beside `crop` of `cnn`. "auto" mirrors a random half of the
+        images if `average_mirrored` of `cnn` is set, because predictions then use mirrored images too. It changes
+        nothing otherwise, or for ``training="joint_by_batch"``. "same" takes the changes of `cnn`. Other values mean
+        the same as in `CNNSegmenter`.
     cv : int, splitter of scikit-learn, list of (train, test) or None, default=None
         Folds of the training images. Each fold has a network of its own, which is trained without the images of the
         fold. The field is learned on their log-odds of the images that they have not seen, as in
@@ -139,10 +139,10 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
     %(checkpoint)s
     memory : str or joblib.Memory, optional
         A cache for pretrained networks. A search over `training`, `C` or `learning_rate` then pretrains once a fold.
-        `random_state` must be an int. The key of the cache is the images and labels, the parameters of `cnn` and the
-        network's first weights. The folder holds pickles, which can run code when they are read, so nobody else may be
-        able to write to it. `callbacks` of `cnn` are not called for a cached network. They are no part of the key, even
-        if they change what is learned.
+        `random_state` must be an int. The key of the cache is the images and labels, the parameters of `cnn` that
+        decide the network, and its first weights. The folder holds pickles, which can run code when they are read, so
+        nobody else may be able to write to it. `callbacks` of `cnn` are not called for a cached network. They are no
+        part of the key, even if they change what is learned.
     %(n_jobs)s
     warm_start : bool, default=False
         Whether fit goes on from the last fit's network, weights of the field and state of Adam, instead of pretraining.
@@ -368,8 +368,10 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
             data.check_lasting()
             if not is_fitted(cnn):
                 cnn.try_whole_images(data)
-        for changes in (cnn.changes, self._changes(cnn)):
-            try_augmentation(data, changes.augmentation)
+        in_joint = self._changes(cnn).augmentation
+        if not is_fitted(cnn) and cnn.augmentation is not in_joint:
+            try_augmentation(data, cnn.augmentation)
+        try_augmentation(data, in_joint)
         parts = parts_of_folds(folds, cnn, data, validation)
         of_cnn = {f"cnn__{name}": value for name, value in cnn.get_params(deep=False).items()}
         # the folds that were drawn, as the splitter may draw others next time

@@ -663,6 +663,24 @@ def test_weights_of_the_images_that_are_left_count_as_if_they_were_all(phantoms)
         quicker(validation_fraction=0.3).fit(X, y, sample_weight=only_held_out)
 
 
+def test_a_warm_start_takes_another_augmentation_of_the_cnn_only_where_joint_training_uses_it(phantoms):
+    model = quicker(warm_start=True).fit(*phantoms)
+    with pytest.raises(ValueError, match="cnn__augmentation: warm_start goes on .* would have no effect"):
+        model.set_params(cnn__augmentation="flip").fit(*phantoms)
+    model.set_params(augmentation="same").fit(*phantoms)
+    assert epochs(model, "joint")[-1] == 2
+
+
+def test_the_augmentation_of_a_frozen_cnn_is_not_called_unless_it_is_used(phantoms):
+    def fails(image, mask):
+        raise RuntimeError
+
+    cnn = quicker().cnn.set_params(random_state=0).fit(*phantoms).set_params(augmentation=fails)
+    quick(cnn=FrozenEstimator(cnn)).fit(*phantoms)
+    with pytest.raises(ValueError, match="augmentation"):
+        quick(cnn=FrozenEstimator(cnn), augmentation="same").fit(*phantoms)
+
+
 def test_a_warm_start_with_another_network_is_refused(phantoms):
     model = quicker(warm_start=True).fit(*phantoms)
     with pytest.raises(ValueError, match="cnn: warm_start goes on with the network of the last fit"):
