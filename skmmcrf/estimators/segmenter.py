@@ -448,9 +448,9 @@ class DeepStructuredSegmenter(FieldSegmenter, NetworkSegmenter):
     def _changes(self, cnn: CNNSegmenter) -> Changes:
         """How images are changed in joint training."""
         augmentation = self.augmentation
-        if isinstance(augmentation, str) and augmentation == "same":
+        if augmentation == "same":
             return cnn.changes
-        if isinstance(augmentation, str) and augmentation == "auto":
+        if augmentation == "auto":
             mirrors = cnn.average_mirrored and self.training != "joint_by_batch"
             augmentation = "flip" if mirrors else None
         return replace(cnn.changes, augmentation=augmentation)

@@ -40,7 +40,7 @@ def check_unchanged(model: Any, cnn: CNNSegmenter) -> None:
     names = {"ensemble", *(_OF_HELD_WEIGHTS if holds_weights else ()), *(("cv",) if model.ensemble else ())}
     changes = {name: (before, getattr(model, name)) for name, before in model._learned_with.items() if name in names}
     of_cnn = (*_OF_PRETRAINING, "class_weight") if model.training == "cnn" else _OF_PRETRAINING
-    if not (isinstance(model.augmentation, str) and model.augmentation == "same"):
+    if model.augmentation != "same" or model.training in ("cnn", "piecewise"):
         of_cnn = (*of_cnn, "augmentation")
     changes |= {f"cnn__{name}": (getattr(model.cnn_, name), getattr(cnn, name)) for name in of_cnn}
     for name, (before, given) in changes.items():

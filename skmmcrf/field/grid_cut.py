@@ -265,6 +265,7 @@ def _make_search(steps: NDArray[np.intp], n_pixels: int, margin: int, dtype: DTy
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a function by numba, which infers the types of its arguments."""
     if not available():
         return function
     settings: Any = config

@@ -667,7 +667,9 @@ def test_a_warm_start_takes_another_augmentation_of_the_cnn_only_where_joint_tra
     model = quicker(warm_start=True).fit(*phantoms)
     with pytest.raises(ValueError, match="cnn__augmentation: warm_start goes on .* would have no effect"):
         model.set_params(cnn__augmentation="flip").fit(*phantoms)
-    model.set_params(augmentation="same").fit(*phantoms)
+    with pytest.raises(ValueError, match="cnn__augmentation: warm_start goes on .* would have no effect"):
+        model.set_params(augmentation="same", training="piecewise").fit(*phantoms)
+    model.set_params(training="joint").fit(*phantoms)
     assert epochs(model, "joint")[-1] == 2
 
 
