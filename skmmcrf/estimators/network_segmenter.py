@@ -35,7 +35,7 @@ from skmmcrf.images.checking import (
 )
 from skmmcrf.images.labels import LabelScheme
 from skmmcrf.networks.running import Runner, resolve_device
-from skmmcrf.training.augmentation import Augmentation, build_augmentation, naming_failures, warn_of_normalize
+from skmmcrf.training.augmentation import Augmentation, warn_of_normalize
 from skmmcrf.training.batches import batch_sizes
 from skmmcrf.training.callbacks import KeepBest, learning_rate_schedule
 from skmmcrf.training.checkpoints import Checkpoints, KeepState, open_checkpoints
@@ -266,10 +266,8 @@ def keep_state(checkpoints: Checkpoints | None, stage: str, **rest: Any) -> list
 def try_augmentation(data: LabelledImages, augmentation: str | Augmentation | None) -> None:
     """Raise a ValueError, before training begins, if an augmentation fails or does not give an image and a mask."""
     warn_of_normalize(augmentation)
-    change = build_augmentation(augmentation)
-    if change is not None:
-        with seeded(0):
-            TrainingSet(data, Changes(naming_failures(change)))[0, 0]
+    with seeded(0):
+        TrainingSet(data, Changes(augmentation))[0, 0]
 
 
 def with_classes_last(maps: FloatArray) -> FloatArray:

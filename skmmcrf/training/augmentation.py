@@ -225,22 +225,24 @@ class FromAlbumentations:
         return image, torch.from_numpy(np.ascontiguousarray(changed["mask"]))
 
 
-def naming_failures(augmentation: Augmentation) -> Augmentation:
-    """Make an augmentation whose errors are ValueErrors that say how it was called."""
-    how = "augmentation(image, mask), a tv_tensors.Image (channels, H, W) and a tv_tensors.Mask (H, W)"
-    if isinstance(augmentation, FromAlbumentations):
-        how = "augmentation(image=..., mask=...), arrays (H, W, channels) and (H, W)"
+def changed_by(change: Augmentation, image: tv_tensors.Image, mask: tv_tensors.Mask) -> Any:
+    """Change an image and its mask, and give what the augmentation gives.
 
-    def named(image: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        try:
-            return augmentation(image, mask)
-        except Exception as error:
-            raise ValueError(
-                f"augmentation: called as {how}, of {tuple(image.shape)} and {tuple(mask.shape)}, it raised "
-                f"{type(error).__name__}: {error}"
-            ) from error
-
-    return named
+    Raises
+    ------
+    ValueError
+        If the augmentation raises an error. The message says how it was called.
+    """
+    try:
+        return change(image, mask)
+    except Exception as error:  # of the user's code
+        how = "augmentation(image, mask), a tv_tensors.Image (channels, H, W) and a tv_tensors.Mask (H, W)"
+        if isinstance(change, FromAlbumentations):
+            how = "augmentation(image=..., mask=...), arrays (H, W, channels) and (H, W)"
+        raise ValueError(
+            f"called as {how}, of {tuple(image.shape)} and {tuple(mask.shape)}, it raised "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def warn_of_normalize(augmentation: str | Augmentation | None) -> None:

@@ -14,7 +14,7 @@ from skmmcrf._shown import shown
 from skmmcrf.field.labels import UNLABELLED
 from skmmcrf.images.checking import LabelledImages
 from skmmcrf.images.tensors import as_tensor, scaled
-from skmmcrf.training.augmentation import Augmentation, RandomChanges, build_augmentation
+from skmmcrf.training.augmentation import Augmentation, RandomChanges, build_augmentation, changed_by
 from skmmcrf.training.batches import Sample
 from skmmcrf.training.random_states import OwnGenerator, seed_all
 
@@ -75,7 +75,7 @@ class TrainingSet(Dataset):
         Raises
         ------
         ValueError
-            If the augmentation does not give an image and a mask that belong together.
+            If the augmentation raises an error, or does not give an image and a mask that belong together.
         """
         epoch, n = key
         image, annotation = self.data[n]
@@ -87,7 +87,12 @@ class TrainingSet(Dataset):
                 if self.of_stacks is not None:
                     draws = self.of_stacks.draw(1, len(pixels))[0]
                 elif self.augmentation is not None:
-                    pixels, mask = _changed(pixels, mask, self.augmentation, annotation.n_labels)
+                    try:
+                        pixels, mask = _changed(pixels, mask, self.augmentation, annotation.n_labels)
+                    except ValueError as error:
+                        raise ValueError(
+                            f"augmentation: {error} (number {n} of the images to train on)"
+                        ) from error.__cause__
                 if self.crop is not None:
                     pixels, mask = _cropped(pixels, mask, self.crop)
         return Sample(n, pixels, mask, weights, draws)
@@ -96,24 +101,24 @@ class TrainingSet(Dataset):
 def _changed(
     image: torch.Tensor, mask: torch.Tensor, change: Augmentation, n_labels: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    changed = change(tv_tensors.Image(scaled(image)), tv_tensors.Mask(mask))
+    changed = changed_by(change, tv_tensors.Image(scaled(image)), tv_tensors.Mask(mask))
     if not (isinstance(changed, (tuple, list)) and len(changed) == 2):
-        raise ValueError(f"augmentation: it must give an image and a mask, not {type(changed).__name__}")
+        raise ValueError(f"it must give an image and a mask, not {type(changed).__name__}")
     if not all(isinstance(part, torch.Tensor) for part in changed):
         kinds = ", ".join(type(part).__name__ for part in changed)
-        raise ValueError(f"augmentation: it must give two tensors, not {kinds}")
+        raise ValueError(f"it must give two tensors, not {kinds}")
     new_image, new_mask = (part.as_subclass(torch.Tensor).contiguous() for part in changed)
     fits = new_image.ndim == 3 and new_image.shape == (len(image), *new_mask.shape) and new_image.numel()
     if not (fits and new_image.is_floating_point()):
         raise ValueError(
-            f"augmentation: it turned an image {tuple(image.shape)} and a mask {tuple(mask.shape)} into an image "
+            f"it turned an image {tuple(image.shape)} and a mask {tuple(mask.shape)} into an image "
             f"{tuple(new_image.shape)} of {new_image.dtype} and a mask {tuple(new_mask.shape)}, which do not fit"
         )
     unknown = ~np.isin(new_mask.numpy(), (*range(n_labels), UNLABELLED))
     if unknown.any():
         found = np.unique(new_mask.numpy() if n_labels == 2 else new_mask.numpy()[unknown])[:5]
         numbers = "0, 1" if n_labels == 2 else f"the numbers of classes, 0 to {n_labels - 1},"
-        raise ValueError(f"augmentation: a mask must hold {numbers} and {UNLABELLED} only, got {found}")
+        raise ValueError(f"a mask must hold {numbers} and {UNLABELLED} only, got {found}")
     return new_image.float(), new_mask.to(torch.uint8)
 
 

@@ -126,6 +126,21 @@ def test_other_results_are_refused(transform, message):
         TrainingSet(one_image(), Changes(transform))[1, 0]
 
 
+def test_an_augmentation_that_fails_on_a_later_image_is_told_with_the_image():
+    def fails_on_dark(image, mask):
+        if image.max() < 0.1:
+            raise ZeroDivisionError("dark")
+        return image, mask
+
+    images = [np.full((6, 8, 1), value, np.float32) for value in (1, 1, 0)]
+    training = TrainingSet(LabelledImages(images, [Annotation(np.ones((6, 8), bool))] * 3), Changes(fails_on_dark))
+    assert training[1, 1].number == 1
+    message = r"augmentation: called as .* it raised ZeroDivisionError: dark \(number 2 of the images to train on\)"
+    with pytest.raises(ValueError, match=message) as told:
+        training[1, 2]
+    assert type(told.value.__cause__) is ZeroDivisionError
+
+
 def test_masks_of_several_classes_are_changed_by_the_numbers_of_these():
     truth = np.tile(np.arange(12, dtype=np.uint8) % 3, (10, 1))
     annotation = Annotation(truth, image()[..., 0] > 0.3, class_weight=(1.0, 2.0, 3.0))
