@@ -1,6 +1,8 @@
 """The models of timm as backbones."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from typing import Any, NamedTuple
 
@@ -104,7 +106,19 @@ def _with_weights_of_file(name: str, path: str | PathLike[str]) -> nn.Module:
         raise ValueError(f"weights: {path} does not hold the weights of timm/{name}: {shortened(error)}") from error
     if missing:
         raise ValueError(f"weights: {path} does not hold the weights of timm/{name}: it lacks {shown(missing[0])}")
-    return _built(name, pretrained=True, pretrained_cfg_overlay={"state_dict": state})
+    with _without_warnings_of_timm():  # of what a backbone leaves out, since nothing is missing
+        return _built(name, pretrained=True, pretrained_cfg_overlay={"state_dict": state})
+
+
+@contextmanager
+def _without_warnings_of_timm() -> Iterator[None]:
+    logger = logging.getLogger("timm")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @torch.no_grad()

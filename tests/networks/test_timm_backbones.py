@@ -54,7 +54,7 @@ def test_images_are_normalised_as_the_model_says(name, mean):
 
 @pytest.mark.parametrize("name", [SMALL, "convnext_atto", "efficientnet_lite0"])
 @pytest.mark.parametrize("kind", ["pth", "safetensors"])
-def test_weights_of_a_file_are_those_of_the_backbone(name, kind, tmp_path):
+def test_weights_of_a_file_are_those_of_the_backbone(name, kind, tmp_path, caplog):
     model, file = model_with_statistics(name, num_classes=5).eval(), tmp_path / f"weights.{kind}"
     (torch.save if kind == "pth" else save_file)(model.state_dict(), file)
     features = load_timm_backbone(name, file).features.eval()
@@ -62,6 +62,7 @@ def test_weights_of_a_file_are_those_of_the_backbone(name, kind, tmp_path):
     _, expected = model.forward_intermediates(images)
     torch.testing.assert_close(features(images), expected)
     assert not any("pretrained_cfg" in vars(part) for part in features.modules())  # it would hold them once more
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("content", ["other network", "less", "no state", "damaged", "missing", "code"])
