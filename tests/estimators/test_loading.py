@@ -452,6 +452,8 @@ def test_networks_named_by_a_stranger_take_no_memory(files, tmp_path, memory_gro
             "it is a file of skmmcrf, but holds no estimator",
         ),
     ],
+    # serialize gives another order of the same entries each time
+    ids=["empty", "cut", "weights", "other format", "state"],
 )
 def test_foreign_files_are_told(tmp_path, data, message):
     (tmp_path / "model").write_bytes(data)
