@@ -266,8 +266,9 @@ def keep_state(checkpoints: Checkpoints | None, stage: str, **rest: Any) -> list
 def try_augmentation(data: LabelledImages, augmentation: str | Augmentation | None) -> None:
     """Raise a ValueError, before training begins, if an augmentation fails or does not give an image and a mask."""
     warn_of_normalize(augmentation)
-    with seeded(0):
-        TrainingSet(data, Changes(augmentation))[0, 0]
+    if augmentation is not None:
+        with seeded(0):
+            TrainingSet(data, Changes(augmentation))[0, 0]
 
 
 def with_classes_last(maps: FloatArray) -> FloatArray:
