@@ -302,7 +302,7 @@ class AnySize(nn.Module):
         """Maps (n, n_maps, H, W) of images whose size fits the network."""
         dtypes = (parameter.dtype for parameter in self.network.parameters() if parameter.is_floating_point())
         images = images.to(next(dtypes, images.dtype))
-        if self.amp and images.is_cuda:  # the layout that its matrix units take
+        if self.amp and images.device.type in ("cpu", "cuda"):  # whose matrix units take this layout
             images = images.contiguous(memory_format=torch.channels_last)
         try:
             with torch.autocast(images.device.type, torch.bfloat16, enabled=self.amp):

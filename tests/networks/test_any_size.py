@@ -357,13 +357,13 @@ def test_mixed_precision_computes_in_bfloat16_and_gives_float32(training):
     class Spy(nn.Conv2d):
         def forward(self, x):
             output = super().forward(x)
-            seen.append(output.dtype)
+            seen.append((output.dtype, x.is_contiguous(memory_format=torch.channels_last)))
             return output
 
     with seeded(0):
         network, images = Spy(2, 1, 3, padding=1), torch.rand(2, 2, 8, 9)
     exact, mixed = (AnySize(network, amp=amp).train(training).of_one_size(images) for amp in (False, True))
-    assert seen == [torch.float32, torch.bfloat16]
+    assert seen == [(torch.float32, False), (torch.bfloat16, True)]  # channels last suit matrix units
     assert mixed.dtype == torch.float32
     torch.testing.assert_close(mixed, exact, rtol=0.02, atol=0.02)
     mixed.sum().backward()
