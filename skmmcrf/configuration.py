@@ -57,7 +57,7 @@ def configure(
     The network is trained for a short time at each of some values of `network_scale`. The results choose the scale, and
     the seconds choose `n_epochs`. `fit` does not repeat these trainings. `set_params` changes a setting afterwards.
 
-    - `network_scale`: the smallest factor that is about as good as the best, as with ``network_scale="auto"`` of
+    - `network_scale`: the factor with the best mean Jaccard index, as with ``network_scale="auto"`` of
       `CNNSegmenter`. Factors are tried from the smallest on. A larger one is compared only if a third of `time_budget`
       seems enough for it too, and the rest for at least half of the epochs. If the time is enough for the smallest
       factor alone, that one is taken after a few steps, without a comparison. The best three factors are compared
@@ -283,7 +283,7 @@ def _why_factor(search: ScaleSearch, shapes: Sequence[Sequence[int]]) -> str:
     behind = ", ".join(f"{factor:g}" for factor in sorted(search.seconds.keys() - search.scores.keys()))
     left_out = f" {behind} fell behind earlier, in shorter trainings." if behind else ""
     indices = ", ".join(f"{mean:.3f} at {factor:g}" for factor, mean in sorted(search.means.items()))
-    return f"the smallest factor that is about as good as the best, by mean Jaccard indices {indices}.{left_out}{size}"
+    return f"the best of the mean Jaccard indices {indices}.{left_out}{size}"
 
 
 def _crop(shapes: Sequence[Sequence[int]], scale: float) -> tuple[int | None, str]:

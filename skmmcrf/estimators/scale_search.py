@@ -77,25 +77,14 @@ class ScaleSearch:
 
     @property
     def factor(self) -> float:
-        """The factor to take: the smallest whose mean is within one standard error of the best mean.
-
-        The standard error is that of the differences, image by image. A single image tells none, so the smallest factor
-        is taken. If no mean is defined, it is the largest factor up to 1 that was tried.
-        """
-        ranked = self.ranked
-
-        def is_as_good(factor: float) -> bool:
-            lacks = self.scores[ranked[0]] - self.scores[factor]
-            lacks = lacks[~np.isnan(lacks)]
-            return len(lacks) < 2 or bool(lacks.mean() <= lacks.std(ddof=1) / math.sqrt(len(lacks)))
-
-        return min(filter(is_as_good, ranked), default=uncompared(self.scores or self.seconds))
+        """The factor to take: the one with the best mean, or the largest up to 1 that was tried if none is defined."""
+        return self.ranked[0] if self.ranked else uncompared(self.scores or self.seconds)
 
     @property
     def ranked(self) -> list[float]:
-        """The factors whose mean is defined, from the best on."""
+        """The factors whose mean is defined, from the best on. Of equal ones the smaller is first, as it is faster."""
         means = {factor: mean for factor, mean in self.means.items() if not math.isnan(mean)}
-        return sorted(means, key=means.__getitem__, reverse=True)
+        return sorted(means, key=lambda factor: (-means[factor], factor))
 
 
 def candidate_factors(shapes: Sequence[Sequence[int]]) -> list[float]:
