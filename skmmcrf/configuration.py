@@ -283,7 +283,7 @@ def _why_factor(search: ScaleSearch, shapes: Sequence[Sequence[int]]) -> str:
     behind = ", ".join(f"{factor:g}" for factor in sorted(search.seconds.keys() - search.scores.keys()))
     left_out = f" {behind} fell behind earlier, in shorter trainings." if behind else ""
     indices = ", ".join(f"{mean:.3f} at {factor:g}" for factor, mean in sorted(search.means.items()))
-    return f"the best of the mean Jaccard indices {indices}.{left_out}{size}"
+    return f"the factor with the best mean Jaccard index: {indices}.{left_out}{size}"
 
 
 def _crop(shapes: Sequence[Sequence[int]], scale: float) -> tuple[int | None, str]:

@@ -125,8 +125,8 @@ class CNNSegmenter(TransformerMixin, NetworkSegmenter):
         A device of torch, such as "cpu" or "cuda". "auto" takes a graphics processor if torch finds one, else the CPU.
     amp : bool, default=False
         Whether the network computes in bfloat16 where that is safe (automatic mixed precision), in training and in
-        predictions. Graphics processors, and processors with matrix units (AMX), are faster then. Log-odds and
-        parameters stay float32.
+        predictions. This is faster on graphics processors, and for large images on processors with matrix units (AMX).
+        Log-odds and parameters stay float32.
     num_workers : int, default=0
         Processes that read and change the next images while the network trains on the present ones, as in
         `torch.utils.data.DataLoader`. 0 reads them in the process of the fit. Processes help if images are read from
